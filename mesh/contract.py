@@ -1,0 +1,516 @@
+"""The compiled protos, read into one typed Contract.
+
+Everything that the mesh, the services and the documents know about a method comes from here: who
+may call it, its deadline, whether a retry is safe, its rate limit, its REST mapping. A contract
+that leaves a gap does not load; `ContractError` then names each method and the rule it breaks.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from functools import cache, cached_property
+from importlib import resources
+from typing import Final
+
+from google.api import annotations_pb2
+from google.api.http_pb2 import HttpRule
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+    MethodOptions,
+    ServiceDescriptorProto,
+)
+from google.protobuf.duration_pb2 import Duration
+
+from icto.policy.v1 import policy_pb2 as policy
+
+OPERATOR: Final = "operator"
+"""Mesh identity of whoever holds the run directory. It calls; nothing calls it."""
+
+EVERY_SERVICE: Final = "*"
+DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
+PAGE_SIZE_LIMIT: Final = 100
+
+
+class ContractError(Exception):
+    """The contract leaves a gap. `problems` has a line for each: method, then rule."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("the contract is refused:\n" + "\n".join(f"  {p}" for p in self.problems))
+
+
+class Kind(Enum):
+    """Shape of a method."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server_stream"
+    CLIENT_STREAM = "client_stream"
+    BIDI_STREAM = "bidi_stream"
+
+
+class RetrySafety(Enum):
+    """The standard `idempotency_level`: what a second attempt may do."""
+
+    UNSAFE = "unsafe"
+    SAFE = "safe"
+    IDEMPOTENT = "idempotent"
+
+
+class Criticality(IntEnum):
+    """What is refused first under overload: the smaller, the sooner."""
+
+    SHEDDABLE = 1
+    NORMAL = 2
+    CRITICAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who may call. The parts add up; at least one is set."""
+
+    public: bool
+    user: bool
+    owner: str
+    permission: str
+    roles: frozenset[str]
+    services: frozenset[str]
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether the edge routes to the method at all."""
+        return self.public or self.signed_in
+
+    @property
+    def signed_in(self) -> bool:
+        """Whether some users may call because they are signed in."""
+        return self.user or bool(self.owner) or bool(self.permission)
+
+    def admits_service(self, mesh_name: str) -> bool:
+        """Whether a mesh service may call."""
+        everyone = EVERY_SERVICE in self.services and mesh_name != OPERATOR
+        return mesh_name in self.services or everyone
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """One REST mapping of a method."""
+
+    verb: str
+    path: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method and its policy. Durations in seconds."""
+
+    service: str
+    name: str
+    mesh_name: str
+    kind: Kind
+    request_type: str
+    response_type: str
+    audience: Audience
+    deadline: float
+    deadline_ceiling: float
+    rate_limit: str
+    criticality: Criticality
+    max_request_bytes: int
+    retry_safety: RetrySafety
+    http: tuple[Http, ...]
+    has_request_id: bool
+    allowed_when_suspended: bool
+    feature: str
+    allowed_in_maintenance: bool
+    allowed_in_emergency_stop: bool
+    on_behalf_of: bool
+    audit_action: str
+    cycle_cost: int
+    anonymous_write: str
+
+    @property
+    def full_name(self) -> str:
+        """`package.Service/Method`, the form of OpenTelemetry's `rpc.method`."""
+        return f"{self.service}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """The path on the wire."""
+        return f"/{self.full_name}"
+
+    @property
+    def mutates(self) -> bool:
+        """Whether a call may change something."""
+        return self.kind is Kind.UNARY and self.retry_safety is not RetrySafety.SAFE
+
+    @property
+    def retriable(self) -> bool:
+        """Whether the mesh may send a call twice."""
+        return self.retry_safety is not RetrySafety.UNSAFE
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When Envoy stops queueing for a service, for each Envoy and priority."""
+
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 2048
+    retry_budget_percent: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """When Envoy stops using a replica for a while. Seconds and percent."""
+
+    consecutive_failures: int = 5
+    failure_percent: int = 50
+    base_time: float = 10.0
+    max_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One mesh service: the proto services that one process serves, and how it is run."""
+
+    mesh_name: str
+    proto_services: tuple[str, ...]
+    methods: tuple[Method, ...]
+    shard_key: str
+    replicas: int
+    balancing: str
+    breaker: Breaker
+    ejection: Ejection
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A rate limit: calls at once, and calls added each second."""
+
+    capacity: int
+    per_second: int
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the protos say, by mesh service and by method path."""
+
+    services: Mapping[str, Service]
+    buckets: Mapping[str, Bucket]
+    descriptors: FileDescriptorSet = field(repr=False)
+
+    def methods(self) -> Iterator[Method]:
+        """All methods, service by service."""
+        for service in self.services.values():
+            yield from service.methods
+
+    def method(self, path: str) -> Method:
+        """The method with this path.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._by_path[path]
+
+    def callable_by(self, mesh_name: str) -> tuple[Method, ...]:
+        """What a mesh identity may call."""
+        return tuple(m for m in self.methods() if m.audience.admits_service(mesh_name))
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Every identity that calls through the mesh: the services, and the operator."""
+        return (*self.services, OPERATOR)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, Method]:
+        return {method.path: method for method in self.methods()}
+
+
+def descriptor_bytes() -> bytes:
+    """The descriptor set that was compiled at install."""
+    return (resources.files("icto") / "descriptors.binpb").read_bytes()
+
+
+@cache
+def load(environment: str) -> Contract:
+    """The installed contract, with the services that exist in `environment`.
+
+    Raises:
+        ContractError: it leaves a gap.
+    """
+    return read(FileDescriptorSet.FromString(descriptor_bytes()), environment)
+
+
+def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
+    """Reads a descriptor set.
+
+    Raises:
+        ContractError: it leaves a gap.
+    """
+    reader = _Reader(descriptors)
+    problems: list[str] = []
+    services: dict[str, list[_Part]] = {}
+    for package, proto in reader.proto_services():
+        options = proto.options.Extensions[policy.service]
+        full_name = f"{package}.{proto.name}"
+        if not options.mesh_name:
+            problems.append(f"{full_name}: no mesh_name: which process serves it?")
+        services.setdefault(options.mesh_name, []).append(_Part(full_name, options, proto))
+    known = frozenset(services) | {OPERATOR, EVERY_SERVICE}
+    built: dict[str, Service] = {}
+    for mesh_name, parts in sorted(services.items()):
+        environments = {name for part in parts for name in part.options.environments}
+        if environments and environment not in environments:
+            continue
+        built[mesh_name] = _service(reader, mesh_name, parts, known, problems)
+    if problems:
+        raise ContractError(problems)
+    return Contract(built, _buckets(), descriptors)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One proto service of a mesh service."""
+
+    full_name: str
+    options: policy.ServicePolicy
+    proto: ServiceDescriptorProto
+
+
+class _Reader:
+    """Finds messages and services in a descriptor set."""
+
+    def __init__(self, descriptors: FileDescriptorSet) -> None:
+        self._files = descriptors.file
+        self.messages: dict[str, DescriptorProto] = {}
+        for file in descriptors.file:
+            self._add_messages(f".{file.package}" if file.package else "", file.message_type)
+
+    def _add_messages(self, scope: str, messages: Iterable[DescriptorProto]) -> None:
+        for message in messages:
+            name = f"{scope}.{message.name}"
+            self.messages[name] = message
+            self._add_messages(name, message.nested_type)
+
+    def proto_services(self) -> Iterator[tuple[str, ServiceDescriptorProto]]:
+        """Our services, each with its package."""
+        for file in self._files:
+            if file.package.startswith("icto."):
+                for service in file.service:
+                    yield file.package, service
+
+
+def _service(
+    reader: _Reader, mesh_name: str, parts: list[_Part], known: frozenset[str], problems: list[str]
+) -> Service:
+    settings = _settings(mesh_name, parts, problems)
+    methods = tuple(
+        _method(reader, part, proto, known, problems) for part in parts for proto in part.proto.method
+    )
+    return Service(
+        mesh_name=mesh_name,
+        proto_services=tuple(part.full_name for part in parts),
+        methods=methods,
+        shard_key=settings.shard_key,
+        replicas=settings.replicas or 1,
+        balancing=policy.Balancing.Name(
+            settings.balancing or policy.BALANCING_LEAST_REQUEST
+        ).removeprefix("BALANCING_"),
+        breaker=_breaker(settings.breaker),
+        ejection=_ejection(settings.ejection),
+    )
+
+
+def _settings(mesh_name: str, parts: list[_Part], problems: list[str]) -> policy.ServicePolicy:
+    """What the parts of a mesh service say together. Each fact must be written once."""
+    merged = policy.ServicePolicy(mesh_name=mesh_name)
+    for part in parts:
+        for descriptor, _ in part.options.ListFields():
+            name = descriptor.name
+            if name == "mesh_name":
+                continue
+            if any(set_before.name == name for set_before, _ in merged.ListFields()):
+                problems.append(f"{part.full_name}: {name} of {mesh_name} is written twice")
+        merged.MergeFrom(part.options)
+    return merged
+
+
+def _breaker(options: policy.Breaker) -> Breaker:
+    standard = Breaker()
+    return Breaker(
+        options.max_connections or standard.max_connections,
+        options.max_pending_requests or standard.max_pending_requests,
+        options.max_requests or standard.max_requests,
+        options.retry_budget_percent or standard.retry_budget_percent,
+    )
+
+
+def _ejection(options: policy.Ejection) -> Ejection:
+    standard = Ejection()
+    return Ejection(
+        options.consecutive_failures or standard.consecutive_failures,
+        options.failure_percent or standard.failure_percent,
+        _seconds(options.base_time) or standard.base_time,
+        options.max_percent or standard.max_percent,
+    )
+
+
+def _method(
+    reader: _Reader,
+    part: _Part,
+    proto: MethodDescriptorProto,
+    known: frozenset[str],
+    problems: list[str],
+) -> Method:
+    options = proto.options.Extensions[policy.method]
+    request = reader.messages[proto.input_type]
+    deadline = _seconds(options.deadline)
+    criticality = options.criticality or policy.CRITICALITY_NORMAL
+    method = Method(
+        service=part.full_name,
+        name=proto.name,
+        mesh_name=part.options.mesh_name,
+        kind=_kind(proto),
+        request_type=proto.input_type.removeprefix("."),
+        response_type=proto.output_type.removeprefix("."),
+        audience=_audience(options.audience),
+        deadline=deadline,
+        deadline_ceiling=_seconds(options.deadline_ceiling) or deadline,
+        rate_limit=policy.RateLimitClass.Name(options.rate_limit).removeprefix("RATE_LIMIT_CLASS_"),
+        criticality=Criticality(criticality),
+        max_request_bytes=options.max_request_bytes or DEFAULT_MAX_REQUEST_BYTES,
+        retry_safety=_retry_safety(proto),
+        http=tuple(_http(proto.options.Extensions[annotations_pb2.http])),
+        has_request_id=any(f.name == "request_id" for f in request.field),
+        allowed_when_suspended=options.allowed_when_suspended,
+        feature=options.feature,
+        allowed_in_maintenance=options.allowed_in_maintenance,
+        allowed_in_emergency_stop=options.allowed_in_emergency_stop,
+        on_behalf_of=options.on_behalf_of,
+        audit_action=options.audit_action,
+        cycle_cost=options.cycle_cost,
+        anonymous_write=options.anonymous_write,
+    )
+    problems.extend(f"{method.full_name}: {rule}" for rule in _broken_rules(method, request, known))
+    return method
+
+
+def _audience(options: policy.Audience) -> Audience:
+    permission, holders = "", frozenset[str]()
+    if options.permission:
+        permission = policy.Permission.Name(options.permission).removeprefix("PERMISSION_")
+        holders = permission_holders(permission)
+    return Audience(
+        public=options.public,
+        user=options.user,
+        owner=options.owner,
+        permission=permission,
+        roles=holders,
+        services=frozenset(options.services),
+    )
+
+
+@cache
+def permission_holders(permission: str) -> frozenset[str]:
+    """Names of the roles that hold a permission, the super-admin among them."""
+    value = policy.Permission.DESCRIPTOR.values_by_name[f"PERMISSION_{permission}"]
+    grant = value.GetOptions().Extensions[policy.grant]
+    return frozenset(role_name(role) for role in (*grant.roles, policy.ROLE_SUPER_ADMIN))
+
+
+def role_name(role: "policy.Role.ValueType") -> str:
+    """A role as it stands in tokens, for instance "SUPER_ADMIN"."""
+    return policy.Role.Name(role).removeprefix("ROLE_")
+
+
+def _kind(proto: MethodDescriptorProto) -> Kind:
+    return {
+        (False, False): Kind.UNARY,
+        (False, True): Kind.SERVER_STREAM,
+        (True, False): Kind.CLIENT_STREAM,
+        (True, True): Kind.BIDI_STREAM,
+    }[proto.client_streaming, proto.server_streaming]
+
+
+def _retry_safety(proto: MethodDescriptorProto) -> RetrySafety:
+    return {
+        MethodOptions.IDEMPOTENCY_UNKNOWN: RetrySafety.UNSAFE,
+        MethodOptions.NO_SIDE_EFFECTS: RetrySafety.SAFE,
+        MethodOptions.IDEMPOTENT: RetrySafety.IDEMPOTENT,
+    }[proto.options.idempotency_level]
+
+
+def _http(rule: HttpRule) -> Iterator[Http]:
+    verb = rule.WhichOneof("pattern")
+    if verb is None:
+        return
+    if verb == "custom":
+        yield Http(rule.custom.kind, rule.custom.path, rule.body)
+    else:
+        yield Http(verb.upper(), getattr(rule, verb), rule.body)
+    for additional in rule.additional_bindings:
+        yield from _http(additional)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _broken_rules(
+    method: Method, request: DescriptorProto, known: frozenset[str]
+) -> Iterator[str]:
+    """Rules that a method breaks, in words."""
+    audience = method.audience
+    if not (audience.from_outside or audience.services):
+        yield "no audience: who may call it?"
+    unknown = audience.services - known
+    if unknown:
+        yield f"audience names services that do not exist: {', '.join(sorted(unknown))}"
+    if method.deadline <= 0:
+        yield "no deadline"
+    if method.deadline_ceiling < method.deadline:
+        yield "deadline_ceiling is below the deadline"
+    if method.rate_limit == "UNSPECIFIED":
+        yield "no rate_limit class"
+    if audience.from_outside and not method.http:
+        yield "users may call it, but it has no google.api.http mapping"
+    if method.http and not audience.from_outside:
+        yield "it has a google.api.http mapping, but only services may call it"
+    if method.on_behalf_of and not audience.services:
+        yield "on_behalf_of without a calling service in the audience"
+    yield from _write_rules(method)
+    if method.name.startswith(("List", "Search")) and method.kind is Kind.UNARY:
+        yield from _page_rules(request)
+
+
+def _write_rules(method: Method) -> Iterator[str]:
+    anonymous = method.mutates and method.audience.public
+    if anonymous and not method.anonymous_write:
+        yield "it is public and writes: say why under anonymous_write"
+    if method.anonymous_write and not anonymous:
+        yield "anonymous_write is for public methods that write"
+    if method.mutates and not method.anonymous_write and not method.has_request_id:
+        yield "it writes, but its request has no request_id"
+
+
+def _page_rules(request: DescriptorProto) -> Iterator[str]:
+    fields = {f.name: f for f in request.field}
+    size = fields.get("page_size")
+    if size is None or size.type != FieldDescriptorProto.TYPE_INT32:
+        yield "a list without `int32 page_size`"
+    token = fields.get("page_token")
+    if token is None or token.type != FieldDescriptorProto.TYPE_STRING:
+        yield "a list without `string page_token`"
+
+
+def _buckets() -> dict[str, Bucket]:
+    buckets: dict[str, Bucket] = {}
+    for value in policy.RateLimitClass.DESCRIPTOR.values:
+        size = value.GetOptions().Extensions[policy.bucket]
+        if size.capacity:
+            name = value.name.removeprefix("RATE_LIMIT_CLASS_")
+            buckets[name] = Bucket(size.capacity, size.per_second)
+    return buckets

@@ -1,0 +1,1 @@
+"""Traces, metrics and logs: their names in one module, their set-up in one call."""

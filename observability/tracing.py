@@ -1,0 +1,113 @@
+"""Traces: spans of calls, statements and events, exported as OTLP without ever blocking.
+
+A server continues the trace of its caller (W3C `traceparent`) and samples as the caller did; a
+trace that begins here is sampled by ratio. What cannot be exported is dropped and counted.
+"""
+
+import os
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace.propagation import set_span_in_context
+
+from observability import names
+
+_VERSION: Final = "00"
+_PARTS: Final = 4
+# A burst of spans fills the queue at most; 8192 spans are about 8 MB.
+_QUEUE_SIZE: Final = 8192
+_EXPORT_SECONDS: Final = 5
+_EXPORT_MILLISECONDS: Final = 200
+_FLUSH_MILLISECONDS: Final = 2000
+
+
+class Tracing:
+    """The tracer of one process."""
+
+    def __init__(self, resource: dict[str, str], endpoint: str, sample_ratio: float) -> None:
+        # The SDK's own account of what it exported and dropped; read by the metrics.
+        os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
+        self.statistics = InMemoryMetricReader()
+        self._provider = TracerProvider(
+            resource=Resource(resource),
+            sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
+        )
+        if endpoint:
+            self._provider.add_span_processor(_processor(endpoint, self.statistics))
+        self.tracer = self._provider.get_tracer("icto")
+
+    def start_server_span(self, method: str, traceparent: str | None) -> trace.Span:
+        """A span for a call that arrived, child of the caller's."""
+        return self.tracer.start_span(
+            method,
+            context=parent_context(traceparent),
+            kind=SpanKind.SERVER,
+            attributes={names.RPC_SYSTEM: names.GRPC, names.RPC_METHOD: method},
+        )
+
+    def close(self) -> None:
+        """Exports what is left, for two seconds at most."""
+        self._provider.force_flush(_FLUSH_MILLISECONDS)
+        self._provider.shutdown()
+
+
+def _processor(endpoint: str, statistics: InMemoryMetricReader) -> BatchSpanProcessor:
+    """Exports in batches from a bounded queue, in a thread of its own."""
+    meters = MeterProvider([statistics])
+    exporter = OTLPSpanExporter(
+        endpoint=endpoint, insecure=True, timeout=_EXPORT_SECONDS, meter_provider=meters
+    )
+    return BatchSpanProcessor(
+        exporter,
+        max_queue_size=_QUEUE_SIZE,
+        schedule_delay_millis=_EXPORT_MILLISECONDS,
+        meter_provider=meters,
+    )
+
+
+def parent_context(traceparent: str | None) -> Context:
+    """The context that a W3C `traceparent` names; an empty one when it is absent or malformed."""
+    parent = parse_traceparent(traceparent)
+    return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def parse_traceparent(traceparent: str | None) -> SpanContext | None:
+    """Reads a W3C `traceparent`, or None when it is absent or malformed."""
+    parts = (traceparent or "").split("-")
+    if len(parts) != _PARTS or parts[0] != _VERSION:
+        return None
+    try:
+        trace_id, span_id, flags = (int(part, 16) for part in parts[1:])
+    except ValueError:
+        return None
+    context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return context if context.is_valid else None
+
+
+def format_traceparent(span: trace.Span) -> str:
+    """W3C `traceparent` of a span, or "" when there is no trace."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"{_VERSION}-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def trace_id(span: trace.Span) -> str:
+    """Trace id as 32 hexadecimal digits, or "" when there is no trace."""
+    context = span.get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def current_traceparent() -> str:
+    """`traceparent` of the span that is at work in this task."""
+    return format_traceparent(trace.get_current_span())

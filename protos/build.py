@@ -1,0 +1,89 @@
+"""Compiles the protos when the project is installed (a hatchling build hook).
+
+Writes protos/gen/: the Python modules with their stubs, importable as `icto.<area>.v1`, and
+`icto/descriptors.binpb`, the descriptor set that the mesh is derived from. Nothing of it is
+committed; the compiler is the locked grpcio-tools.
+"""
+
+import shutil
+import sys
+import sysconfig
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from grpc_tools import protoc
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PROTOS = Path(__file__).parent
+GENERATED = PROTOS / "gen"
+# In the descriptor set, since Envoy answers REST callers with an empty body when it does not know
+# the type of an error's details.
+DETAILS = "google/rpc/error_details.proto"
+
+
+def include_paths() -> list[Path]:
+    """Where imports are looked up: ours, vendored ones, and those in wheels."""
+    wheels = Path(sysconfig.get_paths()["purelib"])
+    well_known = Path(str(resources.files("grpc_tools") / "_proto"))
+    return [PROTOS, PROTOS / "vendor", wheels, well_known]
+
+
+def compile_protos(target: Path = GENERATED) -> None:
+    """Compiles every proto below protos/ into `target`, replacing what is there.
+
+    Raises:
+        SystemExit: the compiler refused a proto; it has printed why.
+    """
+    ours = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("icto/**/*.proto"))
+    vendored = sorted(
+        path.relative_to(PROTOS / "vendor").as_posix()
+        for path in (PROTOS / "vendor").glob("**/*.proto")
+    )
+    staging = target.with_name(f".{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    scripts = Path(sysconfig.get_paths()["scripts"])
+    includes = [f"-I{path}" for path in include_paths()]
+    python = [
+        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        f"--python_out={staging}",
+        f"--mypy_out=quiet:{staging}",
+        f"--grpc_python_out={staging}",
+        f"--mypy_grpc_out=quiet,only_async:{staging}",
+    ]
+    _run([*includes, *python, *ours, *vendored])
+    for folder in {path.parent for path in staging.glob("icto/**/*.py")} | {staging / "icto"}:
+        _make_packages(folder, staging)
+    (staging / "icto" / "py.typed").touch()
+    image = staging / "icto" / "descriptors.binpb"
+    _run([*includes, "--include_imports", f"--descriptor_set_out={image}", *ours, DETAILS])
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+
+
+def _run(arguments: list[str]) -> None:
+    if protoc.main(["protoc", *arguments]) != 0:
+        raise SystemExit("protos/build.py: the proto compiler refused a file; see above.")
+
+
+def _make_packages(folder: Path, root: Path) -> None:
+    while folder != root:
+        (folder / "__init__.py").touch()
+        folder = folder.parent
+
+
+class CustomBuildHook(BuildHookInterface[Any]):
+    """Runs the compiler before hatchling collects files."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compiles, and adds the result to the wheel."""
+        compile_protos()
+        if version != "editable":
+            for entry in ("icto", "buf"):
+                build_data["force_include"][str(GENERATED / entry)] = entry
+
+
+if __name__ == "__main__":
+    compile_protos(*map(Path, sys.argv[1:2]))

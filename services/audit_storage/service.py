@@ -1,0 +1,220 @@
+"""Handlers of the audit: translate, call, answer."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from icto.audit.v1 import audit_pb2 as pb
+from services.audit_storage import domain, store
+from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
+from services.audit_storage.domain import Fault, Verifier
+from services.audit_storage.messages import (
+    checkpoint_message,
+    entry_message,
+    fault_message,
+    parse_event,
+    parse_filter,
+    true_facts,
+)
+from services.kit import Call, Kit, idempotency, ids, paging, settings
+from services.kit.database import Connection
+from services.kit.errors import Code, Error
+from services.kit.group_commit import GroupCommit
+from services.kit.idempotency import Key, Replayed
+from services.kit.lease import Lease
+
+log = logging.getLogger(__name__)
+
+_CHAIN: Final = "chain"
+_MAX_EVENTS: Final = 8  # calls a batch; each brings up to 500 events
+_VERIFY_DEFAULT: Final = 10_000
+_VERIFY_LIMIT: Final = 50_000
+_VERIFY_STEP: Final = 1_000
+_LEASE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """Where the audit's own proofs are kept."""
+
+    audit_key_file: Path
+    audit_checkpoint_file: Path
+    audit_checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    key: Key
+    request: pb.AppendEventsRequest
+
+
+class AuditService:
+    """icto.audit.v1.AuditService."""
+
+    def __init__(self, kit: Kit) -> None:
+        chosen = settings.load(AuditSettings, os.environ)
+        self._database = kit.database
+        self._signer = Signer.from_file(chosen.audit_key_file)
+        self._file = CheckpointFile(chosen.audit_checkpoint_file)
+        self._checkpoint_seconds = chosen.audit_checkpoint_seconds
+        self._lease = Lease(kit.database, "checkpoints", kit.settings.instance, _LEASE_SECONDS)
+        self._appends: GroupCommit[str, _Batch, pb.AppendEventsResponse] = GroupCommit(
+            self._commit, batch=_MAX_EVENTS, parallel=1
+        )
+
+    async def run(self) -> None:
+        """Owns the batches and signs checkpoints, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._appends.run())
+            tasks.create_task(self._keep_signing())
+
+    async def AppendEvents(
+        self, request: pb.AppendEventsRequest, call: Call
+    ) -> pb.AppendEventsResponse:
+        """Appends events; those of several calls are committed together."""
+        return await self._appends.submit(_CHAIN, _Batch(call.idempotency_key, request))
+
+    async def _commit(
+        self, _: str, batches: Sequence[_Batch]
+    ) -> Sequence[pb.AppendEventsResponse | Exception]:
+        async with self._database.transaction() as connection:
+            head, now = await store.lock_head(connection)
+            fresh = await idempotency.claim_many(connection, [batch.key for batch in batches])
+            results: list[pb.AppendEventsResponse | Exception] = []
+            answers: list[tuple[Key, bytes]] = []
+            for batch in batches:
+                if batch.key not in fresh:
+                    results.append(await _replay(connection, batch.key))
+                    continue
+                head, count = await self._append(connection, head, batch.request, now)
+                response = pb.AppendEventsResponse(appended_count=count)
+                answers.append((batch.key, response.SerializeToString()))
+                results.append(response)
+            await idempotency.keep(connection, answers)
+        return results
+
+    async def _append(
+        self,
+        connection: Connection,
+        head: domain.Head,
+        request: pb.AppendEventsRequest,
+        now: datetime,
+    ) -> tuple[domain.Head, int]:
+        events = {event.id: parse_event(event) for event in request.events}
+        known = await store.known(connection, [identifier for identifier, _, _ in events.values()])
+        new = [event for event in events.values() if event[0] not in known]
+        if not new:
+            return head, 0
+        head, entries = domain.chain(head, new, now)
+        await store.append(connection, head, entries)
+        return head, len(entries)
+
+    async def ListEntries(
+        self, request: pb.ListEntriesRequest, call: Call
+    ) -> pb.ListEntriesResponse:
+        """Entries, newest first: the caller's own, or all for those who may view them."""
+        principal = request.principal or None
+        if not call.holds("VIEW_AUDIT_LOGS"):
+            if principal not in (None, call.principal):
+                raise Error(
+                    Code.PERMISSION_DENIED, "ACCESS_DENIED", "You may list your own entries only."
+                )
+            principal = call.principal
+        cursor = paging.decode_token(request.page_token, int)
+        wanted = parse_filter(request, principal, int(cursor[0]) if cursor else None)
+        size = paging.page_size(request.page_size)
+        rows = await store.list_entries(self._database, wanted, size + 1)
+        page, token = paging.cut(rows, size, lambda entry: paging.encode_token(entry.sequence))
+        return pb.ListEntriesResponse(entries=map(entry_message, page), next_page_token=token)
+
+    async def GetEntry(self, request: pb.GetEntryRequest, call: Call) -> pb.Entry:
+        """One entry."""
+        entry_id = ids.parse_name("auditEntries", request.name)
+        entry = await store.get(self._database, entry_id)
+        return entry_message(call.owned(entry, "entry", request.name))
+
+    async def VerifyChain(
+        self, request: pb.VerifyChainRequest, call: Call
+    ) -> pb.VerifyChainResponse:
+        """Recomputes a stretch of the chain and compares it with the checkpoints."""
+        del call
+        start = request.from_sequence or 1
+        wanted = min(request.max_entries or _VERIFY_DEFAULT, _VERIFY_LIMIT)
+        trusted, fault = reconcile(
+            self._signer, await store.all_checkpoints(self._database), await self._file.all()
+        )
+        before = await store.head_at(self._database, start - 1)
+        verifier = Verifier(before or domain.Head(start - 1), trusted)
+        if before is None:
+            fault = fault or Fault(start - 1, domain.FaultKind.GAP, f"Entry {start - 1} is missing.")
+        fault = await self._walk(verifier, wanted) or fault
+        newest = trusted[max(trusted)] if trusted else None
+        fault = fault or domain.truncation(await store.last(self._database), newest)
+        end = await store.head(self._database)
+        more = fault is None and verifier.head.sequence < end.sequence
+        return pb.VerifyChainResponse(
+            intact=fault is None,
+            fault=fault_message(fault) if fault else None,
+            verified_count=verifier.verified,
+            checkpoint_count=verifier.compared,
+            next_sequence=verifier.head.sequence + 1 if more else 0,
+        )
+
+    async def _walk(self, verifier: Verifier, wanted: int) -> Fault | None:
+        """Verifies up to `wanted` entries, a thousand at a time so that others get a turn."""
+        while verifier.verified < wanted:
+            step = min(_VERIFY_STEP, wanted - verifier.verified)
+            entries = await store.stretch(self._database, verifier.head.sequence + 1, step)
+            fault = verifier.walk((entry, true_facts(entry)) for entry in entries)
+            if fault is not None or len(entries) < step:
+                return fault
+            await asyncio.sleep(0)
+        return None
+
+    async def ListCheckpoints(
+        self, request: pb.ListCheckpointsRequest, call: Call
+    ) -> pb.ListCheckpointsResponse:
+        """Checkpoints, newest first."""
+        del call
+        cursor = paging.decode_token(request.page_token, int)
+        size = paging.page_size(request.page_size)
+        rows = await store.list_checkpoints(
+            self._database, int(cursor[0]) if cursor else None, size + 1
+        )
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(row.head.sequence))
+        return pb.ListCheckpointsResponse(
+            checkpoints=map(checkpoint_message, page), next_page_token=token
+        )
+
+    async def _keep_signing(self) -> None:
+        """Signs the head when it moved; one replica at a time."""
+        signed = domain.Head()
+        while True:
+            try:
+                await store.ensure_partitions(self._database)
+                if await self._lease.hold():
+                    signed = await self._sign(signed)
+            except Error as error:
+                log.warning("checkpoint waits: %s", error)
+            await asyncio.sleep(self._checkpoint_seconds)
+
+    async def _sign(self, signed: domain.Head) -> domain.Head:
+        head = await store.last(self._database)
+        if head in (signed, domain.Head()):
+            return head
+        checkpoint = self._signer.sign(head, datetime.now(UTC))
+        await self._file.add(checkpoint)
+        await store.add_checkpoint(self._database, checkpoint)
+        return head
+
+
+async def _replay(connection: Connection, key: Key) -> Exception:
+    try:
+        return Replayed(await idempotency.find_answer(connection, key))
+    except Error as error:
+        return error

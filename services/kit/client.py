@@ -1,0 +1,146 @@
+"""Clients of other services: through this service's own listener in Envoy, and nowhere else.
+
+A stub made here passes the trace on, gives each call what is left of the caller's deadline, and
+raises `RemoteError`. It never retries: Envoy does, where the contract says that it is safe.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from mesh.contract import Contract, Method
+from observability import names
+from observability.metrics import Metrics
+from observability.tracing import current_traceparent
+from services.kit import deadline
+from services.kit.errors import Code, Error
+from services.kit.status import from_rpc_error
+
+S = TypeVar("S")
+
+# What a hop needs beside the work: the answer must be back before the caller's own deadline.
+_HOP_SECONDS: Final = 0.01
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+    # Envoy owns connections; a ping every 30 s finds a dead one behind a socket that looks alive.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+
+
+class Clients:
+    """Makes stubs on one channel."""
+
+    def __init__(self, target: str, contract: Contract, metrics: Metrics) -> None:
+        self._channel = _MeshChannel(target, contract, metrics)
+
+    def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:
+        """A stub of a generated class, for instance `clients.stub(LedgerServiceStub)`."""
+        return kind(self._channel)  # type: ignore[arg-type]  # has all that a stub calls
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+
+class _MeshChannel:
+    """What a generated stub needs of a channel."""
+
+    def __init__(self, target: str, contract: Contract, metrics: Metrics) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._contract = contract
+        self._metrics = metrics
+
+    def unary_unary(
+        self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
+    ) -> "_Unary":
+        inner = self._channel.unary_unary(path, request_serializer, response_deserializer)
+        return _Unary(inner, self._contract.method(path), self._metrics)
+
+    def unary_stream(
+        self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
+    ) -> "_Stream":
+        inner = self._channel.unary_stream(path, request_serializer, response_deserializer)
+        return _Stream(inner, self._contract.method(path))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class _Unary:
+    """One method: called like the stub's own."""
+
+    def __init__(self, inner: Any, method: Method, metrics: Metrics) -> None:
+        self._inner = inner
+        self._method = method
+        self._metrics = metrics
+
+    async def __call__(
+        self,
+        request: Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> Any:
+        budget = _budget(self._method, timeout)
+        started, status = time.perf_counter(), "OK"
+        try:
+            return await self._inner(
+                request, timeout=budget, metadata=_metadata(metadata), wait_for_ready=True
+            )
+        except grpc.aio.AioRpcError as error:
+            status = error.code().name
+            raise from_rpc_error(error) from None
+        finally:
+            self._metrics.client_call_duration.labels(self._method.full_name, status).observe(
+                time.perf_counter() - started
+            )
+
+
+class _Stream:
+    """One server-streaming method."""
+
+    def __init__(self, inner: Any, method: Method) -> None:
+        self._inner = inner
+        self._method = method
+
+    async def __call__(
+        self,
+        request: Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> AsyncIterator[Any]:
+        budget = _budget(self._method, timeout)
+        try:
+            async for message in self._inner(
+                request, timeout=budget, metadata=_metadata(metadata), wait_for_ready=True
+            ):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+def _budget(method: Method, timeout: float | None) -> float:
+    """Seconds that a call may take: what was asked for, within what the caller has left."""
+    wanted = min(timeout or method.deadline, method.deadline_ceiling)
+    left = deadline.remaining() - _HOP_SECONDS
+    if left <= 0:
+        raise Error(
+            Code.DEADLINE_EXCEEDED,
+            "DEADLINE_EXCEEDED",
+            f"No time was left to call {method.full_name}.",
+        )
+    return min(wanted, left)
+
+
+def _metadata(own: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    traceparent = current_traceparent()
+    return (*own, (names.TRACEPARENT, traceparent)) if traceparent else tuple(own)

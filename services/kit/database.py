@@ -1,0 +1,243 @@
+"""Postgres for one replica: a pool, transactions, and a span for each statement.
+
+Every failure of the database itself leaves here as an `Error`: UNAVAILABLE when it cannot be
+reached, ABORTED when two transactions got in each other's way. Constraint violations pass through,
+since only a store knows what they mean.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+from observability import names
+from observability.metrics import Metrics
+from services.kit.errors import Code, Error
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# A lock is held for milliseconds; whoever waits this long waits for a frozen replica, whose
+# transaction the server ends a little sooner.
+_SERVER_SETTINGS: Final = {
+    "lock_timeout": "4s",
+    "idle_in_transaction_session_timeout": "3s",
+    "statement_timeout": "30s",
+    "jit": "off",
+}
+_ACQUIRE_SECONDS: Final = 3.0
+_COMMAND_SECONDS: Final = 30.0
+_COMMIT_SECONDS: Final = 5.0
+
+_UNREACHABLE: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+_CONTENTION: Final = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.SerializationError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+
+class Connection:
+    """SQL on one connection, usually inside a transaction."""
+
+    def __init__(self, raw: "asyncpg.Connection[Any]", tracer: trace.Tracer) -> None:
+        self.raw = raw
+        self.tracer = tracer
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """All rows."""
+        return await self._run(query, self.raw.fetch(query, *args))
+
+    async def fetchrow(self, query: str, *args: Any) -> Any | None:
+        """The first row, or None."""
+        return await self._run(query, self.raw.fetchrow(query, *args))
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """The first column of the first row, or None."""
+        return await self._run(query, self.raw.fetchval(query, *args))
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Runs a statement and returns its command tag, for instance "UPDATE 1"."""
+        return await self._run(query, self.raw.execute(query, *args))
+
+    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+        """Loads many rows at once."""
+        copying = self.raw.copy_records_to_table(table, records=rows, columns=columns)
+        return await self._run(f"COPY {table}", copying)
+
+    async def _run(self, query: str, running: Awaitable[T]) -> T:
+        if not trace.get_current_span().is_recording():
+            return await _translated(running)
+        summary = summarize(query)
+        span = self.tracer.start_span(
+            summary,
+            kind=SpanKind.CLIENT,
+            attributes={
+                names.DB_SYSTEM: names.POSTGRESQL,
+                names.DB_QUERY_SUMMARY: summary,
+                names.DB_QUERY_TEXT: query,
+            },
+        )
+        try:
+            return await _translated(running)
+        except BaseException as error:
+            span.set_attribute(names.ERROR_TYPE, type(error).__name__)
+            span.set_status(StatusCode.ERROR)
+            raise
+        finally:
+            span.end()
+
+
+class Database:
+    """The pool of one replica."""
+
+    def __init__(
+        self, pool: "asyncpg.Pool[Any]", tracer: trace.Tracer, metrics: Metrics
+    ) -> None:
+        self._pool = pool
+        self._tracer = tracer
+        self._metrics = metrics
+        metrics.pool_connections.labels("idle").set_function(pool.get_idle_size)
+        metrics.pool_connections.labels("open").set_function(pool.get_size)
+
+    @classmethod
+    async def open(
+        cls, dsn: str, *, instance: str, size: int, tracer: trace.Tracer, metrics: Metrics
+    ) -> "Database":
+        """Connects.
+
+        Raises:
+            Error: UNAVAILABLE, the database cannot be reached.
+        """
+        pool = await _translated(
+            asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=size,
+                command_timeout=_COMMAND_SECONDS,
+                server_settings={"application_name": instance, **_SERVER_SETTINGS},
+                init=_prepare,
+            )
+        )
+        return cls(pool, tracer, metrics)
+
+    async def close(self) -> None:
+        """Closes every connection, without waiting for queries."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection without a transaction: each statement commits by itself."""
+        started = time.monotonic()
+        try:
+            raw = await _translated(self._pool.acquire(timeout=_ACQUIRE_SECONDS))
+        except TimeoutError:
+            raise Error(
+                Code.UNAVAILABLE,
+                "OVERLOADED",
+                "All database connections are busy; try again.",
+                retriable=True,
+            ) from None
+        self._metrics.pool_wait.observe(time.monotonic() - started)
+        try:
+            yield Connection(raw, self._tracer)
+        finally:
+            await self._pool.release(raw)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as connection:
+            await connection.execute("BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                await _finish(connection, "ROLLBACK")
+                raise
+            await _finish(connection, "COMMIT")
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """All rows of one statement by itself."""
+        async with self.connection() as connection:
+            return await connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: Any) -> Any | None:
+        """The first row of one statement by itself, or None."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """The first value of one statement by itself, or None."""
+        async with self.connection() as connection:
+            return await connection.fetchval(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """One statement by itself."""
+        async with self.connection() as connection:
+            return await connection.execute(query, *args)
+
+
+async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
+    """Amounts are integers: numeric(39,0) travels as int, not Decimal."""
+    await connection.set_type_codec(
+        "numeric", schema="pg_catalog", encoder=str, decoder=int, format="text"
+    )
+
+
+async def _finish(connection: Connection, command: str) -> None:
+    """Ends a transaction, even when the caller is cancelled meanwhile."""
+    ending = asyncio.ensure_future(connection.execute(command))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait([ending], timeout=_COMMIT_SECONDS)
+        raise
+    except (Error, asyncpg.PostgresError):
+        if command != "ROLLBACK":
+            raise
+        log.debug("rollback on a lost connection")
+
+
+async def _translated(running: Awaitable[T]) -> T:
+    try:
+        return await running
+    except _CONTENTION as error:
+        raise Error(
+            Code.ABORTED, "CONFLICT", "Another change got in the way; try again."
+        ) from error
+    except _UNREACHABLE as error:
+        raise Error(
+            Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database cannot be reached; try again."
+        ) from error
+    except asyncpg.QueryCanceledError as error:
+        raise Error(
+            Code.DEADLINE_EXCEEDED, "DATABASE_TIMEOUT", "The database took too long."
+        ) from error
+
+
+_TARGET: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|COPY)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)")
+
+
+@lru_cache(maxsize=512)
+def summarize(query: str) -> str:
+    """Low-cardinality summary of a statement: its verb and the first table, `SELECT tokens`."""
+    verb = query.split(None, 1)[0].upper()
+    target = _TARGET.search(query)
+    return f"{verb} {target.group(1)}" if target else verb

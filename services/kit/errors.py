@@ -1,0 +1,98 @@
+"""The one error type.
+
+    Error                 what a caller is told: code, reason, message, metadata
+    └── RemoteError       the same, as another service told it to us
+
+A reason is a constant that a program can switch on; the message tells a person what to do. Both
+leave the platform as `google.rpc.ErrorInfo`, so they never hold a secret or a stack trace.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """gRPC status codes, by number. There is no OK: it is not an error."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+OUTCOME_UNKNOWN = frozenset(
+    {Code.CANCELLED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE}
+)
+"""Codes that leave open whether the call took effect."""
+
+
+class Error(Exception):
+    """What a caller is told when a call fails.
+
+    Attributes:
+        code: the gRPC status code.
+        reason: UPPER_SNAKE_CASE, stable.
+        message: for a person: what is wrong and what to do.
+        metadata: facts about the failure, for instance the balance that did not suffice.
+        violations: field path and what is wrong with it, for INVALID_ARGUMENT.
+        retry_after: seconds after which a repeat makes sense.
+        retriable: the call surely had no effect and another replica may serve it.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        reason: str,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[tuple[str, str], ...] = (),
+        retry_after: float | None = None,
+        retriable: bool = False,
+    ) -> None:
+        super().__init__(f"{code.name} {reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = violations
+        self.retry_after = retry_after
+        self.retriable = retriable
+
+
+class RemoteError(Error):
+    """An error that another service answered with."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the call may have taken effect all the same."""
+        return self.code in OUTCOME_UNKNOWN and not self.retriable
+
+
+def invalid(field: str, problem: str, reason: str = "INVALID_FIELD") -> Error:
+    """A field that cannot be accepted. `problem` completes "<field> …"."""
+    return Error(
+        Code.INVALID_ARGUMENT, reason, f"{field} {problem}.", violations=((field, f"{problem}."),)
+    )
+
+
+def not_found(resource: str, name: str) -> Error:
+    """No such resource, or none that the caller may see: both are answered alike."""
+    return Error(
+        Code.NOT_FOUND,
+        f"{resource.upper()}_NOT_FOUND",
+        f"There is no {resource} {name!r} that you may see.",
+        metadata={"name": name},
+    )

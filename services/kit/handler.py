@@ -1,0 +1,297 @@
+"""What happens around each handler: the same steps for every method, in one readable place.
+
+identity -> authorization -> size -> parse -> request id -> bounds -> handler -> ownership -> answer
+
+Authorization comes before validation (AIP-211), and whatever goes wrong leaves as one error shape
+with the trace id. The steps are composed once for each method at start, not per call.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode, use_span
+
+from mesh.contract import Kind, Method
+from observability import names
+from observability.setup import Telemetry
+from observability.tracing import trace_id
+from services.kit import authorization, deadline, identity, status
+from services.kit.call import Call
+from services.kit.database import Database
+from services.kit.errors import Code, Error, invalid
+from services.kit.idempotency import Replayed
+from services.kit.outbox import Outbox
+from services.kit.overload import Overload
+from services.kit.validation import RequestValidator
+
+log = logging.getLogger(__name__)
+
+# Less than this is not enough to do anything and answer.
+_MINIMUM_SECONDS: Final = 0.002
+_OK: Final = "OK"
+# For the server's own health these are faults; the rest are the caller's.
+_SERVER_FAULTS: Final = frozenset(
+    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE,
+     Code.DATA_LOSS}
+)  # fmt: skip
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the steps need."""
+
+    telemetry: Telemetry
+    database: Database
+    outbox: Outbox
+    overload: Overload
+    validator: RequestValidator
+
+
+class Handlers:
+    """Wraps the methods of a service into gRPC handlers."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def wrap(self, method: Method, behavior: Callable[..., Any]) -> Any:
+        """The gRPC handler of one method."""
+        served = _Served(method, behavior, _message_class(method.request_type), self._around)
+        match method.kind:
+            case Kind.UNARY:
+                return grpc.unary_unary_rpc_method_handler(served.unary)
+            case Kind.SERVER_STREAM:
+                return grpc.unary_stream_rpc_method_handler(served.server_stream)
+            case Kind.BIDI_STREAM:
+                return grpc.stream_stream_rpc_method_handler(served.bidi_stream)
+            case Kind.CLIENT_STREAM:
+                return grpc.stream_unary_rpc_method_handler(served.client_stream)
+
+
+class _Served:
+    """One method being served."""
+
+    def __init__(
+        self,
+        method: Method,
+        behavior: Callable[..., Any],
+        request_class: type[Message],
+        around: Surroundings,
+    ) -> None:
+        self._method = method
+        self._behavior = behavior
+        self._request_class = request_class
+        self._around = around
+        metrics = around.telemetry.metrics
+        self._durations = {
+            code: metrics.call_duration.labels(method.full_name, code)
+            for code in (_OK, *(code.name for code in Code))
+        }
+
+    async def unary(self, raw: bytes, context: Context) -> bytes:
+        """Serves a call with one request and one response."""
+
+        async def work(call: Call) -> bytes:
+            request = self._request(raw, call, context)
+            response: Message = await self._behavior(request, call)
+            call.verify_ownership()
+            return response.SerializeToString()
+
+        return await self._observe(context, work)
+
+    async def client_stream(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
+        """Serves a call with many requests and one response."""
+
+        async def work(call: Call) -> bytes:
+            response: Message = await self._behavior(self._requests(raws), call)
+            call.verify_ownership()
+            return response.SerializeToString()
+
+        return await self._observe(context, work)
+
+    async def server_stream(self, raw: bytes, context: Context) -> None:
+        """Serves a call with one request and many responses."""
+
+        async def work(call: Call) -> bytes:
+            request = self._request(raw, call, context)
+            await self._send(self._behavior(request, call), call, context)
+            return b""
+
+        await self._observe(context, work)
+
+    async def bidi_stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
+        """Serves a call with many requests and many responses."""
+
+        async def work(call: Call) -> bytes:
+            await self._send(self._behavior(self._requests(raws), call), call, context)
+            return b""
+
+        await self._observe(context, work)
+
+    async def _send(
+        self, responses: AsyncIterator[Message], call: Call, context: Context
+    ) -> None:
+        """Sends responses; the first only after the ownership check was made."""
+        async with contextlib.aclosing(responses):  # type: ignore[type-var]  # a generator
+            async for response in responses:
+                call.verify_ownership()
+                await context.write(response.SerializeToString())
+
+    async def _observe(
+        self, context: Context, work: Callable[[Call], Awaitable[bytes]]
+    ) -> bytes:
+        """Runs the work in its span, measures it, and turns every failure into a status."""
+        telemetry = self._around.telemetry
+        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        traceparent = metadata.get(names.TRACEPARENT)
+        span = telemetry.tracing.start_server_span(self._method.full_name, traceparent)
+        outcome, started = Code.CANCELLED.name, time.perf_counter()
+        telemetry.metrics.in_flight.inc()
+        try:
+            with use_span(span, record_exception=False, set_status_on_exception=False):
+                answer, error = await self._guarded(metadata, span, context, work)
+            outcome = error.code.name if error else _OK
+        finally:
+            telemetry.metrics.in_flight.dec()
+            self._durations[outcome].observe(time.perf_counter() - started)
+            span.set_attribute(names.RPC_STATUS, outcome)
+            span.end()
+        if error is not None:
+            code = status.GRPC_CODES[int(error.code)]
+            await context.abort(code, error.message, status.to_trailers(error, trace_id(span)))
+        return answer
+
+    async def _guarded(
+        self,
+        metadata: Mapping[str, str | bytes],
+        span: trace.Span,
+        context: Context,
+        work: Callable[[Call], Awaitable[bytes]],
+    ) -> tuple[bytes, Error | None]:
+        try:
+            call = self._admit(metadata, span, context)
+            async with asyncio.timeout(call.remaining):
+                with deadline.within(call.remaining):
+                    return await work(call), None
+        except Replayed as replayed:
+            span.set_attribute(names.REPLAYED, True)
+            self._around.telemetry.metrics.replays.inc()
+            return replayed.answer, None
+        except Error as error:
+            return b"", _marked(span, error)
+        except TimeoutError:
+            return b"", _marked(span, _too_late())
+        except Exception:
+            log.exception("%s failed", self._method.full_name)
+            return b"", _marked(span, _internal())
+
+    def _admit(
+        self, metadata: Mapping[str, str | bytes], span: trace.Span, context: Context
+    ) -> Call:
+        """Everything that is decided before the request is read.
+
+        Raises:
+            Error: the call is refused.
+        """
+        caller = identity.read(metadata, self._method)
+        remaining = context.time_remaining()
+        ceiling = self._method.deadline_ceiling
+        seconds = self._method.deadline if remaining is None else min(remaining, ceiling)
+        span.set_attribute(names.CALLER, caller.caller)
+        span.set_attribute(names.PRINCIPAL, caller.principal)
+        span.set_attribute(names.DEADLINE_REMAINING, round(seconds, 3))
+        self._around.overload.admit(self._method)
+        if seconds < _MINIMUM_SECONDS:
+            raise _too_late()
+        authorization.check(self._method.audience, caller)
+        return Call(
+            self._method,
+            caller,
+            span,
+            self._around.database,
+            self._around.outbox,
+            time.monotonic() + seconds,
+        )
+
+    def _request(self, raw: bytes, call: Call, context: Context) -> Message:
+        """The request, valid as far as the proto can say.
+
+        Raises:
+            Error: INVALID_ARGUMENT, it is not.
+        """
+        request = self._parse(raw)
+        request_id = self._request_id(request, context)
+        self._around.validator.check(request)
+        if request_id:
+            call.span.set_attribute(names.REQUEST_ID, request_id)
+        call.accept(request, request_id)
+        return request
+
+    async def _requests(self, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for raw in raws:
+            request = self._parse(raw)
+            self._around.validator.check(request)
+            yield request
+
+    def _parse(self, raw: bytes) -> Message:
+        if len(raw) > self._method.max_request_bytes:
+            raise Error(
+                Code.INVALID_ARGUMENT,
+                "REQUEST_TOO_LARGE",
+                f"The request has {len(raw)} bytes; this method takes"
+                f" {self._method.max_request_bytes} at most.",
+            )
+        try:
+            return self._request_class.FromString(raw)
+        except DecodeError:
+            raise Error(
+                Code.INVALID_ARGUMENT,
+                "MALFORMED_REQUEST",
+                f"The bytes are not a {self._method.request_type}.",
+            ) from None
+
+    def _request_id(self, request: Any, context: Context) -> str:
+        """The request id, from the body or from `Idempotency-Key`; they must not differ."""
+        if not self._method.has_request_id:
+            return ""
+        headers = dict(context.invocation_metadata() or ())
+        key = str(headers.get(names.IDEMPOTENCY_KEY, ""))
+        if key and request.request_id not in ("", key):
+            raise invalid("request_id", "differs from the Idempotency-Key", "REQUEST_ID_CONFLICT")
+        request.request_id = request.request_id or key
+        return str(request.request_id)
+
+
+def _message_class(full_name: str) -> type[Message]:
+    descriptor = descriptor_pool.Default().FindMessageTypeByName(full_name)
+    return message_factory.GetMessageClass(descriptor)
+
+
+def _marked(span: trace.Span, error: Error) -> Error:
+    span.set_attribute(names.REASON, error.reason)
+    if error.code in _SERVER_FAULTS:
+        span.set_attribute(names.ERROR_TYPE, error.code.name)
+        span.set_status(StatusCode.ERROR, error.reason)
+    return error
+
+
+def _too_late() -> Error:
+    return Error(
+        Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The call took longer than its deadline."
+    )
+
+
+def _internal() -> Error:
+    return Error(
+        Code.INTERNAL, "INTERNAL", "Something went wrong on our side. The trace id finds it."
+    )

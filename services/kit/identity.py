@@ -1,0 +1,62 @@
+"""Who is calling: read from the metadata that Envoy writes, and from nothing else.
+
+Envoy strips these headers from what comes in and sets them itself: at the edge from the verified
+token, on a service's egress listener from the listener. A replica is reachable only through Envoy
+(a private socket, or mTLS), so what stands here is true.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mesh.contract import OPERATOR, Method
+from observability import names
+from services.kit import principal
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The caller of one call.
+
+    Attributes:
+        caller: mesh name of the calling service, "edge" for a call from outside, "" for none.
+        principal: who acts: the signed-in user, the user a service acts for, or the service's own
+            principal. The anonymous principal when nobody signed in.
+        roles: administrative roles of a signed-in user.
+    """
+
+    caller: str
+    principal: str
+    roles: frozenset[str]
+
+    @property
+    def from_outside(self) -> bool:
+        """The call came through the edge."""
+        return self.caller == names.EDGE
+
+    @property
+    def is_service(self) -> bool:
+        """A mesh service, or the operator, calls."""
+        return bool(self.caller) and not self.from_outside
+
+    @property
+    def is_operator(self) -> bool:
+        """Whoever holds the run directory calls."""
+        return self.caller == OPERATOR
+
+    @property
+    def signed_in(self) -> bool:
+        """A user stands behind the call."""
+        return self.from_outside and self.principal != principal.ANONYMOUS
+
+
+def read(metadata: Mapping[str, str | bytes], method: Method) -> Identity:
+    """The identity that Envoy wrote into the metadata of a call."""
+    caller = str(metadata.get(names.HEADER_CALLER, ""))
+    if caller == names.EDGE:
+        acting = str(metadata.get(names.HEADER_PRINCIPAL, "")) or principal.ANONYMOUS
+        roles = frozenset(str(metadata.get(names.HEADER_ROLES, "")).split())
+        return Identity(caller, acting, roles)
+    if not caller:
+        return Identity("", principal.ANONYMOUS, frozenset())
+    behalf = str(metadata.get(names.HEADER_ON_BEHALF_OF, "")) if method.on_behalf_of else ""
+    return Identity(caller, behalf or principal.of_service(caller), frozenset())

@@ -1,0 +1,23 @@
+"""What a service is given: its database, its clients, its settings, and itself."""
+
+from dataclasses import dataclass
+
+from mesh.contract import Contract, Service
+from observability.setup import Telemetry
+from services.kit.client import Clients
+from services.kit.database import Database
+from services.kit.outbox import Outbox
+from services.kit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The surroundings of one service in one replica."""
+
+    contract: Contract
+    service: Service
+    settings: Settings
+    database: Database
+    outbox: Outbox
+    clients: Clients
+    telemetry: Telemetry

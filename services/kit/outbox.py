@@ -1,0 +1,202 @@
+"""The outbox: events committed with the act they tell of, then handed to the audit.
+
+One replica of a service relays at a time, in the order of the outbox, so that events of one
+partition key arrive in order. Delivery is at least once; the audit is idempotent by id. When the
+audit is away, acts go on and the outbox waits. An event that the audit refuses for good moves to
+the dead letters, so that it does not hold up the rest.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind, use_span
+
+from icto.events.v1 import events_pb2 as events
+from observability import names
+from observability.metrics import Metrics
+from observability.tracing import current_traceparent, parent_context, parse_traceparent
+from services.kit import ids
+from services.kit.database import Connection, Database
+from services.kit.errors import Code, Error, RemoteError
+from services.kit.lease import Lease
+
+log = logging.getLogger(__name__)
+
+ENVELOPE_VERSION: Final = 1
+ACT_TYPE: Final = "icto.act.v1"
+_BATCH: Final = 200
+_POLL_SECONDS: Final = 0.25
+_RETRY_SECONDS: Final = 1.0
+_LEASE_SECONDS: Final = 3.0
+_REFUSED: Final = frozenset({Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.OUT_OF_RANGE})
+
+_ADD: Final = "INSERT INTO kit_outbox (event) SELECT * FROM unnest($1::bytea[])"
+_NEXT: Final = """
+SELECT position, event, create_time FROM kit_outbox ORDER BY position LIMIT $1
+"""
+_DONE: Final = "DELETE FROM kit_outbox WHERE position = ANY ($1::bigint[])"
+_BURY: Final = """
+WITH dead AS (DELETE FROM kit_outbox WHERE position = $1 RETURNING *)
+INSERT INTO kit_dead_letters (position, event, create_time, reason)
+SELECT position, event, create_time, $2 FROM dead
+"""
+_STATE: Final = """
+SELECT count(*) AS pending, coalesce(extract(epoch FROM kit_now() - min(create_time)), 0)::float8
+    AS oldest FROM (SELECT create_time FROM kit_outbox ORDER BY position LIMIT 10000) AS queue
+"""
+
+Publish = Callable[[Sequence[events.Event]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    position: int
+    event: events.Event
+
+
+class Outbox:
+    """The outbox of one service, as one replica sees it."""
+
+    def __init__(
+        self,
+        database: Database,
+        mesh_name: str,
+        instance: str,
+        tracer: trace.Tracer,
+        metrics: Metrics,
+    ) -> None:
+        self._database = database
+        self._source = f"/icto/{mesh_name}"
+        self._instance = instance
+        self._tracer = tracer
+        self._metrics = metrics
+        self._hint = asyncio.Event()
+        self._lease = Lease(database, "outbox", instance, _LEASE_SECONDS)
+
+    def hint(self) -> None:
+        """Says that there may be something to hand on."""
+        self._hint.set()
+
+    async def add(self, connection: Connection, new: Sequence[events.Event]) -> None:
+        """Writes events in the transaction of `connection`, filling in what the envelope needs."""
+        if not new:
+            return
+        traceparent = current_traceparent()
+        for event in new:
+            self._fill(event, traceparent)
+        await connection.execute(_ADD, [event.SerializeToString() for event in new])
+
+    def _fill(self, event: events.Event, traceparent: str) -> None:
+        event.id = str(ids.new_id(event.partition_key))
+        event.source = self._source
+        event.version = ENVELOPE_VERSION
+        event.type = event.data.type_url.rpartition("/")[2] or ACT_TYPE
+        event.traceparent = event.traceparent or traceparent
+        if event.HasField("act"):
+            event.act.instance = self._instance
+
+    async def relay(self, publish: Publish) -> None:
+        """Hands events on, for ever. `publish` takes a batch or raises an Error."""
+        try:
+            while True:
+                pause = await self._round(publish)
+                self._hint.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._hint.wait()
+        finally:
+            with contextlib.suppress(Error):
+                await self._lease.release()
+
+    async def _round(self, publish: Publish) -> float:
+        """Hands on what is there; returns how long to wait for more."""
+        try:
+            while await self._lease.hold():
+                batch = await self._next()
+                if not batch:
+                    return _POLL_SECONDS
+                await self._publish(batch, publish)
+                self._metrics.outbox_published.inc(len(batch))
+        except Error as error:
+            log.info("outbox waits: %s", error)
+        return _RETRY_SECONDS
+
+    async def _next(self) -> Sequence[_Row]:
+        rows = await self._database.fetch(_NEXT, _BATCH)
+        return [_Row(row["position"], _event(row["event"], row["create_time"])) for row in rows]
+
+    async def _publish(self, batch: Sequence[_Row], publish: Publish) -> None:
+        try:
+            with self._spans([row.event for row in batch]):
+                await publish([row.event for row in batch])
+                await self._database.execute(_DONE, [row.position for row in batch])
+        except RemoteError as error:
+            if error.code not in _REFUSED:
+                raise
+            await self._refused(batch, publish, error)
+
+    async def _refused(
+        self, batch: Sequence[_Row], publish: Publish, error: RemoteError
+    ) -> None:
+        if len(batch) > 1:
+            for row in batch:
+                await self._publish([row], publish)
+            return
+        log.error("event %s is a dead letter: %s", batch[0].event.id, error)
+        await self._database.execute(_BURY, batch[0].position, str(error))
+
+    @contextlib.contextmanager
+    def _spans(self, batch: Sequence[events.Event]) -> Iterator[None]:
+        """A span in each event's own trace, and the call in the trace it belongs to.
+
+        A batch of one trace continues that trace. A mixed batch gets a trace of its own, which
+        links to the others.
+        """
+        spans = [self._span(event) for event in batch]
+        contexts = [parse_traceparent(event.traceparent) for event in batch]
+        traces = {context.trace_id for context in contexts if context}
+        if len(traces) == 1:
+            current = spans[0]
+        else:
+            links = [Link(span.get_span_context()) for span in spans]
+            current = self._tracer.start_span(names.OUTBOX_PUBLISH, links=links)
+            spans.append(current)
+        try:
+            with use_span(current):
+                yield
+        finally:
+            for span in spans:
+                span.end()
+
+    def _span(self, event: events.Event) -> trace.Span:
+        return self._tracer.start_span(
+            names.OUTBOX_PUBLISH,
+            context=parent_context(event.traceparent),
+            kind=SpanKind.PRODUCER,
+            attributes={
+                names.MESSAGING_SYSTEM: "icto_outbox",
+                names.MESSAGING_OPERATION_NAME: "publish",
+                names.MESSAGING_OPERATION_TYPE: "send",
+                names.MESSAGING_DESTINATION: "audit",
+                names.MESSAGING_MESSAGE_ID: event.id,
+            },
+        )
+
+    async def measure(self) -> None:
+        """Updates the metrics of the queue."""
+        row = await self._database.fetchrow(_STATE)
+        if row is not None:
+            self._metrics.outbox_pending.set(row["pending"])
+            self._metrics.outbox_oldest.set(row["oldest"])
+
+
+def _event(raw: bytes, committed: datetime) -> events.Event:
+    event = events.Event.FromString(raw)
+    event.time.FromDatetime(committed)
+    return event

@@ -1,0 +1,274 @@
+"""One replica: starts a service by its mesh name, serves, and goes away without losing a call.
+
+    python -m services.kit.server ledger
+
+Start: settings, telemetry, database, handlers, listen. Stop, at SIGTERM: health says NOT_SERVING,
+the mesh looks away, calls in flight end, telemetry is flushed. A second signal ends it at once.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import grpc
+import uvloop
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from icto.audit.v1 import audit_pb2
+from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
+from icto.events.v1 import events_pb2 as events
+from mesh import contract as contracts
+from mesh.contract import Contract, Service
+from observability import setup
+from observability.setup import Telemetry
+from services.kit import discovery, durability, idempotency, lifeline, settings
+from services.kit.client import Clients
+from services.kit.database import Database
+from services.kit.errors import Error
+from services.kit.handler import Handlers, Surroundings
+from services.kit.kit import Kit
+from services.kit.outbox import Outbox
+from services.kit.overload import Overload
+from services.kit.settings import Settings
+from services.kit.validation import RequestValidator
+
+log = logging.getLogger(__name__)
+
+METRICS_PATH: Final = "/icto.kit/Metrics"
+"""Private method of each replica: its metrics in Prometheus' text format."""
+
+_MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+_HOUSEKEEPING_SECONDS: Final = 60.0
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Envoy pings every 30 s at most; without this the server takes that for an attack.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one replica until it is told to stop."""
+    (mesh_name,) = arguments or sys.argv[1:]
+    lifeline.follow_parent()
+    try:
+        chosen = settings.load(Settings, os.environ)
+    except settings.SettingsError as error:
+        raise SystemExit(f"{mesh_name}: {error}") from None
+    os.umask(0o077)
+    uvloop.run(_run(mesh_name, chosen))
+
+
+async def _run(mesh_name: str, chosen: Settings) -> None:
+    contract = contracts.load(chosen.environment)
+    service = contract.services[mesh_name]
+    telemetry = setup.configure(
+        service=mesh_name,
+        instance=chosen.instance,
+        version=version("icto-mesh"),
+        environment=chosen.environment,
+        otlp_endpoint=chosen.otlp_endpoint,
+        sample_ratio=chosen.trace_ratio,
+        log_level=chosen.log_level,
+    )
+    log.info("starting with %r", chosen)
+    try:
+        async with _kit(contract, service, chosen, telemetry) as kit:
+            await Replica(kit).serve()
+    except Error as error:
+        log.critical("cannot run: %s", error)
+        raise SystemExit(1) from None
+    finally:
+        await asyncio.to_thread(telemetry.tracing.close)
+
+
+@contextlib.asynccontextmanager
+async def _kit(
+    contract: Contract, service: Service, chosen: Settings, telemetry: Telemetry
+) -> AsyncIterator[Kit]:
+    tracer, metrics = telemetry.tracing.tracer, telemetry.metrics
+    database = await Database.open(
+        chosen.database_url.reveal(),
+        instance=chosen.instance,
+        size=chosen.database_pool,
+        tracer=tracer,
+        metrics=metrics,
+    )
+    outbox = Outbox(database, service.mesh_name, chosen.instance, tracer, metrics)
+    clients = Clients(chosen.egress, contract, metrics)
+    try:
+        await durability.check(database, chosen)
+        yield Kit(contract, service, chosen, database, outbox, clients, telemetry)
+    finally:
+        await clients.close()
+        await database.close()
+
+
+@dataclass(frozen=True)
+class _Signals:
+    """What the process was told."""
+
+    stop: asyncio.Event
+    hurry: asyncio.Event
+
+    def install(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told, number)
+
+    def _told(self, number: int) -> None:
+        if self.stop.is_set() or number == signal.SIGINT:
+            self.hurry.set()
+        self.stop.set()
+
+
+class Replica:
+    """A running replica."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._health = HealthServicer()
+        self._overload = Overload(kit.telemetry.metrics)
+        self._signals = _Signals(asyncio.Event(), asyncio.Event())
+
+    async def serve(self) -> None:
+        """Serves until told to stop."""
+        module = discovery.module_of(self._kit.service.mesh_name)
+        services = discovery.instances(module, self._kit.service, self._kit)
+        server = self._server(services)
+        self._signals.install()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(work) for work in self._background(services)]
+                server.add_insecure_port(self._kit.settings.listen)
+                await server.start()
+                log.info("serving %s", self._kit.settings.listen)
+                await self._signals.stop.wait()
+                await self._drain(server)
+                for task in running:
+                    task.cancel()
+        finally:
+            await server.stop(0)
+
+    def _server(self, services: dict[str, Any]) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_OPTIONS)
+        around = Surroundings(
+            self._kit.telemetry,
+            self._kit.database,
+            self._kit.outbox,
+            self._overload,
+            RequestValidator(),
+        )
+        handlers = Handlers(around)
+        routes = {
+            method.path: handlers.wrap(method, getattr(services[method.service], method.name))
+            for method in self._kit.service.methods
+        }
+        routes[METRICS_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
+        server.add_generic_rpc_handlers((_Routes(routes),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        listed = (*self._kit.service.proto_services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(listed, server)
+        channelz.add_channelz_servicer(server)
+        return server
+
+    async def _metrics(self, request: bytes, context: Any) -> bytes:
+        del request, context
+        return self._kit.telemetry.metrics.exposition()
+
+    def _background(self, services: dict[str, Any]) -> list[Coroutine[Any, Any, None]]:
+        """Everything that runs beside the calls; it ends with the replica."""
+        work = [
+            self._overload.watch(),
+            self._watch_readiness(),
+            self._kit.outbox.relay(_publisher(self._kit.clients)),
+            self._keep_house(),
+        ]
+        for instance in dict.fromkeys(services.values()):
+            if hasattr(instance, "run"):
+                work.append(instance.run())
+        return work
+
+    async def _watch_readiness(self) -> None:
+        """Serving means that the database answers; probed as often as the mesh probes us."""
+        interval = self._kit.settings.health_interval
+        while True:
+            ready = await self._database_answers(interval)
+            await self._set_health(serving=ready and not self._signals.stop.is_set())
+            await asyncio.sleep(interval)
+
+    async def _database_answers(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(1.0, seconds)):
+                return bool(await self._kit.database.fetchval("SELECT true"))
+        except Error as error:
+            # A full pool is load, and load has its own way of being told.
+            return error.reason == "OVERLOADED"
+        except TimeoutError:
+            return True
+
+    async def _set_health(self, *, serving: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING
+        if not serving:
+            state = health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._kit.service.proto_services):
+            await self._health.set(name, state)
+
+    async def _keep_house(self) -> None:
+        """Forgets old answers and measures the outbox."""
+        while True:
+            with contextlib.suppress(Error):
+                async with self._kit.database.connection() as connection:
+                    while await idempotency.forget_old(connection):
+                        pass
+                await self._kit.outbox.measure()
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """Lets the mesh look away, then lets calls in flight end; a second signal skips both."""
+        log.info("draining")
+        await self._health.enter_graceful_shutdown()
+        chosen = self._kit.settings
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chosen.drain_seconds):
+                await self._signals.hurry.wait()
+        await server.stop(0 if self._signals.hurry.is_set() else chosen.grace_seconds)
+
+
+class _Routes(grpc.GenericRpcHandler):
+    """Finds a handler by path."""
+
+    def __init__(self, routes: dict[str, Any]) -> None:
+        self._routes = routes
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._routes.get(handler_call_details.method)
+
+
+def _publisher(clients: Clients) -> Any:
+    """Hands batches of the outbox to the audit."""
+    audit = clients.stub(AuditServiceStub)
+
+    async def publish(batch: Sequence[events.Event]) -> None:
+        together = hashlib.sha256("".join(event.id for event in batch).encode())
+        request = audit_pb2.AppendEventsRequest(request_id=together.hexdigest(), events=batch)
+        await audit.AppendEvents(request)
+
+    return publish
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Typed settings of a replica, read from its environment.
+
+A field `database_url` is read from `ICTO_DATABASE_URL`. Anything that is missing, unknown or of the
+wrong type stops the start with a message that names the variable. No environment set means
+production, which allows the least.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from enum import StrEnum
+from typing import Any, Final, TypeVar, get_type_hints
+
+T = TypeVar("T")
+PREFIX: Final = "ICTO_"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used. The message names the variable and what it must be."""
+
+
+class Environment(StrEnum):
+    """What kind of installation this is."""
+
+    PRODUCTION = "production"
+    LOCAL = "local"
+    TEST = "test"
+
+    @property
+    def is_play(self) -> bool:
+        """Whether tokens are worth nothing here, so that they may be given away."""
+        return self is not Environment.PRODUCTION
+
+
+class Secret(str):
+    """A string that does not print."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'" if self else "''"
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return str.__str__(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every replica needs to know."""
+
+    environment: Environment = Environment.PRODUCTION
+    instance: str = "local-0"
+    listen: str = "127.0.0.1:9000"
+    """gRPC target to serve on: `unix:/path` or `host:port`."""
+    egress: str = ""
+    """gRPC target of this service's own listener in Envoy."""
+    database_url: Secret = Secret("")
+    database_pool: int = 8
+    """Most connections that one replica opens."""
+    database_connections: int = 0
+    """Most connections that all replicas together may open, checked against the server. 0: own."""
+    otlp_endpoint: str = ""
+    trace_ratio: float = 1.0
+    """Share of traces that begin here and are kept. Traces from outside keep the caller's choice."""
+    log_level: str = "info"
+    drain_seconds: float = 1.5
+    """How long a replica that is told to stop keeps answering, so that every Envoy sees it go."""
+    grace_seconds: float = 10.0
+    """How long calls in flight may take after that."""
+    health_interval: float = 0.5
+    """Seconds between two probes of a replica."""
+
+
+def load(kind: type[T], environ: Mapping[str, str]) -> T:
+    """Reads a settings dataclass from `ICTO_*` variables.
+
+    Raises:
+        SettingsError: a variable is missing or has the wrong type.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for item in fields(kind):  # type: ignore[arg-type]  # T is a dataclass by convention
+        variable = PREFIX + item.name.upper()
+        if variable in environ:
+            values[item.name] = _convert(variable, hints[item.name], environ[variable])
+        elif _is_required(item):
+            raise SettingsError(f"{variable} is not set, and it has no default.")
+    return kind(**values)
+
+
+def _is_required(item: "Field[Any]") -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _convert(variable: str, kind: type[Any], text: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text)
+    except (KeyError, ValueError):
+        expected = f"one of {', '.join(kind)}" if issubclass(kind, StrEnum) else kind.__name__
+        raise SettingsError(f"{variable} is {text!r}; it must be {expected}.") from None

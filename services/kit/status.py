@@ -1,0 +1,79 @@
+"""`Error` to and from what travels: a gRPC status with `google.rpc` details and our trailers."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details_pb2
+from google.rpc import status_pb2
+
+from observability import names
+from services.kit.errors import Code, Error, RemoteError
+
+DOMAIN: Final = "icto"
+DETAILS_TRAILER: Final = "grpc-status-details-bin"
+# All metadata of a call must stay below 8 KiB; a message is for people, not for dumps.
+_MAX_MESSAGE: Final = 1024
+_MAX_VALUE: Final = 256
+
+GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def to_trailers(error: Error, trace_id: str) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailers that carry an error."""
+    trailers: list[tuple[str, str | bytes]] = [
+        (DETAILS_TRAILER, to_status(error, trace_id).SerializeToString()),
+        (names.TRAILER_REASON, error.reason),
+        (names.TRAILER_TRACE_ID, trace_id),
+    ]
+    if error.retriable:
+        trailers.append((names.TRAILER_RETRIABLE, "true"))
+    return tuple(trailers)
+
+
+def to_status(error: Error, trace_id: str) -> status_pb2.Status:
+    """The status of an error: ErrorInfo, then what else is known."""
+    status = status_pb2.Status(code=int(error.code), message=error.message[:_MAX_MESSAGE])
+    info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    for key, value in error.metadata.items():
+        info.metadata[key] = value[:_MAX_VALUE]
+    if trace_id:
+        info.metadata["trace_id"] = trace_id
+    status.details.add().Pack(info)
+    if error.violations:
+        bad = details_pb2.BadRequest()
+        for field, problem in error.violations:
+            bad.field_violations.add(field=field, description=problem[:_MAX_VALUE])
+        status.details.add().Pack(bad)
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        status.details.add().Pack(details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
+    """What another service, or the mesh on its behalf, answered."""
+    code = Code(error.code().value[0])
+    trailers = error.trailing_metadata() or ()
+    status = _status_of(trailers)
+    info = details_pb2.ErrorInfo()
+    if status is not None:
+        for detail in status.details:
+            detail.Unpack(info)
+    retriable = any(key == names.TRAILER_RETRIABLE for key, _ in trailers)
+    return RemoteError(
+        code,
+        info.reason or code.name,
+        error.details() or code.name,
+        metadata=dict(info.metadata),
+        retriable=retriable,
+    )
+
+
+def _status_of(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status | None:
+    for key, value in trailers:
+        if key == DETAILS_TRAILER and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return None

@@ -1,0 +1,72 @@
+"""Checks a request against its proto: required fields, and the bounds of `buf.validate`.
+
+What a proto can say about a field is checked here, for every method; what needs judgement is
+checked by `domain.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from protovalidate import Validator
+
+from services.kit.errors import Code, Error
+
+_MAX_VIOLATIONS: Final = 20
+
+
+class RequestValidator:
+    """Validates requests; one for a process, since it keeps what it compiled."""
+
+    def __init__(self) -> None:
+        self._validator = Validator()
+        self._required: dict[str, tuple[str, ...]] = {}
+
+    def check(self, request: Message) -> None:
+        """Passes, or names every field that is wrong.
+
+        Raises:
+            Error: INVALID_ARGUMENT with a violation for each field.
+        """
+        violations = tuple(self._violations(request))[:_MAX_VIOLATIONS]
+        if violations:
+            summary = "; ".join(f"{field}: {problem}" for field, problem in violations)
+            raise Error(
+                Code.INVALID_ARGUMENT, "INVALID_FIELD", summary, violations=violations
+            )
+
+    def _violations(self, request: Message) -> Iterator[tuple[str, str]]:
+        yield from self._missing(request, "")
+        for violation in self._validator.collect_violations(request):
+            path = ".".join(
+                element.field_name or "" for element in violation.proto.field.elements
+            )
+            yield path, violation.proto.message or violation.proto.rule_id or "is not valid"
+
+    def _missing(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
+        descriptor: Descriptor = message.DESCRIPTOR
+        present = {field.name for field, _ in message.ListFields()}
+        for name in self._required_fields(descriptor):
+            if name not in present:
+                yield prefix + name, "is required"
+        for field, value in message.ListFields():
+            if field.message_type is None or not field.message_type.full_name.startswith("icto."):
+                continue
+            if field.message_type.GetOptions().map_entry:
+                continue
+            for item in value if field.is_repeated else (value,):
+                yield from self._missing(item, f"{prefix}{field.name}.")
+
+    def _required_fields(self, descriptor: Descriptor) -> tuple[str, ...]:
+        known = self._required.get(descriptor.full_name)
+        if known is None:
+            known = tuple(field.name for field in descriptor.fields if _is_required(field))
+            self._required[descriptor.full_name] = known
+        return known
+
+
+def _is_required(field: FieldDescriptor) -> bool:
+    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED in behaviors

@@ -1,0 +1,1 @@
+"""The ledger of many tokens: ICRC-1 accounts, transfers and blocks."""

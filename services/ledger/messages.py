@@ -1,0 +1,191 @@
+"""Between the ledger's values and its messages."""
+
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from icto.ledger.v1 import ledger_pb2 as pb
+from services.kit import amounts, ids, principal
+from services.kit.errors import Error, invalid
+from services.ledger.domain import ICP_LEDGER, STANDARDS, Account, Block, Ledger, Transfer
+
+_ICP_NAME = "ledgers/icp"
+
+
+def ledger_name(ledger_id: UUID) -> str:
+    """`ledgers/{id}`; the fee token's is `ledgers/icp`."""
+    return _ICP_NAME if ledger_id == ICP_LEDGER else ids.resource_name("ledgers", ledger_id)
+
+
+def parse_ledger(name: str, field: str = "name") -> UUID:
+    """The id in a ledger's name.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the name has another form.
+    """
+    return ICP_LEDGER if name == _ICP_NAME else ids.parse_name("ledgers", name, field)
+
+
+def parse_block(name: str) -> tuple[UUID, int]:
+    """Ledger and index in `ledgers/{ledger}/blocks/{index}`.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the name has another form.
+    """
+    ledger, _, index = name.partition("/blocks/")
+    if not (index.isascii() and index.isdecimal() and len(index) <= len(str(2**62))):
+        raise invalid("name", "must have the form 'ledgers/<id>/blocks/<index>'", "INVALID_NAME")
+    return parse_ledger(ledger), int(index)
+
+
+def parse_account_name(name: str) -> tuple[UUID, Account]:
+    """Ledger and account in `ledgers/{ledger}/accounts/{account}`.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the name has another form.
+    """
+    ledger, _, text = name.partition("/accounts/")
+    try:
+        account = Account(*principal.decode_account(text))
+    except ValueError:
+        raise invalid(
+            "name", "must end with an account in ICRC-1 text form", "INVALID_ACCOUNT"
+        ) from None
+    return parse_ledger(ledger), account
+
+
+def parse_account(message: pb.Account, field: str) -> Account:
+    """An account.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the owner is no principal or the subaccount not 32 bytes.
+    """
+    if not principal.is_principal(message.owner):
+        raise invalid(f"{field}.owner", "must be a principal", "INVALID_PRINCIPAL")
+    return Account(message.owner, parse_subaccount(message.subaccount, f"{field}.subaccount"))
+
+
+def parse_subaccount(subaccount: bytes, field: str) -> bytes:
+    """A subaccount of 32 bytes; none stands for the default.
+
+    Raises:
+        Error: INVALID_ARGUMENT, it has another length.
+    """
+    full = subaccount or principal.DEFAULT_SUBACCOUNT
+    if len(full) != len(principal.DEFAULT_SUBACCOUNT):
+        raise invalid(field, "must have 32 bytes, or none", "INVALID_ACCOUNT")
+    return full
+
+
+def parse_transfer(request: pb.TransferRequest, caller: str) -> Transfer:
+    """The arguments of icrc1_transfer.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    source = Account(caller, parse_subaccount(request.from_subaccount, "from_subaccount"))
+    created = request.created_at_time.ToNanoseconds() if request.HasField("created_at_time") else None
+    if created is not None and created < 0:
+        raise invalid("created_at_time", "must not be before 1970")
+    return Transfer(
+        source=source,
+        target=parse_account(request.to, "to"),
+        amount=amounts.parse(request.amount, "amount"),
+        fee=amounts.parse(request.fee, "fee") if request.HasField("fee") else None,
+        memo=request.memo,
+        created_at=created,
+    )
+
+
+def parse_new_ledger(request: pb.CreateLedgerRequest) -> tuple[Ledger, dict[Account, int]]:
+    """A ledger to create and its initial balances.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    ledger = Ledger(
+        id=parse_ledger(request.name),
+        display_name=request.display_name,
+        symbol=request.symbol,
+        decimals=request.decimals,
+        transfer_fee=amounts.parse(request.transfer_fee, "transfer_fee"),
+        controller=request.controller,
+        minting_account=_optional(request, "minting_account"),
+        fee_collector=_optional(request, "fee_collector"),
+    )
+    return ledger, _initial(request)
+
+
+def _initial(request: pb.CreateLedgerRequest) -> dict[Account, int]:
+    balances: dict[Account, int] = {}
+    for position, item in enumerate(request.initial_balances):
+        field = f"initial_balances[{position}]"
+        account = parse_account(item.account, f"{field}.account")
+        if account in balances:
+            raise _twice(field)
+        balances[account] = amounts.parse(item.amount, f"{field}.amount")
+    return balances
+
+
+def _twice(field: str) -> Error:
+    return invalid(field, "names an account a second time", "DUPLICATE_ACCOUNT")
+
+
+def _optional(request: pb.CreateLedgerRequest, field: str) -> Account | None:
+    return parse_account(getattr(request, field), field) if request.HasField(field) else None
+
+
+def ledger_message(ledger: Ledger, create_time: datetime) -> pb.Ledger:
+    """A ledger as its message."""
+    message = pb.Ledger(
+        name=ledger_name(ledger.id),
+        display_name=ledger.display_name,
+        symbol=ledger.symbol,
+        decimals=ledger.decimals,
+        transfer_fee=str(ledger.transfer_fee),
+        total_supply=str(ledger.total_supply),
+        minting_account=account_message(ledger.minting_account),
+        fee_collector=account_message(ledger.fee_collector),
+        controller=ledger.controller,
+        standards=STANDARDS,
+        block_count=ledger.block_count,
+        tip_hash=ledger.tip_hash,
+    )
+    message.create_time.FromDatetime(create_time)
+    return message
+
+
+def account_message(account: Account | None) -> pb.Account | None:
+    """An account as its message; the default subaccount is left out."""
+    if account is None:
+        return None
+    subaccount = account.subaccount
+    if subaccount == principal.DEFAULT_SUBACCOUNT:
+        subaccount = b""
+    return pb.Account(owner=account.owner, subaccount=subaccount)
+
+
+def block_message(block: Block) -> pb.Block:
+    """A block as its message."""
+    message = pb.Block(
+        name=f"{ledger_name(block.ledger_id)}/blocks/{block.index}",
+        index=block.index,
+        parent_hash=block.parent_hash,
+        hash=block.hash,
+        operation=int(block.operation),  # type: ignore[arg-type]  # the same numbers
+        to=account_message(block.target),
+        amount=str(block.amount),
+        fee=str(block.fee),
+        memo=block.memo,
+        created_at_time=None if block.created_at is None else _timestamp(block.created_at),
+        **{"from": account_message(block.source)},  # type: ignore[arg-type]  # a Python keyword
+    )
+    message.time.CopyFrom(_timestamp(block.time))
+    return message
+
+
+def _timestamp(nanoseconds: int) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(nanoseconds)
+    return stamp

@@ -1,0 +1,161 @@
+"""Handlers of the ledger: translate, call, answer."""
+
+import asyncio
+import logging
+from uuid import UUID
+
+from icto.ledger.v1 import ledger_pb2 as pb
+from mesh.contract import OPERATOR
+from observability.tracing import current_traceparent
+from services.kit import Call, Kit, not_found, paging, principal
+from services.kit.errors import Code, Error
+from services.kit.group_commit import GroupCommit
+from services.kit.settings import Environment
+from services.ledger import domain, store
+from services.ledger.domain import Account, Ledger
+from services.ledger.messages import (
+    account_message,
+    block_message,
+    ledger_message,
+    ledger_name,
+    parse_account_name,
+    parse_block,
+    parse_ledger,
+    parse_new_ledger,
+    parse_transfer,
+)
+from services.ledger.posting import Poster, Posting
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+_PARALLEL_LEDGERS = 4
+_HOUSEKEEPING_SECONDS = 600.0
+_RETRY_SECONDS = 1.0
+
+
+class LedgerService:
+    """icto.ledger.v1.LedgerService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._environment = kit.settings.environment
+        poster = Poster(kit.database, kit.outbox)
+        self._postings: GroupCommit[UUID, Posting, pb.TransferResponse] = GroupCommit(
+            poster.commit, batch=_BATCH, parallel=_PARALLEL_LEDGERS
+        )
+
+    async def run(self) -> None:
+        """Owns the batches and keeps house, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._postings.run())
+            tasks.create_task(self._keep_house())
+
+    async def CreateLedger(self, request: pb.CreateLedgerRequest, call: Call) -> pb.Ledger:
+        """Creates a ledger, or returns the one that an earlier call with this id created."""
+        ledger, initial = parse_new_ledger(request)
+        async with call.transaction() as tx:
+            if not await store.insert_ledger(tx, ledger):
+                raise Error(Code.ALREADY_EXISTS, "LEDGER_EXISTS", f"{request.name} exists.")
+            locked = await store.lock_ledger(tx, ledger.id)
+            assert locked is not None  # noqa: S101  # inserted above
+            stored, now = locked
+            book = domain.new_ledger(ledger, initial, now)
+            await store.write_book(tx, book, {})
+            act = call.act(details={"symbol": ledger.symbol, "supply": str(book.ledger.total_supply)})
+            response = ledger_message(book.ledger, stored.create_time)
+            return tx.answer(response, subject=response.name, act=act)
+
+    async def SetController(self, request: pb.SetControllerRequest, call: Call) -> pb.Ledger:
+        """Hands control of a ledger to another principal."""
+        ledger_id = parse_ledger(request.name)
+        async with call.transaction() as tx:
+            locked = await store.lock_ledger(tx, ledger_id)
+            if locked is None:
+                raise not_found("ledger", request.name)
+            stored, _ = locked
+            await store.set_controller(tx, ledger_id, request.controller)
+            act = call.act(previous_value=stored.ledger.controller, new_value=request.controller)
+            response = ledger_message(stored.ledger, stored.create_time)
+            response.controller = request.controller
+            return tx.answer(response, subject=response.name, act=act)
+
+    async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.Ledger:
+        """One ledger."""
+        del call
+        stored = await store.get_ledger(self._database, parse_ledger(request.name))
+        if stored is None:
+            raise not_found("ledger", request.name)
+        return ledger_message(stored.ledger, stored.create_time)
+
+    async def GetAccount(self, request: pb.GetAccountRequest, call: Call) -> pb.LedgerAccount:
+        """Balance of one account; zero for one that nobody used."""
+        del call
+        ledger_id, account = parse_account_name(request.name)
+        if await store.get_ledger(self._database, ledger_id) is None:
+            raise not_found("ledger", ledger_name(ledger_id))
+        balances = await store.load_balances(self._database, ledger_id, [account])
+        return pb.LedgerAccount(
+            name=request.name,
+            account=account_message(account),
+            balance=str(balances.get(account, 0)),
+        )
+
+    async def Transfer(self, request: pb.TransferRequest, call: Call) -> pb.TransferResponse:
+        """Moves tokens; committed together with other transfers of the same token."""
+        ledger_id = parse_ledger(request.ledger, "ledger")
+        transfer = parse_transfer(request, call.principal)
+        posting = Posting(transfer, call.idempotency_key, call.act(), current_traceparent())
+        return await self._postings.submit(ledger_id, posting)
+
+    async def GetBlock(self, request: pb.GetBlockRequest, call: Call) -> pb.Block:
+        """One block."""
+        del call
+        block = await store.get_block(self._database, *parse_block(request.name))
+        if block is None:
+            raise not_found("block", request.name)
+        return block_message(block)
+
+    async def ListBlocks(self, request: pb.ListBlocksRequest, call: Call) -> pb.ListBlocksResponse:
+        """Blocks of a ledger, oldest first."""
+        del call
+        ledger_id = parse_ledger(request.parent, "parent")
+        cursor = paging.decode_token(request.page_token, int)
+        size = paging.page_size(request.page_size)
+        start = int(cursor[0]) + 1 if cursor else 0
+        blocks = await store.list_blocks(self._database, ledger_id, start, size + 1)
+        page, token = paging.cut(blocks, size, lambda block: paging.encode_token(block.index))
+        return pb.ListBlocksResponse(
+            blocks=[block_message(block) for block in page], next_page_token=token
+        )
+
+    async def _keep_house(self) -> None:
+        """Makes sure that the fee token exists, and forgets duplicates whose window is over."""
+        while True:
+            pause = _HOUSEKEEPING_SECONDS
+            try:
+                await self._ensure_fee_token()
+                now = await store.now(self._database)
+                window = domain.DEDUPLICATION_WINDOW + domain.PERMITTED_DRIFT
+                await store.forget_duplicates(self._database, now - window)
+            except Error as error:
+                log.warning("housekeeping waits: %s", error)
+                pause = _RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _ensure_fee_token(self) -> None:
+        """The fee token. Where tokens are worth nothing, the operator may mint it (the faucet)."""
+        minter = None
+        if self._environment is not Environment.PRODUCTION:
+            minter = Account(principal.of_service(OPERATOR))
+        icp = Ledger(
+            id=domain.ICP_LEDGER,
+            display_name="Internet Computer",
+            symbol="ICP",
+            decimals=8,
+            transfer_fee=domain.ICP_TRANSFER_FEE,
+            controller=principal.of_service(OPERATOR),
+            minting_account=minter,
+        )
+        async with self._database.transaction() as connection:
+            await store.insert_ledger(connection, icp)

@@ -1,0 +1,235 @@
+"""SQL of the ledger. One function an operation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from services.kit.database import Connection, Database
+from services.ledger.domain import Account, Block, Book, Ledger, Operation
+
+_LEDGER_COLUMNS: Final = """
+    id, display_name, symbol, decimals, transfer_fee, total_supply, minting_owner,
+    minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash, create_time
+"""
+_NOW_NS: Final = "(extract(epoch FROM kit_now()) * 1000000)::bigint * 1000"
+
+_LOCK: Final = f"SELECT {_LEDGER_COLUMNS}, {_NOW_NS} AS now FROM ledgers WHERE id = $1 FOR UPDATE"
+_GET: Final = f"SELECT {_LEDGER_COLUMNS} FROM ledgers WHERE id = $1"
+_INSERT: Final = """
+INSERT INTO ledgers (id, display_name, symbol, decimals, transfer_fee, total_supply,
+    minting_owner, minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash)
+VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, 0, '')
+ON CONFLICT (id) DO NOTHING
+"""
+_BALANCES: Final = """
+SELECT owner, subaccount, balance FROM balances
+JOIN unnest($2::text[], $3::bytea[]) AS wanted (owner, subaccount) USING (owner, subaccount)
+WHERE ledger_id = $1
+"""
+_DUPLICATES: Final = """
+SELECT key, block_index FROM duplicates WHERE ledger_id = $1 AND key = ANY ($2::bytea[])
+"""
+_WRITE: Final = """
+WITH head AS (
+    UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4 WHERE id = $1
+), new_balances AS (
+    INSERT INTO balances (ledger_id, owner, subaccount, balance)
+    SELECT $1, * FROM unnest($5::text[], $6::bytea[], $7::numeric[])
+    ON CONFLICT (ledger_id, owner, subaccount) DO UPDATE SET balance = excluded.balance
+)
+INSERT INTO blocks (ledger_id, index, parent_hash, hash, time_ns, operation, from_owner,
+    from_subaccount, to_owner, to_subaccount, amount, fee, memo, created_at_ns)
+SELECT $1, * FROM unnest($8::bigint[], $9::bytea[], $10::bytea[], $11::bigint[], $12::smallint[],
+    $13::text[], $14::bytea[], $15::text[], $16::bytea[], $17::numeric[], $18::numeric[],
+    $19::bytea[], $20::bigint[])
+"""
+_REMEMBER: Final = """
+INSERT INTO duplicates (ledger_id, key, block_index, created_at_ns)
+SELECT $1, * FROM unnest($2::bytea[], $3::bigint[], $4::bigint[])
+"""
+_FORGET: Final = """
+DELETE FROM duplicates WHERE created_at_ns < $1
+"""
+_SET_CONTROLLER: Final = """
+UPDATE ledgers SET controller = $2 WHERE id = $1
+"""
+_BLOCK_COLUMNS: Final = """
+    ledger_id, index, parent_hash, hash, time_ns, operation, from_owner, from_subaccount, to_owner,
+    to_subaccount, amount, fee, memo, created_at_ns
+"""
+_GET_BLOCK: Final = f"SELECT {_BLOCK_COLUMNS} FROM blocks WHERE ledger_id = $1 AND index = $2"
+_LIST_BLOCKS: Final = f"""
+SELECT {_BLOCK_COLUMNS} FROM blocks
+WHERE ledger_id = $1 AND index >= $2 ORDER BY index LIMIT $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLedger:
+    """A ledger and when it was created."""
+
+    ledger: Ledger
+    create_time: datetime
+
+
+async def get_ledger(database: Database, ledger_id: UUID) -> StoredLedger | None:
+    """One ledger."""
+    row = await database.fetchrow(_GET, ledger_id)
+    return StoredLedger(_ledger(row), row["create_time"]) if row else None
+
+
+async def lock_ledger(connection: Connection, ledger_id: UUID) -> tuple[StoredLedger, int] | None:
+    """One ledger, locked until the transaction ends, and the ledger's time in nanoseconds."""
+    row = await connection.fetchrow(_LOCK, ledger_id)
+    return (StoredLedger(_ledger(row), row["create_time"]), row["now"]) if row else None
+
+
+async def insert_ledger(connection: Connection, ledger: Ledger) -> bool:
+    """Adds an empty ledger. False when the id exists."""
+    tag = await connection.execute(
+        _INSERT,
+        ledger.id,
+        ledger.display_name,
+        ledger.symbol,
+        ledger.decimals,
+        ledger.transfer_fee,
+        *_columns(ledger.minting_account),
+        *_columns(ledger.fee_collector),
+        ledger.controller,
+    )
+    return tag == "INSERT 0 1"
+
+
+async def set_controller(connection: Connection, ledger_id: UUID, controller: str) -> None:
+    """Hands control to another principal."""
+    await connection.execute(_SET_CONTROLLER, ledger_id, controller)
+
+
+async def load_balances(
+    connection: Connection | Database, ledger_id: UUID, accounts: Iterable[Account]
+) -> dict[Account, int]:
+    """Balances of the accounts that have one."""
+    wanted = list(accounts)
+    rows = await connection.fetch(
+        _BALANCES, ledger_id, [a.owner for a in wanted], [a.subaccount for a in wanted]
+    )
+    return {Account(row["owner"], row["subaccount"]): row["balance"] for row in rows}
+
+
+async def load_duplicates(
+    connection: Connection, ledger_id: UUID, keys: Sequence[bytes]
+) -> dict[bytes, int]:
+    """Which of the keys are remembered, and in which block they were."""
+    if not keys:
+        return {}
+    rows = await connection.fetch(_DUPLICATES, ledger_id, keys)
+    return {row["key"]: row["block_index"] for row in rows}
+
+
+async def write_book(connection: Connection, book: Book, before: Mapping[bytes, int]) -> None:
+    """Writes what a book changed: head, balances, blocks, and new duplicate keys."""
+    if not book.blocks:
+        return
+    ledger, blocks = book.ledger, book.blocks
+    accounts = list(book.balances)
+    await connection.execute(
+        _WRITE,
+        ledger.id,
+        ledger.total_supply,
+        ledger.block_count,
+        ledger.tip_hash,
+        [a.owner for a in accounts],
+        [a.subaccount for a in accounts],
+        [book.balances[a] for a in accounts],
+        [b.index for b in blocks],
+        [b.parent_hash for b in blocks],
+        [b.hash for b in blocks],
+        [b.time for b in blocks],
+        [int(b.operation) for b in blocks],
+        [b.source and b.source.owner for b in blocks],
+        [b.source and b.source.subaccount for b in blocks],
+        [b.target and b.target.owner for b in blocks],
+        [b.target and b.target.subaccount for b in blocks],
+        [b.amount for b in blocks],
+        [b.fee for b in blocks],
+        [b.memo for b in blocks],
+        [b.created_at for b in blocks],
+    )
+    await _remember(connection, book, before)
+
+
+async def _remember(connection: Connection, book: Book, before: Mapping[bytes, int]) -> None:
+    times = {block.index: block.created_at for block in book.blocks}
+    new = [(key, index) for key, index in book.duplicates.items() if key not in before]
+    if new:
+        await connection.execute(
+            _REMEMBER,
+            book.ledger.id,
+            [key for key, _ in new],
+            [index for _, index in new],
+            [times[index] for _, index in new],
+        )
+
+
+async def forget_duplicates(database: Database, older_than: int) -> None:
+    """Drops keys whose time is before `older_than`, nanoseconds."""
+    await database.execute(_FORGET, older_than)
+
+
+async def now(database: Database) -> int:
+    """The ledger's time, nanoseconds."""
+    value: int = await database.fetchval(f"SELECT {_NOW_NS}")  # noqa: S608  # a constant
+    return value
+
+
+async def get_block(database: Database, ledger_id: UUID, index: int) -> Block | None:
+    """One block."""
+    row = await database.fetchrow(_GET_BLOCK, ledger_id, index)
+    return _block(row) if row else None
+
+
+async def list_blocks(database: Database, ledger_id: UUID, start: int, limit: int) -> list[Block]:
+    """Blocks from an index on."""
+    return [_block(row) for row in await database.fetch(_LIST_BLOCKS, ledger_id, start, limit)]
+
+
+def _ledger(row: Any) -> Ledger:
+    return Ledger(
+        id=row["id"],
+        display_name=row["display_name"],
+        symbol=row["symbol"],
+        decimals=row["decimals"],
+        transfer_fee=row["transfer_fee"],
+        controller=row["controller"],
+        minting_account=_account(row["minting_owner"], row["minting_subaccount"]),
+        fee_collector=_account(row["fee_owner"], row["fee_subaccount"]),
+        total_supply=row["total_supply"],
+        block_count=row["block_count"],
+        tip_hash=row["tip_hash"],
+    )
+
+
+def _block(row: Any) -> Block:
+    return Block(
+        ledger_id=row["ledger_id"],
+        index=row["index"],
+        parent_hash=row["parent_hash"],
+        time=row["time_ns"],
+        operation=Operation(row["operation"]),
+        source=_account(row["from_owner"], row["from_subaccount"]),
+        target=_account(row["to_owner"], row["to_subaccount"]),
+        amount=row["amount"],
+        fee=row["fee"],
+        memo=row["memo"],
+        created_at=row["created_at_ns"],
+    )
+
+
+def _account(owner: str | None, subaccount: bytes | None) -> Account | None:
+    return Account(owner, subaccount) if owner is not None and subaccount is not None else None
+
+
+def _columns(account: Account | None) -> tuple[str | None, bytes | None]:
+    return (account.owner, account.subaccount) if account else (None, None)

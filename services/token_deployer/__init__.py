@@ -1,0 +1,1 @@
+"""Deploys tokens on a chain and keeps the registry of those that exist."""

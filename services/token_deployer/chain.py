@@ -1,0 +1,33 @@
+"""The port to a chain: all that a deployment asks of the place where its token will live.
+
+Every operation may be repeated with the same token and then finds what the first call did.
+"""
+
+from typing import Protocol
+
+from services.token_deployer.domain import Token
+
+
+class Chain(Protocol):
+    """A place where tokens live."""
+
+    async def create(self, token: Token) -> None:
+        """Claims a place for the token.
+
+        Raises:
+            RemoteError: it failed; `outcome_unknown` tells whether it may have worked.
+        """
+
+    async def install(self, token: Token) -> None:
+        """Puts the token there, with its initial balances, controlled by the deployer.
+
+        Raises:
+            RemoteError: as for create.
+        """
+
+    async def transfer_ownership(self, token: Token) -> None:
+        """Hands control to the token's owner.
+
+        Raises:
+            RemoteError: as for create.
+        """

@@ -1,0 +1,49 @@
+"""The chain port's first adapter: the embedded ledger. It keeps balances; it is no blockchain."""
+
+from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from services.kit import ids, principal
+from services.token_deployer.domain import Token
+from services.token_deployer.messages import account_message
+
+
+class LedgerChain:
+    """Tokens on the mesh's own ledger. A token's ledger has the token's id."""
+
+    def __init__(self, ledger: LedgerServiceStub, deployer: str) -> None:
+        self._ledger = ledger
+        self._controller = principal.of_service(deployer)
+
+    async def create(self, token: Token) -> None:
+        """Nothing to claim: the id was made with the token and routes to the ledger's shard."""
+
+    async def install(self, token: Token) -> None:
+        """Creates the ledger with its initial balances."""
+        spec = token.spec
+        await self._ledger.CreateLedger(
+            ledger_pb2.CreateLedgerRequest(
+                request_id=f"{token.id}:install",
+                name=ids.resource_name("ledgers", token.id),
+                display_name=spec.display_name,
+                symbol=spec.symbol,
+                decimals=spec.decimals or 0,
+                transfer_fee=str(spec.transfer_fee or 0),
+                initial_balances=[
+                    ledger_pb2.InitialBalance(account=account_message(account), amount=str(amount))
+                    for account, amount in spec.initial_balances
+                ],
+                minting_account=account_message(spec.minting_account),
+                fee_collector=account_message(spec.fee_collector),
+                controller=self._controller,
+            )
+        )
+
+    async def transfer_ownership(self, token: Token) -> None:
+        """Makes the owner the ledger's controller."""
+        await self._ledger.SetController(
+            ledger_pb2.SetControllerRequest(
+                request_id=f"{token.id}:ownership",
+                name=ids.resource_name("ledgers", token.id),
+                controller=token.owner,
+            )
+        )

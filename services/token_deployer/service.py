@@ -1,0 +1,134 @@
+"""Handlers of the token deployer: translate, call, answer."""
+
+from typing import Final
+from uuid import UUID
+
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from icto.token.v1 import token_pb2 as pb
+from services.kit import Call, Kit, RemoteError, ids, not_found, paging
+from services.kit.errors import Code, Error
+from services.token_deployer import domain, store
+from services.token_deployer.chain import Chain
+from services.token_deployer.domain import State, Token, TokenSpec
+from services.token_deployer.ledger_chain import LedgerChain
+from services.token_deployer.messages import parse_spec, token_message
+from services.token_deployer.store import StoredToken
+
+_DEPLOYMENTS: Final = "icto_token_deployments_total"
+_FIRST: Final = UUID(int=0)
+
+
+class TokenService:
+    """icto.token.v1.TokenService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        ledger = kit.clients.stub(LedgerServiceStub)
+        self._chain: Chain = LedgerChain(ledger, kit.service.mesh_name)
+        self._deployments = kit.telemetry.metrics.counter(
+            _DEPLOYMENTS, "Deployments that ended, by how.", "state"
+        )
+
+    async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Token:
+        """Deploys a token, or goes on where an earlier call of the operation stopped."""
+        spec = domain.complete(parse_spec(request.spec), call.principal)
+        stored = await self._reserve(request.operation, spec, call.principal)
+        for stage in domain.remaining_stages(stored.token.state):
+            await self._run(stage, stored.token)
+        async with call.transaction() as tx:
+            active = await store.activate(tx, stored.token, call.method.cycle_cost)
+            act = call.act(
+                operation=request.operation,
+                details={"symbol": spec.symbol, "cycles": str(call.method.cycle_cost)},
+            )
+            response = _message(active)
+            tx.answer(response, subject=response.name, act=act)
+        self._deployments.labels(State.ACTIVE.name).inc()
+        return response
+
+    async def _reserve(self, operation: str, spec: TokenSpec, owner: str) -> StoredToken:
+        token = Token(ids.new_id(spec.symbol.upper()), operation, owner, spec)
+        stored = await store.reserve(self._database, token)
+        if stored.token.spec != spec or stored.token.owner != owner:
+            raise Error(
+                Code.ALREADY_EXISTS,
+                "OPERATION_REUSED",
+                f"{operation} deployed a different token.",
+            )
+        if stored.token.state is State.ABANDONED:
+            raise Error(
+                Code.FAILED_PRECONDITION, "OPERATION_ABANDONED", f"{operation} was given up."
+            )
+        return stored
+
+    async def _run(self, stage: State, token: Token) -> None:
+        """One stage: recorded before the chain is asked, and as failed when the chain refuses."""
+        ask = {
+            State.CREATING: self._chain.create,
+            State.INSTALLING: self._chain.install,
+            State.TRANSFERRING_OWNERSHIP: self._chain.transfer_ownership,
+        }[stage]
+        resumed = stage in domain.remaining_stages(token.state)[:1]
+        retry = resumed and token.state is not State.REQUESTED
+        await store.enter(self._database, token.id, stage, retry=retry)
+        try:
+            await ask(token)
+        except RemoteError as error:
+            if not error.outcome_unknown:
+                await store.fail(self._database, token.id, domain.failed(stage), str(error))
+                self._deployments.labels(domain.failed(stage).name).inc()
+            raise
+
+    async def GetToken(self, request: pb.GetTokenRequest, call: Call) -> pb.Token:
+        """One token."""
+        del call
+        stored = await store.get(self._database, ids.parse_name("tokens", request.name))
+        if stored is None:
+            raise not_found("token", request.name)
+        return _message(stored)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, call: Call
+    ) -> pb.ListTokensResponse:
+        """Tokens, newest first."""
+        del call
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        if request.owner:
+            rows = await store.list_owned(self._database, request.owner, before, size + 1)
+        else:
+            rows = await store.list_active(self._database, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.token.id)))
+        return pb.ListTokensResponse(tokens=map(_message, page), next_page_token=token)
+
+    async def SearchTokens(
+        self, request: pb.SearchTokensRequest, call: Call
+    ) -> pb.SearchTokensResponse:
+        """Tokens by the start of a word."""
+        del call
+        cursor = paging.decode_token(request.page_token, str, str)
+        after = (str(cursor[0]), paging.as_uuid(cursor[1])) if cursor else ("", _FIRST)
+        size = paging.page_size(request.page_size)
+        prefix = request.query.strip().casefold()
+        rows = await store.search(self._database, prefix, after, size + 1)
+        page, token = paging.cut(
+            rows, size, lambda row: paging.encode_token(row[0], str(row[1].token.id))
+        )
+        return pb.SearchTokensResponse(
+            tokens=[_message(stored) for _, stored in page], next_page_token=token
+        )
+
+    async def CheckSymbol(
+        self, request: pb.CheckSymbolRequest, call: Call
+    ) -> pb.CheckSymbolResponse:
+        """Whether a symbol is free."""
+        del call
+        free = domain.is_symbol(request.symbol) and not await store.symbol_taken(
+            self._database, request.symbol
+        )
+        return pb.CheckSymbolResponse(available=free)
+
+
+def _message(stored: StoredToken) -> pb.Token:
+    return token_message(stored.token, stored.create_time, stored.deploy_time)

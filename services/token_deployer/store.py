@@ -1,0 +1,159 @@
+"""SQL of the token registry. One function an operation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from icto.token.v1 import token_pb2
+from services.kit.database import Connection, Database
+from services.token_deployer import domain, messages
+from services.token_deployer.domain import State, Token
+
+_COLUMNS: Final = """
+    id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time
+"""
+_RESERVE: Final = f"""
+INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operation) DO NOTHING RETURNING {_COLUMNS}
+"""
+_BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM tokens WHERE operation = $1"
+_GET: Final = f"SELECT {_COLUMNS} FROM tokens WHERE id = $1"
+_ENTER: Final = """
+UPDATE tokens SET state = $2, failure = '', retry_count = retry_count + $3
+WHERE id = $1 AND state NOT IN (5, 9)
+"""
+_FAIL: Final = """
+UPDATE tokens SET state = $2, failure = $3 WHERE id = $1 AND state NOT IN (5, 9)
+"""
+_ACTIVATE: Final = f"""
+UPDATE tokens SET state = 5, failure = '', cycles_used = $2,
+    deploy_time = coalesce(deploy_time, kit_now())
+WHERE id = $1 RETURNING {_COLUMNS}
+"""
+_ADD_TERMS: Final = """
+INSERT INTO token_terms (term, token_id) SELECT term, $2 FROM unnest($1::text[]) AS term
+ON CONFLICT DO NOTHING
+"""
+_LIST: Final = f"""
+SELECT {_COLUMNS} FROM tokens
+WHERE state = 5 AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
+"""
+_LIST_OWNED: Final = f"""
+SELECT {_COLUMNS} FROM tokens
+WHERE owner = $3 AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
+"""
+# A token with two matching words shows once, at the smaller of them.
+_SEARCH: Final = f"""
+SELECT term, {_COLUMNS} FROM token_terms JOIN tokens ON id = token_id
+WHERE term >= $1 AND term < $2 AND (term, token_id) > ($3, $4)
+  AND NOT EXISTS (
+    SELECT FROM token_terms AS smaller WHERE smaller.token_id = id
+    AND smaller.term >= $1 AND smaller.term < token_terms.term)
+ORDER BY term, token_id LIMIT $5
+"""
+_SYMBOL_TAKEN: Final = """
+SELECT EXISTS (SELECT FROM tokens WHERE upper(symbol) = upper($1) AND state <> 9)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token and its times."""
+
+    token: Token
+    create_time: datetime
+    deploy_time: datetime | None
+
+
+async def reserve(database: Database, token: Token) -> StoredToken:
+    """Reserves the symbol for the operation, or returns what the operation reserved before.
+
+    Raises:
+        Error: ALREADY_EXISTS, another operation has the symbol.
+    """
+    try:
+        row = await database.fetchrow(
+            _RESERVE,
+            token.id,
+            token.operation,
+            token.owner,
+            token.spec.display_name,
+            token.spec.symbol,
+            messages.spec_message(token.spec).SerializeToString(),
+            int(token.state),
+        )
+    except asyncpg.UniqueViolationError:
+        row = await database.fetchrow(_BY_OPERATION, token.operation)
+        if row is None:
+            raise domain.symbol_taken(token.spec.symbol) from None
+    if row is None:
+        row = await database.fetchrow(_BY_OPERATION, token.operation)
+    return _stored(row)
+
+
+async def get(database: Database, token_id: UUID) -> StoredToken | None:
+    """One token."""
+    row = await database.fetchrow(_GET, token_id)
+    return _stored(row) if row else None
+
+
+async def enter(database: Database, token_id: UUID, stage: State, *, retry: bool) -> None:
+    """Records that a stage begins, before anything is asked of the chain."""
+    await database.execute(_ENTER, token_id, int(stage), int(retry))
+
+
+async def fail(database: Database, token_id: UUID, state: State, failure: str) -> None:
+    """Records that a stage failed for good."""
+    await database.execute(_FAIL, token_id, int(state), failure)
+
+
+async def activate(connection: Connection, token: Token, cycles: int) -> StoredToken:
+    """Marks a token as deployed and makes it findable."""
+    row = await connection.fetchrow(_ACTIVATE, token.id, cycles)
+    await connection.execute(_ADD_TERMS, list(domain.search_terms(token.spec)), token.id)
+    return _stored(row)
+
+
+async def list_active(database: Database, before: UUID | None, limit: int) -> list[StoredToken]:
+    """Deployed tokens, newest first."""
+    return [_stored(row) for row in await database.fetch(_LIST, before, limit)]
+
+
+async def list_owned(
+    database: Database, owner: str, before: UUID | None, limit: int
+) -> list[StoredToken]:
+    """Tokens of one owner in any state, newest first."""
+    return [_stored(row) for row in await database.fetch(_LIST_OWNED, before, limit, owner)]
+
+
+async def search(
+    database: Database, prefix: str, after: tuple[str, UUID], limit: int
+) -> Sequence[tuple[str, StoredToken]]:
+    """Deployed tokens with a term that starts with `prefix`, each with that term, in its order."""
+    beyond = prefix + "\U0010ffff"
+    rows = await database.fetch(_SEARCH, prefix, beyond, *after, limit)
+    return [(row["term"], _stored(row)) for row in rows]
+
+
+async def symbol_taken(database: Database, symbol: str) -> bool:
+    """Whether a token has or reserves the symbol, in any case."""
+    return bool(await database.fetchval(_SYMBOL_TAKEN, symbol))
+
+
+def _stored(row: Any) -> StoredToken:
+    spec = messages.parse_spec(token_pb2.TokenSpec.FromString(row["spec"]))
+    token = Token(
+        id=row["id"],
+        operation=row["operation"],
+        owner=row["owner"],
+        spec=spec,
+        state=State(row["state"]),
+        failure=row["failure"],
+        retry_count=row["retry_count"],
+        cycles_used=row["cycles_used"],
+    )
+    return StoredToken(token, row["create_time"], row["deploy_time"])
