@@ -6,7 +6,7 @@ that leaves a gap does not load; `ContractError` then names each method and the 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from functools import cache, cached_property
 from importlib import resources
@@ -28,6 +28,9 @@ from icto.policy.v1 import policy_pb2 as policy
 
 OPERATOR: Final = "operator"
 """Mesh identity of whoever holds the run directory. It calls; nothing calls it."""
+
+GATEWAY: Final = "gateway"
+"""The service that speaks for the whole mesh at the edge: sign-in, health, reflection."""
 
 EVERY_SERVICE: Final = "*"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -120,16 +123,16 @@ class Method:
     criticality: Criticality
     max_request_bytes: int
     retry_safety: RetrySafety
-    http: tuple[Http, ...]
-    has_request_id: bool
-    allowed_when_suspended: bool
-    feature: str
-    allowed_in_maintenance: bool
-    allowed_in_emergency_stop: bool
-    on_behalf_of: bool
-    audit_action: str
-    cycle_cost: int
-    anonymous_write: str
+    http: tuple[Http, ...] = ()
+    has_request_id: bool = False
+    allowed_when_suspended: bool = False
+    feature: str = ""
+    allowed_in_maintenance: bool = False
+    allowed_in_emergency_stop: bool = False
+    on_behalf_of: bool = False
+    audit_action: str = ""
+    cycle_cost: int = 0
+    anonymous_write: str = ""
 
     @property
     def full_name(self) -> str:
@@ -268,7 +271,64 @@ def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
         built[mesh_name] = _service(reader, mesh_name, parts, known, problems)
     if problems:
         raise ContractError(problems)
+    if GATEWAY in built:
+        gateway = built[GATEWAY]
+        built[GATEWAY] = replace(gateway, methods=(*gateway.methods, *_standard_methods()))
     return Contract(built, _buckets(), descriptors)
+
+
+def _standard_methods() -> tuple[Method, ...]:
+    """gRPC's own services, which the gateway offers for the whole mesh.
+
+    Their protos are not ours, so their policy stands here.
+    """
+    audience = Audience(
+        public=True,
+        user=False,
+        owner="",
+        permission="",
+        roles=frozenset(),
+        services=frozenset({EVERY_SERVICE, OPERATOR}),
+    )
+    health, reflection = "grpc.health.v1", "grpc.reflection"
+    check = Method(
+        service=f"{health}.Health",
+        name="Check",
+        mesh_name=GATEWAY,
+        kind=Kind.UNARY,
+        request_type=f"{health}.HealthCheckRequest",
+        response_type=f"{health}.HealthCheckResponse",
+        audience=audience,
+        deadline=3.0,
+        deadline_ceiling=10.0,
+        rate_limit="READ",
+        criticality=Criticality.CRITICAL,
+        max_request_bytes=DEFAULT_MAX_REQUEST_BYTES,
+        retry_safety=RetrySafety.SAFE,
+        allowed_when_suspended=True,
+    )
+    stream = replace(
+        check,
+        name="Watch",
+        kind=Kind.SERVER_STREAM,
+        deadline=3600.0,
+        deadline_ceiling=3600.0,
+        rate_limit="STREAM",
+        retry_safety=RetrySafety.UNSAFE,
+    )
+    info = replace(
+        stream, name="ServerReflectionInfo", kind=Kind.BIDI_STREAM, deadline=30.0, rate_limit="READ"
+    )
+    versions = tuple(
+        replace(
+            info,
+            service=f"{reflection}.{version}.ServerReflection",
+            request_type=f"{reflection}.v1alpha.ServerReflectionRequest",
+            response_type=f"{reflection}.v1alpha.ServerReflectionResponse",
+        )
+        for version in ("v1", "v1alpha")
+    )
+    return (check, stream, *versions)
 
 
 @dataclass(frozen=True)

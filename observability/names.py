@@ -52,6 +52,10 @@ MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
 MESSAGING_DESTINATION: Final = "messaging.destination.name"
 MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
 
+# Spans of pipeline steps.
+PIPELINE_ID: Final = "icto.pipeline.id"
+STEP_ATTEMPT: Final = "icto.step.attempt"
+
 # Metrics. RED for each method, USE for loop, pool and queue.
 CALL_DURATION: Final = "rpc_server_call_duration_seconds"
 CLIENT_CALL_DURATION: Final = "rpc_client_call_duration_seconds"

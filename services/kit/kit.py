@@ -7,6 +7,7 @@ from observability.setup import Telemetry
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.outbox import Outbox
+from services.kit.readiness import Readiness
 from services.kit.settings import Settings
 
 
@@ -21,3 +22,4 @@ class Kit:
     outbox: Outbox
     clients: Clients
     telemetry: Telemetry
+    readiness: Readiness

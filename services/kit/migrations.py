@@ -6,6 +6,7 @@ process at a time work on a schema.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +20,7 @@ from services.kit.settings import Environment
 
 log = logging.getLogger(__name__)
 
+_REQUIRES: Final = re.compile(r"^-- requires: ([a-z_.]+)$", re.MULTILINE)
 _HISTORY: Final = """
 CREATE TABLE IF NOT EXISTS kit_migrations (
     module text NOT NULL, number int NOT NULL, name text NOT NULL,
@@ -39,6 +41,15 @@ class Migration:
 def of_package(package: str) -> tuple[Migration, ...]:
     """Migrations of a package, in order: schema.sql, then migrations/NNNN_*.sql."""
     return tuple(sorted(_found(package), key=lambda migration: migration.number))
+
+
+def _all_steps(package: str) -> Iterator[Migration]:
+    """The kit's migrations, those of packages that the service's schema requires, its own."""
+    own = of_package(package)
+    yield from of_package("services.kit")
+    for required in _REQUIRES.findall(own[0].sql) if own else ():
+        yield from of_package(required)
+    yield from own
 
 
 def _found(package: str) -> Iterator[Migration]:
@@ -72,7 +83,7 @@ async def migrate(
         }
         missing = [
             step
-            for step in (*of_package("services.kit"), *of_package(package))
+            for step in _all_steps(package)
             if (step.module, step.number) not in done
         ]
         for step in missing:

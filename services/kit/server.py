@@ -21,8 +21,7 @@ from typing import Any, Final
 import grpc
 import uvloop
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from icto.audit.v1 import audit_pb2
@@ -40,6 +39,7 @@ from services.kit.handler import Handlers, Surroundings
 from services.kit.kit import Kit
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
+from services.kit.readiness import Readiness
 from services.kit.settings import Settings
 from services.kit.validation import RequestValidator
 
@@ -111,7 +111,8 @@ async def _kit(
     clients = Clients(chosen.egress, contract, metrics)
     try:
         await durability.check(database, chosen)
-        yield Kit(contract, service, chosen, database, outbox, clients, telemetry)
+        readiness = Readiness(service.proto_services)
+        yield Kit(contract, service, chosen, database, outbox, clients, telemetry, readiness)
     finally:
         await clients.close()
         await database.close()
@@ -140,7 +141,7 @@ class Replica:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._health = HealthServicer()
+        self._readiness = kit.readiness
         self._overload = Overload(kit.telemetry.metrics)
         self._signals = _Signals(asyncio.Event(), asyncio.Event())
 
@@ -179,11 +180,16 @@ class Replica:
         }
         routes[METRICS_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
         server.add_generic_rpc_handlers((_Routes(routes),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        listed = (*self._kit.service.proto_services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(listed, server)
+        if health.SERVICE_NAME not in services:
+            health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
+        if reflection.SERVICE_NAME not in services:
+            self._reflect(server)
         channelz.add_channelz_servicer(server)
         return server
+
+    def _reflect(self, server: grpc.aio.Server) -> None:
+        listed = (*self._kit.service.proto_services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(listed, server)
 
     async def _metrics(self, request: bytes, context: Any) -> bytes:
         del request, context
@@ -207,7 +213,7 @@ class Replica:
         interval = self._kit.settings.health_interval
         while True:
             ready = await self._database_answers(interval)
-            await self._set_health(serving=ready and not self._signals.stop.is_set())
+            await self._readiness.set(serving=ready)
             await asyncio.sleep(interval)
 
     async def _database_answers(self, seconds: float) -> bool:
@@ -219,13 +225,6 @@ class Replica:
             return error.reason == "OVERLOADED"
         except TimeoutError:
             return True
-
-    async def _set_health(self, *, serving: bool) -> None:
-        state = health_pb2.HealthCheckResponse.SERVING
-        if not serving:
-            state = health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._kit.service.proto_services):
-            await self._health.set(name, state)
 
     async def _keep_house(self) -> None:
         """Forgets old answers and measures the outbox."""
@@ -240,7 +239,7 @@ class Replica:
     async def _drain(self, server: grpc.aio.Server) -> None:
         """Lets the mesh look away, then lets calls in flight end; a second signal skips both."""
         log.info("draining")
-        await self._health.enter_graceful_shutdown()
+        await self._readiness.drain()
         chosen = self._kit.settings
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(chosen.drain_seconds):

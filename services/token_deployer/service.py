@@ -11,7 +11,7 @@ from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import State, Token, TokenSpec
 from services.token_deployer.ledger_chain import LedgerChain
-from services.token_deployer.messages import parse_spec, token_message
+from services.token_deployer.messages import parse_spec, spec_message, token_message
 from services.token_deployer.store import StoredToken
 
 _DEPLOYMENTS: Final = "icto_token_deployments_total"
@@ -45,6 +45,15 @@ class TokenService:
             tx.answer(response, subject=response.name, act=act)
         self._deployments.labels(State.ACTIVE.name).inc()
         return response
+
+    async def ValidateToken(
+        self, request: pb.ValidateTokenRequest, call: Call
+    ) -> pb.ValidateTokenResponse:
+        """Checks a spec without deploying it."""
+        spec = domain.complete(parse_spec(request.spec), call.principal)
+        if await store.symbol_taken(self._database, spec.symbol):
+            raise domain.symbol_taken(spec.symbol)
+        return pb.ValidateTokenResponse(spec=spec_message(spec))
 
     async def _reserve(self, operation: str, spec: TokenSpec, owner: str) -> StoredToken:
         token = Token(ids.new_id(spec.symbol.upper()), operation, owner, spec)

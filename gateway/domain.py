@@ -1,0 +1,131 @@
+"""The rules of signing in: what is signed, what a token says, when keys change, who gives roles."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from services.kit import principal
+from services.kit.errors import Code, Error
+
+CHALLENGE_LIFETIME: Final = timedelta(seconds=60)
+TOKEN_LIFETIME: Final = timedelta(minutes=5)
+KEY_LIFETIME: Final = timedelta(hours=24)
+KEY_LEAD: Final = timedelta(minutes=10)
+"""A key is published this long before it signs, so that every Envoy knows it by then."""
+
+ISSUER: Final = "icto"
+SUPER_ADMIN: Final = "SUPER_ADMIN"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key that signs tokens from `activate_time` on and verifies them until `retire_time`."""
+
+    kid: str
+    private_key: bytes
+    activate_time: datetime
+    retire_time: datetime
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """The key itself."""
+        return Ed25519PrivateKey.from_private_bytes(self.private_key)
+
+    @property
+    def public_bytes(self) -> bytes:
+        """The public key, 32 bytes."""
+        return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def challenge_message(
+    challenge_id: UUID, public_key: bytes, audience: str, expire_time: datetime
+) -> bytes:
+    """What the user signs. It names the audience, so that it is worth nothing elsewhere."""
+    return (
+        f"Sign in to ICTO\n"
+        f"audience: {audience}\n"
+        f"principal: {principal.of_public_key(public_key)}\n"
+        f"challenge: {challenge_id}\n"
+        f"expires: {expire_time:%Y-%m-%dT%H:%M:%SZ}\n"
+    ).encode()
+
+
+def check_signature(public_key: bytes, signature: bytes, message: bytes) -> None:
+    """Passes when the message was signed with the key.
+
+    Raises:
+        Error: UNAUTHENTICATED, it was not.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except InvalidSignature:
+        raise Error(
+            Code.UNAUTHENTICATED, "SIGNATURE_INVALID", "The signature does not fit the challenge."
+        ) from None
+
+
+def challenge_refused() -> Error:
+    """The challenge was used, expired, is another key's, or never was: told alike."""
+    return Error(
+        Code.UNAUTHENTICATED,
+        "CHALLENGE_INVALID",
+        "The challenge was used or has expired; ask for a fresh one.",
+    )
+
+
+def claims(
+    user: str, roles: Iterable[str], audience: str, issued: datetime
+) -> dict[str, Any]:
+    """Claims of an access token (RFC 7519); `roles` are separated by spaces."""
+    return {
+        "iss": ISSUER,
+        "aud": audience,
+        "sub": user,
+        "roles": " ".join(sorted(roles)),
+        "iat": int(issued.timestamp()),
+        "exp": int((issued + TOKEN_LIFETIME).timestamp()),
+    }
+
+
+def signing_key(keys: Sequence[SigningKey], now: datetime) -> SigningKey:
+    """The key to sign with: the newest that is active."""
+    return max((key for key in keys if key.activate_time <= now), key=lambda k: k.activate_time)
+
+
+def next_activation(keys: Sequence[SigningKey], now: datetime) -> datetime | None:
+    """When a key that is made now shall begin to sign; None when none is due."""
+    newest = max((key.activate_time for key in keys), default=None)
+    if newest is None:
+        return now
+    due = newest + KEY_LIFETIME
+    return max(due, now + KEY_LEAD) if now >= due - KEY_LEAD else None
+
+
+def retirement(activate_time: datetime) -> datetime:
+    """Until when a key is published: its successor signs, and its last token has expired."""
+    return activate_time + KEY_LIFETIME + KEY_LEAD + 2 * TOKEN_LIFETIME
+
+
+def check_revocation(actor: str, target: str, role: str) -> None:
+    """Passes when the actor may take the role from the target.
+
+    Raises:
+        Error: FAILED_PRECONDITION, nobody takes a role from themselves or unseats a super-admin.
+    """
+    if actor == target:
+        raise _kept("Nobody takes a role from themselves; ask another super-admin.")
+    if role == SUPER_ADMIN:
+        raise _kept("A super-admin cannot be removed here.")
+
+
+def _kept(message: str) -> Error:
+    return Error(Code.FAILED_PRECONDITION, "ROLE_KEPT", message)

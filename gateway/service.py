@@ -1,0 +1,230 @@
+"""Handlers of the gateway service: sign-in and roles; health and reflection beside them."""
+
+import asyncio
+import base64
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from gateway import domain, store
+from gateway.domain import SigningKey
+from gateway.health import Health
+from gateway.reflection import ServerReflection
+from icto.events.v1 import events_pb2 as events
+from icto.identity.v1 import identity_pb2 as pb
+from icto.policy.v1 import policy_pb2 as policy
+from mesh.contract import role_name
+from services.kit import Call, Kit, ids, principal, settings
+from services.kit.errors import Code, Error, invalid
+
+__all__ = ["Health", "IdentityService", "ServerReflection"]
+
+log = logging.getLogger(__name__)
+
+_KEYS_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """What the gateway needs beside the kit's settings."""
+
+    audience: str = "icto"
+    """Name of this installation: challenges and tokens are good for it alone."""
+
+
+class IdentityService:
+    """icto.identity.v1.IdentityService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._audience = settings.load(GatewaySettings, os.environ).audience
+
+    async def run(self) -> None:
+        """Keeps signing keys fresh and drops challenges that nobody used."""
+        while True:
+            try:
+                await self._rotate_keys()
+                await store.forget_challenges(self._database)
+            except Error as error:
+                log.warning("key rotation waits: %s", error)
+            await asyncio.sleep(_KEYS_SECONDS)
+
+    async def CreateChallenge(
+        self, request: pb.CreateChallengeRequest, call: Call
+    ) -> pb.CreateChallengeResponse:
+        """Hands out a challenge for a public key."""
+        del call
+        user = principal.of_public_key(request.public_key)
+        challenge_id = ids.new_id(user)
+        issued = await store.now(self._database)
+        expires = issued + domain.CHALLENGE_LIFETIME
+        message = domain.challenge_message(
+            challenge_id, request.public_key, self._audience, expires
+        )
+        await store.add_challenge(
+            self._database, challenge_id, request.public_key, message, issued
+        )
+        response = pb.CreateChallengeResponse(challenge_id=str(challenge_id), message=message)
+        response.expire_time.FromDatetime(expires)
+        return response
+
+    async def SignIn(self, request: pb.SignInRequest, call: Call) -> pb.SignInResponse:
+        """Takes a signed challenge and answers with an access token."""
+        del call
+        challenge_id = _challenge_id(request.challenge_id)
+        message = await store.take_challenge(self._database, challenge_id, request.public_key)
+        if message is None:
+            raise domain.challenge_refused()
+        domain.check_signature(request.public_key, request.signature, message)
+        user = principal.of_public_key(request.public_key)
+        roles = await store.roles(self._database, user)
+        issued = await store.now(self._database)
+        response = pb.SignInResponse(
+            access_token=await self._token(user, roles, issued),
+            principal=user,
+            roles=map(_role, roles),
+        )
+        response.expire_time.FromDatetime(issued + domain.TOKEN_LIFETIME)
+        return response
+
+    async def _token(self, user: str, roles: list[str], issued: datetime) -> str:
+        keys = await store.keys(self._database)
+        if not keys:
+            raise Error(
+                Code.UNAVAILABLE, "NO_SIGNING_KEY", "Signing in is not ready yet; try again."
+            )
+        chosen = domain.signing_key(keys, issued)
+        claims = domain.claims(user, roles, self._audience, issued)
+        return jwt.encode(claims, chosen.key, algorithm="EdDSA", headers={"kid": chosen.kid})
+
+    async def GetJwks(self, request: pb.GetJwksRequest, call: Call) -> pb.GetJwksResponse:
+        """Keys that tokens are verified with."""
+        del request, call
+        keys = await store.keys(self._database)
+        return pb.GetJwksResponse(keys=map(_jwk, keys))
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
+        """Says who the caller is."""
+        del request
+        roles = map(_role, sorted(call.identity.roles))
+        return pb.WhoAmIResponse(principal=call.principal, roles=roles)
+
+    async def IssueBootstrapKey(
+        self, request: pb.IssueBootstrapKeyRequest, call: Call
+    ) -> pb.IssueBootstrapKeyResponse:
+        """Makes a key work that whoever holds the run directory made."""
+        async with call.transaction() as tx:
+            issued = not (request.only_first and await store.is_bootstrapped(tx))
+            if issued:
+                await store.replace_bootstrap_key(tx, request.key_sha256)
+            act = call.act(details={"issued": str(issued).lower()})
+            response = pb.IssueBootstrapKeyResponse(issued=issued)
+            return tx.answer(response, subject="bootstrapKeys", act=act)
+
+    async def RedeemBootstrapKey(
+        self, request: pb.RedeemBootstrapKeyRequest, call: Call
+    ) -> pb.RedeemBootstrapKeyResponse:
+        """Makes the caller super-admin, once per key (F-56)."""
+        digest = hashlib.sha256(request.bootstrap_key.encode()).digest()
+        async with call.transaction() as tx:
+            if not await store.redeem(tx, digest, call.principal):
+                raise Error(
+                    Code.PERMISSION_DENIED,
+                    "BOOTSTRAP_KEY_INVALID",
+                    "The bootstrap key is wrong or was used. Whoever runs the platform can issue"
+                    " another with 'icto bootstrap-key'.",
+                )
+            await store.grant(tx, call.principal, domain.SUPER_ADMIN, "bootstrap")
+            act = call.act(new_value=domain.SUPER_ADMIN)
+            roles = await store.roles(tx, call.principal)
+            response = pb.RedeemBootstrapKeyResponse(roles=map(_role, roles))
+            return tx.answer(response, subject=_subject(call.principal), act=act)
+
+    async def GrantRole(self, request: pb.GrantRoleRequest, call: Call) -> pb.GrantRoleResponse:
+        """Gives a principal a role."""
+        target, role = _target(request.name), role_name(request.role)
+        async with call.transaction() as tx:
+            before = await store.roles(tx, target)
+            await store.grant(tx, target, role, call.principal)
+            after = await store.roles(tx, target)
+            act = _change(call, before, after, request.justification)
+            response = pb.GrantRoleResponse(roles=map(_role, after))
+            return tx.answer(response, subject=request.name, act=act)
+
+    async def RevokeRole(
+        self, request: pb.RevokeRoleRequest, call: Call
+    ) -> pb.RevokeRoleResponse:
+        """Takes a role from a principal."""
+        target, role = _target(request.name), role_name(request.role)
+        domain.check_revocation(call.principal, target, role)
+        async with call.transaction() as tx:
+            before = await store.roles(tx, target)
+            await store.revoke(tx, target, role)
+            after = await store.roles(tx, target)
+            act = _change(call, before, after, request.justification)
+            response = pb.RevokeRoleResponse(roles=map(_role, after))
+            return tx.answer(response, subject=request.name, act=act)
+
+    async def _rotate_keys(self) -> None:
+        """Makes the next signing key when it is due, whichever replica sees it first."""
+        now = await store.now(self._database)
+        if domain.next_activation(await store.keys(self._database), now) is None:
+            return
+        async with self._database.transaction() as connection:
+            await store.lock_keys(connection)
+            activation = domain.next_activation(await store.keys(connection), now)
+            if activation is not None:
+                await store.add_key(connection, _new_key(activation))
+
+
+def _change(
+    call: Call, before: list[str], after: list[str], justification: str
+) -> events.Act:
+    return call.act(
+        severity=events.SEVERITY_WARNING,
+        previous_value=" ".join(before),
+        new_value=" ".join(after),
+        justification=justification,
+    )
+
+
+def _new_key(activation: datetime) -> SigningKey:
+    key = Ed25519PrivateKey.generate()
+    raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    kid = activation.strftime("%Y%m%dT%H%M%SZ-") + os.urandom(4).hex()
+    return SigningKey(kid, raw, activation, domain.retirement(activation))
+
+
+def _jwk(key: SigningKey) -> pb.Jwk:
+    x = base64.urlsafe_b64encode(key.public_bytes).decode().rstrip("=")
+    return pb.Jwk(kty="OKP", crv="Ed25519", alg="EdDSA", use="sig", kid=key.kid, x=x)
+
+
+def _role(name: str) -> "policy.Role.ValueType":
+    return policy.Role.Value(f"ROLE_{name}")
+
+
+def _subject(user: str) -> str:
+    return f"principals/{user}"
+
+
+def _target(name: str) -> str:
+    user = name.removeprefix("principals/")
+    if _subject(user) != name or not principal.is_principal(user):
+        raise invalid("name", "must have the form 'principals/<principal>'", "INVALID_NAME")
+    return user
+
+
+def _challenge_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise domain.challenge_refused() from None

@@ -1,0 +1,1 @@
+"""The coordinator: users, projects, deployments, and the state of the platform."""

@@ -1,0 +1,163 @@
+"""The rules of users, projects and deployments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from services.kit.errors import Code, Error, invalid, not_found
+
+PROJECT_NAME_LENGTH: Final = range(3, 101)
+_PROFILE_FIELDS: Final = ("display_name", "email", "website")
+_PROJECT_FIELDS: Final = ("display_name", "description")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a user told about themselves."""
+
+    principal: str
+    display_name: str = ""
+    email: str = ""
+    website: str = ""
+    deployment_count: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A creator's project. `revision` grows with every change."""
+
+    id: UUID
+    owner: str
+    display_name: str
+    description: str
+    token: str = ""
+    deployment: UUID | None = None
+    revision: int = 1
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A token deployment as it was accepted. How far it is, its pipeline tells."""
+
+    id: UUID
+    owner: str
+    project_id: UUID | None
+    spec: bytes
+    trace_id: str
+    token: str = ""
+    create_time: datetime | None = None
+
+
+def changed_fields(
+    present: Mapping[str, str], mask: list[str], allowed: tuple[str, ...]
+) -> dict[str, str]:
+    """Fields to change (AIP-134): those in the mask, or without a mask those that are present.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the mask names a field that cannot be changed.
+    """
+    unknown = set(mask) - set(allowed) - {"*"}
+    if unknown:
+        raise invalid("update_mask", f"names {', '.join(sorted(unknown))}, which cannot be changed")
+    if "*" in mask:
+        mask = list(allowed)
+    return {name: present.get(name, "") for name in (mask or present) if name in allowed}
+
+
+def profile_changes(present: Mapping[str, str], mask: list[str]) -> dict[str, str]:
+    """Changes to a profile.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    changes = changed_fields(present, mask, _PROFILE_FIELDS)
+    if changes.get("website") and not is_url(changes["website"]):
+        raise invalid("profile.website", "must be an http or https URL")
+    email = changes.get("email", "")
+    if email and ("@" not in email[1:-1] or not email.isprintable() or " " in email):
+        raise invalid("profile.email", "must be an email address")
+    _check_printable("profile.display_name", changes.get("display_name", ""))
+    return changes
+
+
+def project_changes(present: Mapping[str, str], mask: list[str]) -> dict[str, str]:
+    """Changes to a project.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    changes = changed_fields(present, mask, _PROJECT_FIELDS)
+    if "display_name" in changes:
+        changes["display_name"] = project_name(changes["display_name"])
+    return changes
+
+
+def project_name(name: str) -> str:
+    """A project's name without space around it.
+
+    Raises:
+        Error: INVALID_ARGUMENT, it is not 3 to 100 printable characters.
+    """
+    name = name.strip()
+    if len(name) not in PROJECT_NAME_LENGTH:
+        raise invalid("project.display_name", "must have 3 to 100 characters")
+    _check_printable("project.display_name", name)
+    return name
+
+
+def check_etag(given: str, current: str) -> None:
+    """Passes when the caller saw the current revision, or did not say.
+
+    Raises:
+        Error: ABORTED, it changed meanwhile (AIP-154).
+    """
+    if given and given != current:
+        raise Error(
+            Code.ABORTED, "ETAG_MISMATCH", "It was changed meanwhile; read it and try again."
+        )
+
+
+def check_project_free(project: Project) -> None:
+    """Passes when a token may be deployed for the project: a project has one token.
+
+    Raises:
+        Error: FAILED_PRECONDITION.
+    """
+    if project.token:
+        raise Error(
+            Code.FAILED_PRECONDITION,
+            "PROJECT_HAS_TOKEN",
+            f"The project has its token already: {project.token}.",
+        )
+    if project.deployment is not None:
+        raise Error(
+            Code.FAILED_PRECONDITION,
+            "PROJECT_BUSY",
+            f"deployments/{project.deployment} is under way for this project.",
+        )
+
+
+def project_not_found(name: str) -> Error:
+    """The project is missing or somebody else's: told alike."""
+    return not_found("project", name)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an http or https URL."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
+
+
+def _check_printable(field: str, text: str) -> None:
+    if not text.isprintable():
+        raise invalid(field, "has a character that does not show as itself")

@@ -1,0 +1,124 @@
+"""Between the backend's values and its messages."""
+
+from icto.backend.v1 import deployments_pb2, projects_pb2, users_pb2
+from icto.token.v1 import token_pb2
+from services.backend.domain import Deployment, Profile, Project
+from services.kit import ids
+from services.kit.journal import Definition, PipelineState, Run, StepRecord
+
+States = deployments_pb2.DeploymentState
+StepStates = deployments_pb2.StepState
+
+
+def profile_message(profile: Profile) -> users_pb2.Profile:
+    """A profile as its message."""
+    message = users_pb2.Profile(
+        name=f"users/{profile.principal}",
+        display_name=profile.display_name,
+        email=profile.email,
+        website=profile.website,
+        deployment_count=profile.deployment_count,
+    )
+    if profile.create_time and profile.update_time:
+        message.create_time.FromDatetime(profile.create_time)
+        message.update_time.FromDatetime(profile.update_time)
+    return message
+
+
+def project_state(project: Project) -> "projects_pb2.ProjectState.ValueType":
+    """How far a project is."""
+    if project.token:
+        return projects_pb2.PROJECT_STATE_COMPLETED
+    if project.deployment:
+        return projects_pb2.PROJECT_STATE_IN_PROGRESS
+    return projects_pb2.PROJECT_STATE_DRAFT
+
+
+def project_message(project: Project) -> projects_pb2.Project:
+    """A project as its message."""
+    message = projects_pb2.Project(
+        name=ids.resource_name("projects", project.id),
+        owner=project.owner,
+        display_name=project.display_name,
+        description=project.description,
+        state=project_state(project),
+        token=project.token,
+        etag=etag(project),
+    )
+    if project.create_time and project.update_time:
+        message.create_time.FromDatetime(project.create_time)
+        message.update_time.FromDatetime(project.update_time)
+    return message
+
+
+def etag(project: Project) -> str:
+    """Names one revision of a project."""
+    return f'"{project.revision}"'
+
+
+def deployment_message(
+    deployment: Deployment, definition: Definition, run: Run | None
+) -> deployments_pb2.Deployment:
+    """A deployment with the state and steps of its pipeline; `run` is None when it just began."""
+    message = deployments_pb2.Deployment(
+        name=ids.resource_name("deployments", deployment.id),
+        owner=deployment.owner,
+        project="" if deployment.project_id is None
+        else ids.resource_name("projects", deployment.project_id),
+        spec=token_pb2.TokenSpec.FromString(deployment.spec),
+        state=_state(run),
+        steps=[_step(step.name, run) for step in definition.steps],
+        token=deployment.token,
+        trace_id=deployment.trace_id,
+        error=_error(run),
+    )
+    if deployment.create_time:
+        message.create_time.FromDatetime(deployment.create_time)
+        message.update_time.FromDatetime(run.update_time if run else deployment.create_time)
+    return message
+
+
+def _state(run: Run | None) -> "deployments_pb2.DeploymentState.ValueType":
+    if run is None or (run.state is PipelineState.RUNNING and not run.steps and not run.leased):
+        return States.DEPLOYMENT_STATE_PENDING
+    return {
+        PipelineState.RUNNING: States.DEPLOYMENT_STATE_IN_PROGRESS,
+        PipelineState.PARKED: States.DEPLOYMENT_STATE_IN_PROGRESS,
+        PipelineState.SUCCEEDED: States.DEPLOYMENT_STATE_SUCCEEDED,
+        PipelineState.FAILED: States.DEPLOYMENT_STATE_FAILED,
+        PipelineState.CANCELLED: States.DEPLOYMENT_STATE_CANCELLED,
+    }[run.state]
+
+
+def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
+    record = run.steps.get(name) if run else None
+    if record is None:
+        return deployments_pb2.DeploymentStep(
+            name=name, state=StepStates.STEP_STATE_PENDING
+        )
+    message = deployments_pb2.DeploymentStep(
+        name=name,
+        state=int(record.state),  # type: ignore[arg-type]  # the same numbers
+        attempts=record.attempts,
+        error=_step_error(record),
+    )
+    message.start_time.FromDatetime(record.start_time)
+    if record.state.finished:
+        message.end_time.FromDatetime(record.end_time)
+    return message
+
+
+def _step_error(record: StepRecord) -> deployments_pb2.DeploymentError | None:
+    if not record.error_reason:
+        return None
+    return deployments_pb2.DeploymentError(
+        reason=record.error_reason, message=record.error_message
+    )
+
+
+def _error(run: Run | None) -> deployments_pb2.DeploymentError | None:
+    """The error of the first step that failed."""
+    if run is None or run.state is not PipelineState.FAILED:
+        return None
+    failed = (_step_error(r) for r in sorted(run.steps.values(), key=lambda r: r.end_time))
+    return next((error for error in failed if error), None)

@@ -1,0 +1,59 @@
+"""icto.backend.v1.ProjectService."""
+
+from icto.backend.v1 import projects_pb2 as pb
+from services.backend import domain, store
+from services.backend.domain import Project
+from services.backend.messages import etag, project_message
+from services.kit import Call, Kit, ids, paging
+
+
+class ProjectService:
+    """Projects of creators."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+
+    async def CreateProject(self, request: pb.CreateProjectRequest, call: Call) -> pb.Project:
+        """Registers a project."""
+        project = Project(
+            id=ids.new_id(call.principal),
+            owner=call.principal,
+            display_name=domain.project_name(request.project.display_name),
+            description=request.project.description,
+        )
+        async with call.transaction() as tx:
+            response = project_message(await store.add_project(tx, project))
+            return tx.answer(response, subject=response.name)
+
+    async def GetProject(self, request: pb.GetProjectRequest, call: Call) -> pb.Project:
+        """One project."""
+        project_id = ids.parse_name("projects", request.name)
+        project = await store.get_project(self._database, project_id)
+        return project_message(call.owned(project, "project", request.name))
+
+    async def ListProjects(
+        self, request: pb.ListProjectsRequest, call: Call
+    ) -> pb.ListProjectsResponse:
+        """The caller's projects, newest first."""
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_projects(self._database, call.principal, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListProjectsResponse(projects=map(project_message, page), next_page_token=token)
+
+    async def UpdateProject(self, request: pb.UpdateProjectRequest, call: Call) -> pb.Project:
+        """Changes a project."""
+        project_id = ids.parse_name("projects", request.project.name, "project.name")
+        present = {
+            name: getattr(request.project, name)
+            for name in ("display_name", "description")
+            if request.project.HasField(name)  # type: ignore[arg-type]  # known names
+        }
+        changes = domain.project_changes(present, list(request.update_mask.paths))
+        async with call.transaction() as tx:
+            row = await store.lock_project(tx, project_id)
+            project = call.owned(row, "project", request.project.name)
+            domain.check_etag(request.project.etag, etag(project))
+            response = project_message(await store.update_project(tx, project_id, changes))
+            return tx.answer(response, subject=response.name)

@@ -1,0 +1,8 @@
+"""Handlers of the backend, a module for each of its proto services."""
+
+from services.backend.deployments import DeploymentService
+from services.backend.projects import ProjectService
+from services.backend.system import SystemService
+from services.backend.users import UserService
+
+__all__ = ["DeploymentService", "ProjectService", "SystemService", "UserService"]

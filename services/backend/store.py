@@ -1,0 +1,172 @@
+"""SQL of the backend. One function an operation."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from services.backend.domain import Deployment, Profile, Project
+from services.kit.database import Connection, Database
+
+_PROFILE_COLUMNS: Final = """
+    principal, display_name, email, website, deployment_count, create_time, update_time
+"""
+_GET_PROFILE: Final = f"SELECT {_PROFILE_COLUMNS} FROM users WHERE principal = $1"
+_ENSURE_USER: Final = "INSERT INTO users (principal) VALUES ($1) ON CONFLICT DO NOTHING"
+_UPDATE_PROFILE: Final = f"""
+UPDATE users SET display_name = coalesce($2, display_name), email = coalesce($3, email),
+    website = coalesce($4, website), update_time = kit_now()
+WHERE principal = $1 RETURNING {_PROFILE_COLUMNS}
+"""
+_COUNT_DEPLOYMENT: Final = """
+INSERT INTO users (principal, deployment_count) VALUES ($1, 1)
+ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count + 1
+"""
+_PROJECT_COLUMNS: Final = """
+    id, owner, display_name, description, token, deployment, revision, create_time, update_time
+"""
+_ADD_PROJECT: Final = f"""
+INSERT INTO projects (id, owner, display_name, description) VALUES ($1, $2, $3, $4)
+RETURNING {_PROJECT_COLUMNS}
+"""
+_GET_PROJECT: Final = f"SELECT {_PROJECT_COLUMNS} FROM projects WHERE id = $1"
+_LOCK_PROJECT: Final = f"{_GET_PROJECT} FOR UPDATE"
+_LIST_PROJECTS: Final = f"""
+SELECT {_PROJECT_COLUMNS} FROM projects
+WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
+"""
+_UPDATE_PROJECT: Final = f"""
+UPDATE projects SET display_name = coalesce($2, display_name),
+    description = coalesce($3, description), revision = revision + 1, update_time = kit_now()
+WHERE id = $1 RETURNING {_PROJECT_COLUMNS}
+"""
+_OCCUPY_PROJECT: Final = """
+UPDATE projects SET deployment = $2, revision = revision + 1, update_time = kit_now()
+WHERE id = $1
+"""
+_SETTLE_PROJECT: Final = """
+UPDATE projects SET token = $2, deployment = CASE WHEN $2 = '' THEN NULL ELSE deployment END,
+    revision = revision + 1, update_time = kit_now()
+WHERE id = $1
+"""
+_DEPLOYMENT_COLUMNS: Final = "id, owner, project_id, spec, trace_id, token, create_time"
+_ADD_DEPLOYMENT: Final = f"""
+INSERT INTO deployments (id, owner, project_id, spec, trace_id) VALUES ($1, $2, $3, $4, $5)
+RETURNING {_DEPLOYMENT_COLUMNS}
+"""
+_GET_DEPLOYMENT: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = $1"
+_LIST_DEPLOYMENTS: Final = f"""
+SELECT {_DEPLOYMENT_COLUMNS} FROM deployments
+WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
+"""
+_SETTLE_DEPLOYMENT: Final = f"""
+UPDATE deployments SET token = $2 WHERE id = $1 RETURNING {_DEPLOYMENT_COLUMNS}
+"""
+
+
+async def get_profile(database: Database, principal: str) -> Profile | None:
+    """A user's profile, if they ever wrote anything."""
+    row = await database.fetchrow(_GET_PROFILE, principal)
+    return Profile(*row) if row else None
+
+
+async def update_profile(
+    connection: Connection, principal: str, changes: dict[str, str]
+) -> Profile:
+    """Changes a profile, made now if this is the user's first write."""
+    await connection.execute(_ENSURE_USER, principal)
+    row: Any = await connection.fetchrow(
+        _UPDATE_PROFILE,
+        principal,
+        changes.get("display_name"),
+        changes.get("email"),
+        changes.get("website"),
+    )
+    return Profile(*row)
+
+
+async def count_deployment(connection: Connection, principal: str) -> None:
+    """Counts a deployment for its user."""
+    await connection.execute(_COUNT_DEPLOYMENT, principal)
+
+
+async def add_project(connection: Connection, project: Project) -> Project:
+    """Adds a project."""
+    row: Any = await connection.fetchrow(
+        _ADD_PROJECT, project.id, project.owner, project.display_name, project.description
+    )
+    return Project(*row)
+
+
+async def get_project(database: Database, project_id: UUID) -> Project | None:
+    """One project."""
+    row = await database.fetchrow(_GET_PROJECT, project_id)
+    return Project(*row) if row else None
+
+
+async def lock_project(connection: Connection, project_id: UUID) -> Project | None:
+    """One project, locked until the transaction ends."""
+    row = await connection.fetchrow(_LOCK_PROJECT, project_id)
+    return Project(*row) if row else None
+
+
+async def list_projects(
+    database: Database, owner: str, before: UUID | None, limit: int
+) -> list[Project]:
+    """Projects of an owner, newest first."""
+    return [Project(*row) for row in await database.fetch(_LIST_PROJECTS, owner, before, limit)]
+
+
+async def update_project(
+    connection: Connection, project_id: UUID, changes: dict[str, str]
+) -> Project:
+    """Changes a project."""
+    row: Any = await connection.fetchrow(
+        _UPDATE_PROJECT, project_id, changes.get("display_name"), changes.get("description")
+    )
+    return Project(*row)
+
+
+async def occupy_project(connection: Connection, project_id: UUID, deployment: UUID) -> None:
+    """Links a deployment that is under way."""
+    await connection.execute(_OCCUPY_PROJECT, project_id, deployment)
+
+
+async def settle_project(connection: Connection, project_id: UUID, token: str) -> None:
+    """Links the token that was delivered, or with none frees the project for another try."""
+    await connection.execute(_SETTLE_PROJECT, project_id, token)
+
+
+async def add_deployment(connection: Connection, deployment: Deployment) -> Deployment:
+    """Adds a deployment."""
+    row: Any = await connection.fetchrow(
+        _ADD_DEPLOYMENT,
+        deployment.id,
+        deployment.owner,
+        deployment.project_id,
+        deployment.spec,
+        deployment.trace_id,
+    )
+    return Deployment(*row)
+
+
+async def get_deployment(
+    database: Database | Connection, deployment_id: UUID
+) -> Deployment | None:
+    """One deployment."""
+    row = await database.fetchrow(_GET_DEPLOYMENT, deployment_id)
+    return Deployment(*row) if row else None
+
+
+async def list_deployments(
+    database: Database, owner: str, before: UUID | None, limit: int
+) -> list[Deployment]:
+    """Deployments of an owner, newest first."""
+    rows = await database.fetch(_LIST_DEPLOYMENTS, owner, before, limit)
+    return [Deployment(*row) for row in rows]
+
+
+async def settle_deployment(
+    connection: Connection, deployment_id: UUID, token: str
+) -> Deployment:
+    """Records what came of a deployment."""
+    row: Any = await connection.fetchrow(_SETTLE_DEPLOYMENT, deployment_id, token)
+    return Deployment(*row)

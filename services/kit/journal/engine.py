@@ -1,0 +1,302 @@
+"""Runs pipelines: claims them, runs the steps that are ready, and records how each went.
+
+Steps that do not wait for one another run at the same time. A step that fails for good is recorded as
+failed, and the steps that ask for a failure follow. A step whose outcome is unknown is tried again,
+in place for a short while and by a durable timer after that, until it is known.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode, use_span
+
+from observability import names
+from observability.tracing import parent_context
+from services.kit import deadline
+from services.kit.errors import OUTCOME_UNKNOWN, Code, Error
+from services.kit.journal.model import (
+    Claim,
+    Definition,
+    SkipStep,
+    Step,
+    StepContext,
+    StepRecord,
+    StepState,
+    applies,
+    outcome,
+)
+from services.kit.journal.port import Continue, FencedError, Finish, Journal, Next, Park, Sleep
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.5
+_HEARTBEAT_SECONDS: Final = 1.0
+# A pause up to this long is waited out in place; a longer one goes to the durable timer.
+_PATIENCE_SECONDS: Final = 1.0
+_MAX_IDLE_CLAIMS: Final = 10
+# These may come from a moment of trouble on our own side as well as from the work itself.
+_TRANSIENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
+
+
+@dataclass
+class _Work:
+    """One claimed pipeline at work in this replica."""
+
+    claim: Claim
+    definition: Definition
+    records: dict[str, StepRecord]
+    cancelled: bool
+    changed: list[StepRecord] = field(default_factory=list)
+
+
+class Engine:
+    """The worker of one replica."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        definitions: Sequence[Definition],
+        *,
+        worker: str,
+        tracer: trace.Tracer,
+        capacity: int = 64,
+    ) -> None:
+        self._journal = journal
+        self._definitions = {(d.name, d.version): d for d in definitions}
+        self._worker = worker
+        self._tracer = tracer
+        self._capacity = capacity
+        self._working: dict[UUID, tuple[_Work, asyncio.Task[None]]] = {}
+        self._leaving: list[Claim] = []
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Pipelines at work in this replica."""
+        return len(self._working)
+
+    async def run(self) -> None:
+        """Claims and works, as long as the replica lives; then lets go of what is not finished."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._keep_claiming())
+                tasks.create_task(self._keep_leases())
+        finally:
+            with contextlib.suppress(Error):
+                await self._journal.release(self._leaving)
+
+    def adopt(self, claim: Claim) -> None:
+        """Goes on with a pipeline that was begun here, once its transaction has committed."""
+        definition = self._definitions.get((claim.definition, claim.version))
+        if definition is None or self._tasks is None:
+            log.error("no definition of %s version %d", claim.definition, claim.version)
+            return
+        work = _Work(claim, definition, dict(claim.records), claim.cancelled)
+        task = self._tasks.create_task(self._drive(work))
+        self._working[claim.id] = (work, task)
+        task.add_done_callback(lambda _: self._working.pop(claim.id, None))
+
+    async def _keep_claiming(self) -> None:
+        while True:
+            room = self._capacity - len(self._working)
+            try:
+                claims = await self._journal.claim(self._worker, room) if room > 0 else ()
+            except Error as error:
+                log.info("claiming waits: %s", error)
+                claims = ()
+            for claim in claims:
+                self.adopt(claim)
+            if not claims:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            claims = [work.claim for work, _ in self._working.values()]
+            if not claims:
+                continue
+            try:
+                renewal = await self._journal.renew(self._worker, claims)
+            except Error as error:
+                log.warning("heartbeat failed: %s", error)
+                continue
+            for pipeline_id, (work, task) in list(self._working.items()):
+                if pipeline_id in renewal.lost:
+                    task.cancel()
+                work.cancelled = work.cancelled or pipeline_id in renewal.cancelled
+
+    async def _drive(self, work: _Work) -> None:
+        """Works on a pipeline until it ends, sleeps, or is somebody else's."""
+        try:
+            if work.claim.idle_claims > _MAX_IDLE_CLAIMS:
+                reason = f"claimed {work.claim.idle_claims} times without finishing a step"
+                await self._journal.advance(work.claim, (), Park(reason))
+                return
+            then = await self._run_steps(work)
+            await self._journal.advance(work.claim, work.changed, then)
+        except FencedError:
+            log.warning("pipeline %s is somebody else's now", work.claim.id)
+        except asyncio.CancelledError:
+            self._leaving.append(work.claim)
+            raise
+        except Error as error:
+            # The lease runs out and whoever is alive goes on.
+            log.warning("pipeline %s waits for its lease: %s", work.claim.id, error)
+        except Exception:
+            log.exception("pipeline %s cannot go on here", work.claim.id)
+
+    async def _run_steps(self, work: _Work) -> Next:
+        """Runs what is ready until nothing is left or a step must sleep."""
+        running: dict[asyncio.Task[StepRecord], str] = {}
+        pause: float | None = None
+        try:
+            while True:
+                if pause is None:
+                    self._start_ready(work, running)
+                if not running:
+                    break
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    del running[task]
+                    record = task.result()
+                    work.changed.append(record)
+                    work.records[record.name] = record
+                    if not record.state.finished:
+                        pause = self._pause(work, record, pause)
+                if running or (pause is None and not work.definition.finished(work.records)):
+                    await self._journal.advance(work.claim, work.changed, Continue())
+                    work.changed.clear()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return self._conclude(work, pause)
+
+    def _start_ready(self, work: _Work, running: dict[asyncio.Task[StepRecord], str]) -> None:
+        """Starts every step that can run now; skips those whose condition does not hold."""
+        progress = True
+        while progress:
+            progress = False
+            for step in list(work.definition.ready(work.records, set(running.values()))):
+                if applies(step, work.records) and not self._dropped(work, step):
+                    task = asyncio.ensure_future(self._run_step(work, step))
+                    running[task] = step.name
+                else:
+                    record = self._record(step, StepState.SKIPPED, 0, datetime.now(UTC))
+                    work.records[step.name] = record
+                    work.changed.append(record)
+                    progress = True
+
+    def _dropped(self, work: _Work, step: Step) -> bool:
+        """A cancelled pipeline begins no step of its ordinary course."""
+        return work.cancelled and step.when.value == "succeeded"
+
+    def _pause(self, work: _Work, record: StepRecord, before: float | None) -> float:
+        step = next(s for s in work.definition.steps if s.name == record.name)
+        return max(before or 0.0, step.retry.delay(record.attempts))
+
+    def _conclude(self, work: _Work, pause: float | None) -> Next:
+        if pause is None:
+            state = outcome(work.records, cancelled=work.cancelled)
+            return Finish(state, work.definition.settle)
+        for step in work.definition.steps:
+            record = work.records.get(step.name)
+            if record and not record.state.finished and record.attempts >= step.retry.attempts:
+                return Park(f"{step.name}: {record.error_reason} after {record.attempts} attempts")
+        return Sleep(pause)
+
+    async def _run_step(self, work: _Work, step: Step) -> StepRecord:
+        """Tries a step until it is known how it went, or the pause gets long."""
+        known = work.records.get(step.name)
+        attempt, started = known.attempts if known else 0, datetime.now(UTC)
+        if known:
+            started = known.start_time
+        while True:
+            attempt += 1
+            record = await self._attempt(work, step, attempt, started)
+            delay = step.retry.delay(attempt)
+            if record.state.finished or delay > _PATIENCE_SECONDS:
+                return record
+            await asyncio.sleep(delay)
+
+    async def _attempt(
+        self, work: _Work, step: Step, attempt: int, started: datetime
+    ) -> StepRecord:
+        context = StepContext(
+            pipeline_id=work.claim.id,
+            request_id=f"{work.claim.id}:{step.name}",
+            input=work.claim.input,
+            records=work.records,
+            attempt=attempt,
+            cancelled=work.cancelled,
+        )
+        span = self._span(work.claim, step, attempt)
+        try:
+            with use_span(span), deadline.detached(step.deadline):
+                async with asyncio.timeout(step.deadline):
+                    result = await step.work(context)
+            return self._record(step, StepState.SUCCEEDED, attempt, started, result)
+        except SkipStep:
+            return self._record(step, StepState.SKIPPED, attempt, started)
+        except TimeoutError:
+            late = Error(Code.DEADLINE_EXCEEDED, "STEP_DEADLINE", "The step took too long.")
+            return self._failed(step, attempt, started, late)
+        except Error as error:
+            span.set_attribute(names.REASON, error.reason)
+            span.set_status(StatusCode.ERROR, error.reason)
+            return self._failed(step, attempt, started, error)
+        except Exception as error:
+            log.exception("step %s of %s is broken", step.name, work.claim.id)
+            span.record_exception(error)
+            broken = Error(Code.INTERNAL, "STEP_BROKEN", f"{type(error).__name__}: {error}")
+            return self._failed(step, attempt, started, broken)
+        finally:
+            span.end()
+
+    def _span(self, claim: Claim, step: Step, attempt: int) -> trace.Span:
+        return self._tracer.start_span(
+            f"{claim.definition} {step.name}",
+            context=parent_context(claim.traceparent),
+            kind=SpanKind.INTERNAL,
+            attributes={names.PIPELINE_ID: str(claim.id), names.STEP_ATTEMPT: attempt},
+        )
+
+    def _failed(
+        self, step: Step, attempt: int, started: datetime, error: Error
+    ) -> StepRecord:
+        state = StepState.FAILED if _is_definite(error) else StepState.RETRYING
+        return self._record(step, state, attempt, started, error=error)
+
+    def _record(
+        self,
+        step: Step,
+        state: StepState,
+        attempt: int,
+        started: datetime,
+        result: bytes = b"",
+        error: Error | None = None,
+    ) -> StepRecord:
+        return StepRecord(
+            name=step.name,
+            state=state,
+            attempts=attempt,
+            start_time=started,
+            end_time=datetime.now(UTC),
+            replica=self._worker,
+            result=result,
+            error_reason=error.reason if error else "",
+            error_message=error.message if error else "",
+        )
+
+
+def _is_definite(error: Error) -> bool:
+    """Whether an error says for certain that the step did not happen and will not."""
+    return not (error.retriable or error.code in OUTCOME_UNKNOWN or error.code in _TRANSIENT)

@@ -1,0 +1,103 @@
+"""The port of the journal: what an engine needs of a place that remembers pipelines.
+
+`tests/journal_conformance.py` is written against this port alone, so that a second implementation can
+be held to the same promises:
+
+* A pipeline that was begun is claimed, again and again, until it is finished or parked.
+* At most one claim of a pipeline is good at a time. A claim that is no longer good can write nothing.
+* What `advance` recorded is there for every later claim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from services.kit.database import Connection
+from services.kit.journal.model import (
+    Claim,
+    NewPipeline,
+    PipelineState,
+    Run,
+    Settle,
+    StepRecord,
+)
+
+
+class FencedError(Exception):
+    """The claim is no longer good: another worker has the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """The worker goes on with the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """The pipeline may be claimed again after some seconds: a durable timer."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The pipeline has ended. `settle` writes in the same transaction what follows from it."""
+
+    state: PipelineState
+    settle: Settle
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The pipeline waits for a person."""
+
+    reason: str
+
+
+Next = Continue | Sleep | Finish | Park
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of leases."""
+
+    lost: frozenset[UUID]
+    cancelled: frozenset[UUID]
+
+
+class Journal(Protocol):
+    """Remembers pipelines."""
+
+    async def begin(self, connection: Connection, new: NewPipeline, worker: str) -> Claim:
+        """Begins a pipeline in the caller's transaction, claimed by `worker`."""
+
+    async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
+        """Claims pipelines that are due and that nobody works on."""
+
+    async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
+        """Prolongs the leases of claims that are still good."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Lets others claim at once what this worker leaves unfinished."""
+
+    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> None:
+        """Writes step records and says how it goes on, in one transaction.
+
+        Raises:
+            FencedError: the claim is no longer good; nothing was written.
+        """
+
+    async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
+        """Asks a pipeline to stop. False when it has ended or never was."""
+
+    async def resume(
+        self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]
+    ) -> bool:
+        """Lets a parked or failed pipeline run again, forgetting the records of `reset` steps."""
+
+    async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
+        """Pipelines by id, in any order; those that never were are left out."""
+
+    async def parked(self, limit: int) -> Sequence[Run]:
+        """Pipelines that wait for a person, oldest first."""

@@ -1,0 +1,278 @@
+"""The journal in Postgres: rows, leases and an epoch that fences every write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from services.kit.database import Connection, Database
+from services.kit.group_commit import GroupCommit
+from services.kit.journal.model import (
+    Claim,
+    NewPipeline,
+    PipelineState,
+    Run,
+    StepRecord,
+    StepState,
+)
+from services.kit.journal.port import (
+    Continue,
+    FencedError,
+    Finish,
+    Next,
+    Park,
+    Renewal,
+    Sleep,
+)
+from services.kit.outbox import Outbox
+
+LEASE_SECONDS: Final = 5.0
+_BATCH: Final = 128
+_ALL: Final = "journal"
+
+_BEGIN: Final = """
+INSERT INTO kit_pipelines
+    (id, definition, version, input, traceparent, state, epoch, worker, lease_time)
+VALUES ($1, $2, $3, $4, $5, 1, 1, $6, clock_timestamp() + make_interval(secs => $7))
+"""
+_CLAIM: Final = """
+UPDATE kit_pipelines SET epoch = epoch + 1, worker = $1, idle_claims = idle_claims + 1,
+    lease_time = clock_timestamp() + make_interval(secs => $3)
+WHERE id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines
+    WHERE state = 1 AND wake_time <= clock_timestamp()
+      AND (lease_time IS NULL OR lease_time < clock_timestamp())
+    ORDER BY wake_time LIMIT $2 FOR UPDATE SKIP LOCKED))
+RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims
+"""
+_STEPS: Final = """
+SELECT pipeline_id, name, state, attempts, result, error_reason, error_message, start_time,
+    end_time, replica
+FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])
+"""
+_RENEW: Final = """
+UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
+FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
+RETURNING kit_pipelines.id, cancelled
+"""
+_RELEASE: Final = """
+UPDATE kit_pipelines SET lease_time = NULL, worker = NULL
+FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
+"""
+# Locks the pipelines of a batch whose claims are good, and sets how each goes on.
+_FENCE: Final = """
+UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
+    update_time = kit_now(),
+    worker = CASE WHEN batch.release THEN NULL ELSE worker END,
+    lease_time = CASE WHEN batch.release THEN NULL ELSE lease_time END,
+    wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
+FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[])
+    AS batch (id, epoch, state, reason, release, sleep)
+WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
+  AND kit_pipelines.state = 1
+RETURNING kit_pipelines.id
+"""
+_RECORD: Final = """
+INSERT INTO kit_steps (pipeline_id, name, state, attempts, result, error_reason, error_message,
+    start_time, end_time, replica)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::int[], $5::bytea[], $6::text[],
+    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[])
+ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
+    result = excluded.result, error_reason = excluded.error_reason,
+    error_message = excluded.error_message, end_time = excluded.end_time,
+    replica = excluded.replica
+"""
+_CANCEL: Final = """
+UPDATE kit_pipelines SET cancelled = true, update_time = kit_now() WHERE id = $1 AND state = 1
+"""
+_RESUME: Final = """
+UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
+    lease_time = NULL, epoch = epoch + 1, wake_time = clock_timestamp(), update_time = kit_now()
+WHERE id = $1 AND state IN (3, 5)
+"""
+_FORGET_STEPS: Final = "DELETE FROM kit_steps WHERE pipeline_id = $1 AND name = ANY ($2::text[])"
+_RUN_COLUMNS: Final = """
+    id, definition, version, state, cancelled, parked_reason, create_time, update_time,
+    coalesce(lease_time > clock_timestamp(), false) AS leased
+"""
+_GET: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE id = ANY ($1::uuid[])"
+_PARKED: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE state = 5 ORDER BY id LIMIT $1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Advance:
+    claim: Claim
+    records: Sequence[StepRecord]
+    then: Next
+
+
+class PostgresJournal:
+    """Implements the port. `run` must be at work for `advance` to be answered."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._advances: GroupCommit[str, _Advance, None] = GroupCommit(
+            self._commit, batch=_BATCH, parallel=1
+        )
+
+    async def run(self) -> None:
+        """Owns the commits, as long as the replica lives."""
+        await self._advances.run()
+
+    async def begin(self, connection: Connection, new: NewPipeline, worker: str) -> Claim:
+        """Begins a pipeline, claimed from the start: no search is needed to go on with it."""
+        await connection.execute(
+            _BEGIN,
+            new.id,
+            new.definition,
+            new.version,
+            new.input,
+            new.traceparent,
+            worker,
+            LEASE_SECONDS,
+        )
+        return Claim(new.id, new.definition, new.version, 1, new.input, new.traceparent)
+
+    async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
+        """Claims what is due, with the records that are there."""
+        rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS)
+        steps = await self._steps([row["id"] for row in rows]) if rows else {}
+        return [Claim(*row, records=steps.get(row["id"], {})) for row in rows]
+
+    async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
+        """Prolongs leases."""
+        del worker
+        rows = await self._database.fetch(
+            _RENEW, [c.id for c in claims], [c.epoch for c in claims], LEASE_SECONDS
+        )
+        kept = {row["id"]: row["cancelled"] for row in rows}
+        return Renewal(
+            lost=frozenset(c.id for c in claims if c.id not in kept),
+            cancelled=frozenset(i for i, cancelled in kept.items() if cancelled),
+        )
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Gives leases back."""
+        if claims:
+            await self._database.execute(
+                _RELEASE, [c.id for c in claims], [c.epoch for c in claims]
+            )
+
+    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> None:
+        """Writes records, together with those of other pipelines that come at the same time."""
+        await self._advances.submit(_ALL, _Advance(claim, records, then))
+
+    async def _commit(self, _: str, batch: Sequence[_Advance]) -> Sequence[None | Exception]:
+        """Commits a batch; when one settlement fails, each by itself, so that it fails alone."""
+        try:
+            return await self._write(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            return [(await self._commit(_, [one]))[0] for one in batch]
+
+    async def _write(self, batch: Sequence[_Advance]) -> Sequence[None | Exception]:
+        async with self._database.transaction() as connection:
+            good = await self._fence(connection, batch)
+            await self._record(connection, [a for a in batch if a.claim.id in good])
+            for advance in batch:
+                if advance.claim.id in good and isinstance(advance.then, Finish):
+                    await self._settle(connection, advance, advance.then)
+        self._outbox.hint()
+        return [None if a.claim.id in good else FencedError(str(a.claim.id)) for a in batch]
+
+    async def _fence(self, connection: Connection, batch: Sequence[_Advance]) -> set[UUID]:
+        rows = await connection.fetch(
+            _FENCE,
+            [a.claim.id for a in batch],
+            [a.claim.epoch for a in batch],
+            [int(_state(a.then)) for a in batch],
+            [a.then.reason if isinstance(a.then, Park) else "" for a in batch],
+            [not isinstance(a.then, Continue) for a in batch],
+            [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
+        )
+        return {row["id"] for row in rows}
+
+    async def _record(self, connection: Connection, batch: Sequence[_Advance]) -> None:
+        rows = {(a.claim.id, r.name): _row(a.claim.id, r) for a in batch for r in a.records}
+        if rows:
+            columns = zip(*rows.values(), strict=True)
+            await connection.execute(_RECORD, *(list(column) for column in columns))
+
+    async def _settle(self, connection: Connection, advance: _Advance, finish: Finish) -> None:
+        records = dict(advance.claim.records) | {r.name: r for r in advance.records}
+        events = await finish.settle(connection, advance.claim, finish.state, records)
+        await self._outbox.add(connection, events)
+
+    async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
+        """Asks a pipeline to stop; its worker learns it with its next heartbeat."""
+        return await connection.execute(_CANCEL, pipeline_id) == "UPDATE 1"
+
+    async def resume(
+        self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]
+    ) -> bool:
+        """Lets a pipeline run again. A worker that still believes in an old claim is fenced off."""
+        if await connection.execute(_RESUME, pipeline_id) != "UPDATE 1":
+            return False
+        await connection.execute(_FORGET_STEPS, pipeline_id, list(reset))
+        return True
+
+    async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
+        """Pipelines by id."""
+        return await self._runs(await self._database.fetch(_GET, list(pipeline_ids)))
+
+    async def parked(self, limit: int) -> Sequence[Run]:
+        """Pipelines that wait for a person."""
+        return await self._runs(await self._database.fetch(_PARKED, limit))
+
+    async def _runs(self, rows: Sequence[Any]) -> list[Run]:
+        steps = await self._steps([row["id"] for row in rows]) if rows else {}
+        return [
+            Run(
+                id=row["id"],
+                definition=row["definition"],
+                version=row["version"],
+                state=PipelineState(row["state"]),
+                steps=steps.get(row["id"], {}),
+                leased=row["leased"],
+                cancelled=row["cancelled"],
+                parked_reason=row["parked_reason"],
+                create_time=row["create_time"],
+                update_time=row["update_time"],
+            )
+            for row in rows
+        ]
+
+    async def _steps(self, ids: Sequence[UUID]) -> dict[UUID, dict[str, StepRecord]]:
+        found: dict[UUID, dict[str, StepRecord]] = {}
+        for row in await self._database.fetch(_STEPS, ids):
+            record = StepRecord(
+                name=row["name"],
+                state=StepState(row["state"]),
+                attempts=row["attempts"],
+                start_time=row["start_time"],
+                end_time=row["end_time"],
+                replica=row["replica"],
+                result=row["result"],
+                error_reason=row["error_reason"],
+                error_message=row["error_message"],
+            )
+            found.setdefault(row["pipeline_id"], {})[record.name] = record
+        return found
+
+
+def _state(then: Next) -> PipelineState:
+    if isinstance(then, Finish):
+        return then.state
+    return PipelineState.PARKED if isinstance(then, Park) else PipelineState.RUNNING
+
+
+def _row(pipeline_id: UUID, record: StepRecord) -> tuple[Any, ...]:
+    return (
+        pipeline_id, record.name, int(record.state), record.attempts, record.result,
+        record.error_reason, record.error_message, record.start_time, record.end_time,
+        record.replica,
+    )  # fmt: skip

@@ -1,0 +1,42 @@
+-- The journal of pipelines. A service that runs pipelines names this package in its schema.sql:
+--     -- requires: services.kit.journal
+
+CREATE TABLE kit_pipelines (
+    id            uuid        PRIMARY KEY,
+    definition    text        NOT NULL,
+    version       int         NOT NULL,
+    input         bytea       NOT NULL,
+    traceparent   text        NOT NULL,
+    state         smallint    NOT NULL,
+    cancelled     boolean     NOT NULL DEFAULT false,
+    epoch         bigint      NOT NULL DEFAULT 0,
+    worker        text,
+    lease_time    timestamptz,
+    wake_time     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    idle_claims   int         NOT NULL DEFAULT 0,
+    parked_reason text        NOT NULL DEFAULT '',
+    create_time   timestamptz NOT NULL DEFAULT kit_now(),
+    update_time   timestamptz NOT NULL DEFAULT kit_now()
+);
+COMMENT ON COLUMN kit_pipelines.epoch IS
+    'Grows with every claim. A write that carries an older one is refused: its worker lost the lease.';
+COMMENT ON COLUMN kit_pipelines.wake_time IS
+    'Not to be claimed before: a durable timer. By the real clock, as are leases.';
+COMMENT ON COLUMN kit_pipelines.idle_claims IS
+    'Claims since a step was last recorded. Too many of them, and the pipeline is parked as poison.';
+CREATE INDEX kit_pipelines_due ON kit_pipelines (wake_time) WHERE state = 1;
+CREATE INDEX kit_pipelines_parked ON kit_pipelines (id) WHERE state = 5;
+
+CREATE TABLE kit_steps (
+    pipeline_id   uuid        NOT NULL REFERENCES kit_pipelines ON DELETE CASCADE,
+    name          text        NOT NULL,
+    state         smallint    NOT NULL,
+    attempts      int         NOT NULL,
+    result        bytea       NOT NULL,
+    error_reason  text        NOT NULL,
+    error_message text        NOT NULL,
+    start_time    timestamptz NOT NULL,
+    end_time      timestamptz NOT NULL,
+    replica       text        NOT NULL,
+    PRIMARY KEY (pipeline_id, name)
+);

@@ -1,0 +1,81 @@
+"""Handlers of the lab: they do what the request says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from icto.lab.v1 import lab_pb2 as pb
+from icto.lab.v1.lab_pb2_grpc import LabServiceStub
+from services.kit import Call, Kit
+from services.kit.errors import Code, Error
+from services.lab import store
+
+
+class LabService:
+    """icto.lab.v1.LabService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._instance = kit.settings.instance
+        self._self = kit.clients.stub(LabServiceStub)
+        self._calls = 0
+
+    async def Fail(self, request: pb.FailRequest, call: Call) -> pb.FailResponse:
+        """Ends as asked."""
+        del call
+        self._calls += 1
+        if request.code and not request.reason:
+            raise LabBrokenError("secret detail that must not leave")
+        _fail(request.code, request.reason, request.message)
+        return pb.FailResponse(call_count=self._calls, instance=self._instance)
+
+    async def FailSafely(
+        self, request: pb.FailSafelyRequest, call: Call
+    ) -> pb.FailSafelyResponse:
+        """Ends as asked, counting attempts."""
+        del call
+        if request.relay:
+            onward = pb.FailSafelyRequest()
+            onward.CopyFrom(request)
+            onward.relay = False
+            return await self._self.FailSafely(onward)
+        count = await store.count_attempt(self._database, request.key) if request.key else 0
+        if not request.failures or count <= request.failures:
+            _fail(request.code, request.reason, "asked for", retriable=request.retriable)
+        return pb.FailSafelyResponse(attempt_count=count)
+
+    async def Slow(self, request: pb.SlowRequest, call: Call) -> pb.SlowResponse:
+        """Takes its time."""
+        remaining = call.remaining
+        await asyncio.sleep(request.delay.ToNanoseconds() / 1e9)
+        return pb.SlowResponse(remaining_seconds=remaining, instance=self._instance)
+
+    async def Stream(
+        self, request: pb.StreamRequest, call: Call
+    ) -> AsyncIterator[pb.StreamResponse]:
+        """Sends messages, then ends as asked."""
+        del call
+        for index in range(request.count):
+            await asyncio.sleep(request.pause.ToNanoseconds() / 1e9)
+            yield pb.StreamResponse(index=index + 1)
+        _fail(request.code, "STREAM_ENDED", "asked for")
+
+    async def Limited(self, request: pb.LimitedRequest, call: Call) -> pb.LimitedResponse:
+        """Draws from a small bucket."""
+        del request, call
+        return pb.LimitedResponse()
+
+    async def ForgetOwner(
+        self, request: pb.ForgetOwnerRequest, call: Call
+    ) -> pb.ForgetOwnerResponse:
+        """Forgets to check the owner, on purpose."""
+        del request, call
+        return pb.ForgetOwnerResponse(secret="must not get out")
+
+
+class LabBrokenError(Exception):
+    """A bug, as services have them."""
+
+
+def _fail(code: int, reason: str, message: str, *, retriable: bool = False) -> None:
+    if code:
+        raise Error(Code(code), reason, message, retriable=retriable)
