@@ -33,6 +33,7 @@ GATEWAY: Final = "gateway"
 """The service that speaks for the whole mesh at the edge: sign-in, health, reflection."""
 
 EVERY_SERVICE: Final = "*"
+HTTP_BODY: Final = "google.api.HttpBody"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
 PAGE_SIZE_LIMIT: Final = 100
 
@@ -535,15 +536,25 @@ def _broken_rules(
         yield "deadline_ceiling is below the deadline"
     if method.rate_limit == "UNSPECIFIED":
         yield "no rate_limit class"
-    if audience.from_outside and not method.http:
-        yield "users may call it, but it has no google.api.http mapping"
-    if method.http and not audience.from_outside:
-        yield "it has a google.api.http mapping, but only services may call it"
+    yield from _http_rules(method)
     if method.on_behalf_of and not audience.services:
         yield "on_behalf_of without a calling service in the audience"
     yield from _write_rules(method)
     if method.name.startswith(("List", "Search")) and method.kind is Kind.UNARY:
         yield from _page_rules(request)
+
+
+def _http_rules(method: Method) -> Iterator[str]:
+    """Users reach a method by REST; a typed stream they reach by gRPC, and by REST its sibling that
+    streams google.api.HttpBody: a transcoded stream cannot tell an error from its end.
+    """
+    typed_stream = method.kind is not Kind.UNARY and method.response_type != HTTP_BODY
+    if method.http and not method.audience.from_outside:
+        yield "it has a google.api.http mapping, but only services may call it"
+    if method.http and typed_stream:
+        yield "a typed stream has no google.api.http mapping; its sibling streams HttpBody"
+    if method.audience.from_outside and not method.http and not typed_stream:
+        yield "users may call it, but it has no google.api.http mapping"
 
 
 def _write_rules(method: Method) -> Iterator[str]:

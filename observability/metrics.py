@@ -15,6 +15,9 @@ from prometheus_client.registry import Collector
 
 from observability import names
 
+SCRAPE_PATH: Final = "/icto.kit/Metrics"
+"""Private method of each replica: its metrics in Prometheus' text format."""
+
 # From a cached read to the longest deadline; dense where the bars of the bench are.
 DURATION_BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,

@@ -5,6 +5,7 @@ Whoever rewrites the database can make the chain consistent again, but cannot ma
 """
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from services.audit_storage.domain import (
     Checkpoint,
@@ -37,8 +43,12 @@ class Signer:
 
     @classmethod
     def from_file(cls, path: Path) -> "Signer":
-        """Reads the key: 32 raw bytes in hexadecimal."""
-        return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip())))
+        """Reads the key, made now if there is none: 32 bytes in hexadecimal."""
+        with contextlib.suppress(FileExistsError):
+            key = Ed25519PrivateKey.generate()
+            raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+            _create(path, raw.hex())
+        return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text())))
 
     def sign(self, head: Head, moment: datetime) -> Checkpoint:
         """A checkpoint of the head."""
@@ -76,6 +86,22 @@ class CheckpointFile:
             return []
         lines = self._path.read_text().split("\n")[:-1]
         return [_parse(line) for line in lines]
+
+
+def _create(path: Path, text: str) -> None:
+    """Makes a private file whole or not at all; two replicas may try at once.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    try:
+        temporary.write_text(text)
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
 
 
 def reconcile(

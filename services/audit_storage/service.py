@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from icto.audit.v1 import audit_pb2 as pb
@@ -40,10 +39,8 @@ _LEASE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """Where the audit's own proofs are kept."""
+    """How often the chain's head is signed."""
 
-    audit_key_file: Path
-    audit_checkpoint_file: Path
     audit_checkpoint_seconds: float = 60.0
 
 
@@ -59,8 +56,9 @@ class AuditService:
     def __init__(self, kit: Kit) -> None:
         chosen = settings.load(AuditSettings, os.environ)
         self._database = kit.database
-        self._signer = Signer.from_file(chosen.audit_key_file)
-        self._file = CheckpointFile(chosen.audit_checkpoint_file)
+        state = kit.settings.state_directory
+        self._signer = Signer.from_file(state / "checkpoint.key")
+        self._file = CheckpointFile(state / "checkpoints.jsonl")
         self._checkpoint_seconds = chosen.audit_checkpoint_seconds
         self._lease = Lease(kit.database, "checkpoints", kit.settings.instance, _LEASE_SECONDS)
         self._appends: GroupCommit[str, _Batch, pb.AppendEventsResponse] = GroupCommit(

@@ -13,6 +13,7 @@ from services.backend.domain import Deployment
 from services.backend.messages import deployment_message
 from services.backend.pipelines import DeployTokenPipeline
 from services.kit import Call, Effect, Kit, ids, paging
+from services.kit.errors import Error
 from services.kit.journal import Engine, NewPipeline, PostgresJournal
 
 
@@ -40,7 +41,11 @@ class DeploymentService:
 
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""
-        spec = await self._complete(request.spec, call)
+        try:
+            spec = await self._complete(request.spec, call)
+        except Error:
+            await call.replay()
+            raise
         deployment = Deployment(
             id=ids.new_id(call.principal),
             owner=call.principal,

@@ -129,6 +129,22 @@ class Call:
             idempotency.body_hash(self._request),
         )
 
+    async def replay(self) -> None:
+        """Passes when this request was not answered before.
+
+        For handlers that check something outside before their transaction: a check that fails for a
+        repeat may fail because of the first request's own effect.
+
+        Raises:
+            Replayed: it was.
+        """
+        async with self._database.connection() as connection:
+            try:
+                answer = await idempotency.find_answer(connection, self.idempotency_key)
+            except Error:
+                return
+        raise idempotency.Replayed(answer)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Effect"]:
         """The transaction of this call's effect. Commits once `answer` was called in it.

@@ -30,6 +30,7 @@ from icto.events.v1 import events_pb2 as events
 from mesh import contract as contracts
 from mesh.contract import Contract, Service
 from observability import setup
+from observability.metrics import SCRAPE_PATH
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings
 from services.kit.client import Clients
@@ -44,9 +45,6 @@ from services.kit.settings import Settings
 from services.kit.validation import RequestValidator
 
 log = logging.getLogger(__name__)
-
-METRICS_PATH: Final = "/icto.kit/Metrics"
-"""Private method of each replica: its metrics in Prometheus' text format."""
 
 _MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 _HOUSEKEEPING_SECONDS: Final = 60.0
@@ -178,7 +176,7 @@ class Replica:
             method.path: handlers.wrap(method, getattr(services[method.service], method.name))
             for method in self._kit.service.methods
         }
-        routes[METRICS_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
+        routes[SCRAPE_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
         server.add_generic_rpc_handlers((_Routes(routes),))
         if health.SERVICE_NAME not in services:
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)

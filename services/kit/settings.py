@@ -8,6 +8,7 @@ production, which allows the least.
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ class Settings:
     trace_ratio: float = 1.0
     """Share of traces that begin here and are kept. Traces from outside keep the caller's choice."""
     log_level: str = "info"
+    state_directory: Path = Path("state")
+    """Where a service may keep files that must not be in its database."""
     drain_seconds: float = 1.5
     """How long a replica that is told to stop keeps answering, so that every Envoy sees it go."""
     grace_seconds: float = 10.0

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from google.api.httpbody_pb2 import HttpBody
+
 from icto.lab.v1 import lab_pb2 as pb
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from services.kit import Call, Kit
+from services.kit import Call, Kit, sse
 from services.kit.errors import Code, Error
 from services.lab import store
 
@@ -58,6 +60,15 @@ class LabService:
             await asyncio.sleep(request.pause.ToNanoseconds() / 1e9)
             yield pb.StreamResponse(index=index + 1)
         _fail(request.code, "STREAM_ENDED", "asked for")
+
+    async def StreamEvents(
+        self, request: pb.StreamEventsRequest, call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """Sends events, then ends as asked."""
+        inner = pb.StreamRequest(count=request.count, pause=request.pause, code=request.code)
+        events = ((str(m.index), "message", m) async for m in self.Stream(inner, call))
+        async for chunk in sse.encode(events, call):
+            yield chunk
 
     async def Limited(self, request: pb.LimitedRequest, call: Call) -> pb.LimitedResponse:
         """Draws from a small bucket."""

@@ -1,0 +1,94 @@
+"""What callers are told when Envoy itself refuses a call: reason and words for each cause.
+
+Rows are looked through from top to bottom; `when` is a CEL condition over Envoy's response attributes.
+Envoy's own texts stay inside: they name filters and sockets, and help nobody outside.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReply:
+    """One cause for which Envoy answers by itself."""
+
+    when: str
+    reason: str
+    detail: str
+
+
+def _details(prefix: str) -> str:
+    return f"response.code_details.startsWith('{prefix}')"
+
+
+LOCAL_REPLIES: Final = (
+    LocalReply(
+        "response.code_details.contains('Jwt_is_missing')",
+        "TOKEN_MISSING",
+        "Sign in and send the access token as 'Authorization: Bearer ...'.",
+    ),
+    LocalReply(
+        "response.code_details.contains('Jwt_is_expired')",
+        "TOKEN_EXPIRED",
+        "The access token has expired; sign in again.",
+    ),
+    LocalReply(_details("jwt_authn"), "TOKEN_INVALID", "The access token is not valid here."),
+    LocalReply(
+        "response.code_details.contains('deny_list')",
+        "USER_SUSPENDED",
+        "This user is suspended. Reading own data and claiming what is vested still work.",
+    ),
+    LocalReply(_details("rbac"), "ACCESS_DENIED", "You do not hold the role that this needs."),
+    LocalReply(
+        _details("local_rate_limited"), "RATE_LIMITED", "Too many calls; wait a second and go on."
+    ),
+    LocalReply("response.code == 413", "REQUEST_TOO_LARGE", "The request is too large."),
+    LocalReply(
+        _details("grpc_json_transcode_failure{NOT_FOUND")
+        + " || "
+        + _details("early_grpc_json_transcode_failure{NOT_FOUND"),
+        "METHOD_NOT_FOUND",
+        "There is nothing at this path.",
+    ),
+    LocalReply(
+        "response.code_details.contains('json_transcode_failure')",
+        "MALFORMED_REQUEST",
+        "The body, the path or a query parameter does not fit this method.",
+    ),
+    LocalReply("response.code == 405", "METHOD_NOT_ALLOWED", "This path takes other verbs; see Allow."),
+    LocalReply(
+        "response.code_details.contains('{overflow}')",
+        "OVERLOADED",
+        "The service has too much to do; try again in a moment.",
+    ),
+    LocalReply(
+        _details("no_healthy_upstream"),
+        "SERVICE_UNAVAILABLE",
+        "No replica of the service is up; try again in a moment.",
+    ),
+    LocalReply("response.code == 504", "DEADLINE_EXCEEDED", "The call took longer than its deadline."),
+    LocalReply("response.code == 404", "METHOD_NOT_FOUND", "There is nothing at this path."),
+    LocalReply("response.code == 431", "HEADERS_TOO_LARGE", "The request's headers are too large."),
+    LocalReply(
+        "response.code >= 500",
+        "SERVICE_UNAVAILABLE",
+        "The service cannot be reached; try again in a moment.",
+    ),
+)
+"""Why Envoy answers by itself, most particular first."""
+
+FALLBACK: Final = LocalReply("true", "BAD_REQUEST", "The request cannot be understood.")
+
+
+def cel(field: str) -> str:
+    """A CEL expression that picks a field of the row that applies.
+
+    Nested without parentheses: Envoy's CEL parser refuses deeper nesting than 32.
+    """
+    branches = [f"{reply.when} ? '{_escaped(reply, field)}'" for reply in LOCAL_REPLIES]
+    return " : ".join((*branches, f"'{_escaped(FALLBACK, field)}'"))
+
+
+def _escaped(reply: LocalReply, field: str) -> str:
+    text: str = getattr(reply, field)
+    return text.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,0 +1,60 @@
+"""The supervisor's private socket: what runs, the spans of a trace. For whoever holds the run directory.
+
+JSON over gRPC on a socket that only this user can open. It is not part of the contract: nothing outside
+of this machine ever speaks it.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import grpc
+
+from mesh.rundir import RunDirectory, RunDirectoryError
+
+_PREFIX: Final = "/icto.supervisor/"
+_SECONDS: Final = 10.0
+_MAX_BYTES: Final = 64 * 1024 * 1024
+
+Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+class Routes(grpc.GenericRpcHandler):
+    """Serves named answers, and whatever raw handlers are given beside them."""
+
+    def __init__(self, answers: Mapping[str, Answer], raw: Mapping[str, Any]) -> None:
+        self._handlers = dict(raw) | {
+            _PREFIX + name: grpc.unary_unary_rpc_method_handler(_served(answer))
+            for name, answer in answers.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _served(answer: Answer) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def serve(request: bytes, context: Any) -> bytes:
+        del context
+        return json.dumps(await answer(json.loads(request or b"{}"))).encode()
+
+    return serve
+
+
+async def ask(run: RunDirectory, name: str, **question: Any) -> Any:
+    """Asks the supervisor of a run directory.
+
+    Raises:
+        RunDirectoryError: none runs there.
+    """
+    if run.owner() is None:
+        raise RunDirectoryError(f"Nothing runs in {run.path}. Start it with 'icto up'.")
+    options = (("grpc.max_receive_message_length", _MAX_BYTES),)
+    async with grpc.aio.insecure_channel(f"unix:{run.control}", options=options) as channel:
+        call = channel.unary_unary(_PREFIX + name)
+        try:
+            reply: bytes = await call(json.dumps(question).encode(), timeout=_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise RunDirectoryError(
+                f"The supervisor in {run.path} does not answer: {error.details()}"
+            ) from None
+    return json.loads(reply)

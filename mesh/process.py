@@ -1,0 +1,150 @@
+"""A child process of the supervisor: started, logged, restarted when it dies, stopped in time."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 10.0
+_STABLE_SECONDS: Final = 30.0
+_LINE_LIMIT: Final = 256 * 1024
+_LAUNCHER: Final = Path(__file__).with_name("launch.py")
+
+Output = Callable[[str, str], None]
+"""Takes the name of a process and a line that it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start.
+
+    Attributes:
+        arguments: the program and its arguments.
+        environment: its whole environment.
+        user: whom to run it as, None for ourselves.
+        death_signal: what it is sent when the supervisor dies.
+        direct: it watches the supervisor itself and needs no launcher.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    user: str | None = None
+    death_signal: signal.Signals = signal.SIGKILL
+    direct: bool = False
+
+
+class Process:
+    """One child and its successors."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.name = name
+        self.restarts = 0
+        self._output = output
+        self._child: asyncio.subprocess.Process | None = None
+        self._started = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        running = self._child is not None and self._child.returncode is None
+        return self._child.pid if running and self._child else None
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since its start; 0 when it does not run."""
+        return time.monotonic() - self._started if self.pid else 0.0
+
+    async def start(self, command: Command) -> None:
+        """Starts the program in a session of its own, so that Ctrl-C reaches only the supervisor."""
+        self._started = time.monotonic()
+        self._child = await asyncio.create_subprocess_exec(
+            *_launched(command),
+            env=dict(command.environment) | {"ICTO_PARENT_PID": str(os.getpid())},
+            # Held open by us alone: its end tells a child on systems without a death signal.
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            limit=_LINE_LIMIT,
+        )
+
+    async def wait(self) -> int:
+        """Passes output on until the program ends; returns its exit code."""
+        child = self._child
+        if child is None or child.stdout is None:
+            raise RuntimeError(f"{self.name} was not started")
+        while True:
+            try:
+                line = await child.stdout.readline()
+            except ValueError:
+                continue  # a line beyond the limit is left out
+            if not line:
+                break
+            self._output(self.name, line.decode(errors="replace").rstrip("\n"))
+        return await child.wait()
+
+    async def keep_running(
+        self,
+        prepare: Callable[[], Awaitable[Command]],
+        ended: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Starts the program, and starts it again whenever it ends, until cancelled.
+
+        Each start asks `prepare` for a fresh command; `ended` is told of each end.
+        """
+        backoff = _FIRST_BACKOFF
+        while True:
+            await self.start(await prepare())
+            code = await self.wait()
+            if ended is not None:
+                await ended()
+            if self.uptime_at_end > _STABLE_SECONDS:
+                backoff = _FIRST_BACKOFF
+            log.warning("%s ended with %s; starting it again in %.1f s", self.name, code, backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            self.restarts += 1
+
+    @property
+    def uptime_at_end(self) -> float:
+        """Seconds from the last start until now."""
+        return time.monotonic() - self._started
+
+    def send(self, number: int) -> None:
+        """Sends a signal, if it runs."""
+        if self.pid and self._child:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
+    async def stop(self, number: int, seconds: float) -> None:
+        """Asks it to end with a signal, and kills it when it takes longer."""
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        self.send(number)
+        try:
+            async with asyncio.timeout(seconds):
+                await child.wait()
+        except TimeoutError:
+            log.warning("%s did not stop in %.0f s; killing it", self.name, seconds)
+            self.send(signal.SIGKILL)
+            await child.wait()
+
+
+def _launched(command: Command) -> Sequence[str]:
+    if command.direct:
+        return command.arguments
+    return (
+        sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(int(command.death_signal)),
+        command.user or "-", *command.arguments,
+    )  # fmt: skip

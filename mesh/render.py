@@ -1,0 +1,233 @@
+"""Contract and topology, rendered to Envoy's configuration.
+
+Templates are YAML; what Envoy reads is JSON, which it parses several times faster. Each function here
+gives one file's content; `mesh/envoy.py` writes them.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import yaml
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from gateway import local_replies
+from gateway.domain import ISSUER
+from mesh.contract import Contract, Method
+from mesh.topology import Topology
+from observability import names
+
+RESOURCES: Final = ("listeners", "routes", "clusters")
+_STRIPPED: Final = (*names.IDENTITY_HEADERS, "x-envoy-original-path", "baggage")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where Envoy finds its files and sockets on this machine."""
+
+    config: Path
+    sockets: Path
+
+    @property
+    def admin(self) -> Path:
+        """Envoy's own admin interface."""
+        return self.sockets / "admin.sock"
+
+    @property
+    def otlp(self) -> Path:
+        """The collector of traces."""
+        return self.sockets / "otlp.sock"
+
+    @property
+    def jwks(self) -> Path:
+        """Keys that verify access tokens."""
+        return self.config / "jwks.json"
+
+    def egress(self, identity: str) -> Path:
+        """The listener through which an identity calls."""
+        return self.sockets / f"egress-{identity}.sock"
+
+    def resource(self, name: str) -> Path:
+        """A file of resources."""
+        return self.config / f"{name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who calls through the mesh, and what they may call."""
+
+    name: str
+    socket: Path
+    methods: tuple[Method, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestPath:
+    """A REST path and the verbs that it takes."""
+
+    regex: str
+    verbs: tuple[str, ...]
+
+
+class Renderer:
+    """Renders one installation."""
+
+    def __init__(self, contract: Contract, topology: Topology, paths: Paths) -> None:
+        self._contract = contract
+        self._topology = topology
+        self._paths = paths
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("mesh"),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,  # noqa: S701  # YAML, not HTML; every value is ours
+        )
+
+    def bootstrap(self) -> dict[str, Any]:
+        """What Envoy is started with."""
+        return self._render("bootstrap", node="icto-node")
+
+    def resource(self, name: str) -> dict[str, Any]:
+        """Listeners, routes or clusters."""
+        return self._render(name)
+
+    def check(self) -> dict[str, Any]:
+        """All of it as one static bootstrap: `envoy --mode validate` does not read other files."""
+        routes = {r["name"]: r for r in self.resource("routes")["resources"]}
+        listeners = self.resource("listeners")["resources"]
+        for listener in listeners:
+            manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+            name = manager.pop("rds")["route_config_name"]
+            manager["route_config"] = _untyped(routes[name])
+        static = {
+            "listeners": [_untyped(listener) for listener in listeners],
+            "clusters": [_untyped(c) for c in self.resource("clusters")["resources"]],
+        }
+        bootstrap = self.bootstrap()
+        del bootstrap["dynamic_resources"]
+        return bootstrap | {"static_resources": static}
+
+    def endpoints(self, mesh_name: str, sockets: Sequence[str]) -> dict[str, Any]:
+        """The replicas of a service."""
+        return self._render("endpoints", mesh_name=mesh_name, endpoints=sockets)
+
+    def _render(self, name: str, **values: Any) -> dict[str, Any]:
+        text = self._templates.get_template(f"{name}.yaml.j2").render(self._context | values)
+        rendered: dict[str, Any] = yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader
+        return rendered
+
+    @cached_property
+    def _context(self) -> Mapping[str, Any]:
+        edge = [m for m in self._contract.methods() if m.audience.from_outside]
+        return {
+            "topology": self._topology,
+            "services": list(self._topology.services.values()),
+            "paths": self._paths,
+            "names": names,
+            "file_source": self._file_source,
+            "service_name": "envoy",
+            "issuer": ISSUER,
+            "jwks": _flow(_watched(self._paths.jwks)),
+            "edge_methods": edge,
+            "identities": [
+                Identity(name, self._paths.egress(name), self._contract.callable_by(name))
+                for name in self._contract.identities
+            ],
+            "rest_paths": list(rest_paths(edge)),
+            "rest_services": sorted({m.service for m in edge if m.http}),
+            "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
+            "max_request_bytes": 2 * max(m.max_request_bytes for m in edge),
+            "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
+            "stripped_headers": _STRIPPED,
+            "reason_cel": local_replies.cel("reason"),
+            "detail_cel": local_replies.cel("detail"),
+            "error_shape": (resources.files("gateway") / "error_shape.lua").read_text(),
+            "role_regex": role_regex,
+            "route_class": _flow(_ROUTE_CLASS),
+        }
+
+    def _file_source(self, name: str) -> str:
+        path = self._paths.resource(name)
+        source = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
+        return _flow({"resource_api_version": "V3", "path_config_source": source})
+
+
+_ROUTE_CLASS: Final = {
+    "metadata": {
+        "source": "ROUTE_ENTRY",
+        "descriptor_key": "class",
+        "metadata_key": {"key": "icto", "path": [{"key": "class"}]},
+    }
+}
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML without its surprises: `on` and `no` are words, not booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":timestamp"))]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
+def _flow(value: object) -> str:
+    """A value as YAML on one line."""
+    return json.dumps(value)
+
+
+def _untyped(resource: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if key != "@type"}
+
+
+def _watched(path: Path) -> dict[str, Any]:
+    return {"filename": str(path), "watched_directory": {"path": str(path.parent)}}
+
+
+def role_regex(method: Method) -> str:
+    """Matches a list of roles, separated by spaces, that holds one of the method's."""
+    roles = "|".join(sorted(method.audience.roles))
+    return f"(.* )?({roles})( .*)?"
+
+
+def edge_descriptors(contract: Contract) -> bytes:
+    """The descriptor set without source positions: what the transcoder needs, and no more."""
+    stripped = FileDescriptorSet()
+    stripped.CopyFrom(contract.descriptors)
+    for file in stripped.file:
+        file.ClearField("source_code_info")
+    return stripped.SerializeToString()
+
+
+def rest_paths(methods: Sequence[Method]) -> Iterator[RestPath]:
+    """The REST paths of methods, each with its verbs."""
+    verbs: dict[str, set[str]] = {}
+    for method in methods:
+        for http in method.http:
+            verbs.setdefault(path_regex(http.path), set()).add(http.verb)
+    for regex, taken in sorted(verbs.items()):
+        yield RestPath(regex, tuple(sorted(taken)))
+
+
+_VARIABLE: Final = re.compile(r"\{[^=}]+(?:=([^}]*))?\}")
+
+
+def path_regex(template: str) -> str:
+    """A google.api.http path template as a regular expression.
+
+    A wildcard stops at a colon, since a custom verb after it (`{name=tokens/*}:transfer`) is another
+    path.
+    """
+    plain = _VARIABLE.sub(lambda match: match.group(1) or "*", template)
+    parts = [re.escape(part) for part in plain.split("*")]
+    return "[^/:]+".join(parts)
+

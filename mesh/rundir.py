@@ -1,0 +1,158 @@
+"""The run directory: everything one installation keeps on this machine.
+
+Whoever can read it is the operator. It holds the lock, secrets, logs, Envoy's configuration and the
+database. Sockets lie elsewhere, in a short directory named by a hash, since their paths are limited to
+107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ENVIRONMENT_VARIABLE: Final = "ICTO_RUN_DIR"
+DEFAULT: Final = ".icto"
+_PRIVATE: Final = 0o700
+_ROOT_STATE: Final = Path("/var/lib/icto")
+
+
+class RunDirectoryError(Exception):
+    """The run directory cannot be used. The message says why and what to do."""
+
+
+class RunDirectory:
+    """Paths and secrets of one installation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._hash = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:10]
+
+    @property
+    def envoy(self) -> Path:
+        """Envoy's configuration."""
+        return self.path / "envoy"
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each process."""
+        return self.path / "logs"
+
+    @property
+    def sockets(self) -> Path:
+        """Where processes of this installation meet."""
+        base = Path(tempfile.gettempdir()) if os.name != "posix" else Path("/tmp")  # noqa: S108
+        return base / f"icto-{os.getuid()}-{self._hash}"
+
+    @property
+    def control(self) -> Path:
+        """The supervisor's own socket."""
+        return self.sockets / "control.sock"
+
+    def state(self, mesh_name: str) -> Path:
+        """Files that a service keeps beside its database."""
+        return self.path / "state" / mesh_name
+
+    @property
+    def database(self) -> Path:
+        """The database's files and socket."""
+        if os.getuid() == 0:
+            return _ROOT_STATE / self._hash
+        return self.path / "postgres"
+
+    @property
+    def mesh_toml(self) -> Path:
+        """What this installation changes; looked for here, then in the current directory."""
+        own = self.path / "mesh.toml"
+        return own if own.exists() else Path("mesh.toml")
+
+    def create(self) -> None:
+        """Makes the directories, private to this user.
+
+        Raises:
+            RunDirectoryError: somebody else's files are in the way.
+        """
+        for folder in (self.path, self.envoy, self.logs, self.sockets):
+            _make_private(folder)
+
+    def remove(self) -> None:
+        """Deletes everything. Only for an installation that is not running."""
+        for folder in (self.database, self.sockets, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for one supervisor.
+
+        Raises:
+            RunDirectoryError: another supervisor holds it.
+        """
+        file = self.path / "lock"
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                raise RunDirectoryError(
+                    f"{self.path} is in use: a supervisor runs there with process id"
+                    f" {self.owner() or 'unknown'}. Stop it with 'icto down', or choose another"
+                    " directory with --run-dir."
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def owner(self) -> int | None:
+        """Process id of the supervisor that runs here, if one does."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            text = os.read(descriptor, 32).decode()
+            return int(text) if text else None
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def secret(self, name: str) -> str:
+        """A secret of this installation, made at its first use and kept."""
+        file = self.path / "secrets.json"
+        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        if name not in kept:
+            kept[name] = secrets.token_urlsafe(24)
+            write_atomically(file, json.dumps(kept))
+        return kept[name]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by rename, so that a reader sees the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise RunDirectoryError(f"{folder} belongs to somebody else; remove it or use --run-dir.")
+    folder.chmod(_PRIVATE)

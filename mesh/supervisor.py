@@ -1,0 +1,372 @@
+"""One process that brings the whole installation up, keeps it up, and takes it down.
+
+Postgres, migrations, Envoy and the replicas are its children; none outlives it. It collects their
+traces and metrics, and feeds Envoy the keys that verify tokens.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format
+
+from mesh import contract as contracts
+from mesh import control, metrics, topology
+from mesh.contract import GATEWAY, Contract
+from mesh.envoy import Envoy
+from mesh.jaeger import Jaeger
+from mesh.operator import Operator
+from mesh.postgres import EmbeddedPostgres, Server, provision
+from mesh.process import Output
+from mesh.render import Paths, Renderer
+from mesh.replicas import Replicas
+from mesh.rundir import RunDirectory
+from mesh.topology import Topology
+from observability.receiver import EXPORT_PATH, Receiver, SpanStore
+from services.kit.settings import PREFIX, Environment
+
+log = logging.getLogger(__name__)
+
+_KEYS_SECONDS: Final = 15.0
+_RETRY_SECONDS: Final = 0.1
+_READY_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 10.0
+_FLUSH_SECONDS: Final = 2.0
+
+Progress = Callable[[str], None]
+
+
+class StartError(Exception):
+    """The installation cannot start. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an installation is started.
+
+    Attributes:
+        run: its run directory.
+        environment: what kind of installation it is.
+        overrides: as in mesh.toml, over what the file says.
+        database_url: an existing Postgres; empty for the embedded one.
+        jaeger: start the Jaeger on PATH and pass traces on to it.
+        forward_traces: OTLP address to pass traces on to; empty for none.
+    """
+
+    run: RunDirectory
+    environment: Environment = Environment.LOCAL
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    database_url: str = ""
+    jaeger: bool = False
+    forward_traces: str = ""
+
+
+class Supervisor:
+    """A running installation."""
+
+    def __init__(self, options: Options, output: Output, progress: Progress) -> None:
+        self._options = options
+        self._run = options.run
+        self._output = output
+        self._progress = progress
+        self._started = time.monotonic()
+        self._stop = asyncio.Event()
+        self.contract: Contract = contracts.load(options.environment)
+        self.topology: Topology = topology.load(
+            self.contract, self._run.mesh_toml, options.overrides
+        )
+        self._paths = Paths(self._run.envoy, self._run.sockets)
+        self._envoy = Envoy(
+            Renderer(self.contract, self.topology, self._paths), self._paths, output
+        )
+        self._jaeger = Jaeger(self._run, output) if options.jaeger else None
+        forward = self._jaeger.otlp if self._jaeger else options.forward_traces
+        self._store = SpanStore()
+        self._receiver = Receiver(self._store, forward)
+        self.bootstrap_key = ""
+
+    def stop(self) -> None:
+        """Asks the installation to end."""
+        self._stop.set()
+
+    async def serve(self, ready: Callable[["Supervisor"], None]) -> None:
+        """Brings everything up, tells `ready`, and serves until `stop`.
+
+        Raises:
+            StartError: something cannot start.
+        """
+        self._check_ports()
+        async with contextlib.AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(_children())
+            await stack.enter_async_context(self._collector())
+            if self._jaeger:
+                tasks.create_task(self._jaeger.keep_running())
+            server = await self._database(tasks, stack)
+            replicas = await self._mesh(server, tasks, stack)
+            stack.enter_context(self._metrics(replicas))
+            tasks.create_task(self._receiver.forward())
+            operator = Operator(self._paths)
+            stack.push_async_callback(operator.close)
+            starting = asyncio.create_task(self._become_ready(operator))
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stop.is_set():
+                await starting
+                tasks.create_task(self._keep_keys(operator))
+                ready(self)
+                await self._stop.wait()
+            starting.cancel()
+            self._progress("stopping")
+            for task in tasks.running:
+                task.cancel()
+            await replicas.stop()
+            await self._receiver.flush(_FLUSH_SECONDS)
+
+    def _check_ports(self) -> None:
+        edge, seen = self.topology.edge, self.topology.observability
+        for what, address, port, key in (
+            ("the edge", edge.address, edge.port, "edge.port"),
+            ("metrics", seen.metrics_address, seen.metrics_port, "observability.metrics_port"),
+        ):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address, port))
+                except OSError as error:
+                    raise StartError(
+                        f"Port {port} on {address}, for {what}, cannot be used:"
+                        f" {error.strerror}. Free it, or set {key} in mesh.toml."
+                    ) from None
+
+    @contextlib.asynccontextmanager
+    async def _collector(self) -> AsyncIterator[None]:
+        """Takes traces, and answers on the control socket."""
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        raw = {EXPORT_PATH: self._receiver.handler()}
+        answers: dict[str, control.Answer] = {"status": self._status, "trace": self._trace}
+        server.add_generic_rpc_handlers((control.Routes(answers, raw),))
+        for path in (self._run.control, self._paths.otlp):
+            path.unlink(missing_ok=True)
+            server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(0)
+
+    async def _database(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> Server:
+        """Postgres, with the roles and schemas of every service."""
+        if self._options.database_url:
+            server = Server(self._options.database_url)
+        else:
+            self._progress("starting Postgres")
+            limit = self.topology.database.max_connections
+            postgres = EmbeddedPostgres(self._run, limit, self._output)
+            await postgres.prepare()
+            stack.push_async_callback(postgres.process.stop, signal.SIGINT, _STOP_SECONDS)
+            tasks.create_task(postgres.process.keep_running(postgres.command))
+            await postgres.wait_until_ready()
+            server = postgres.server
+        self._progress("migrating schemas")
+        applied = await provision(
+            server, self.contract, self._passwords(), self._options.environment
+        )
+        if applied:
+            self._progress(f"applied {applied} migrations")
+        return server
+
+    async def _mesh(
+        self, server: Server, tasks: "_Tasks", stack: contextlib.AsyncExitStack
+    ) -> Replicas:
+        """Envoy and the replicas."""
+        self._progress(f"starting Envoy and {self.topology.replica_count} replicas")
+        self._envoy.write_all(list(self.contract.services))
+        stack.push_async_callback(self._envoy.process.stop, signal.SIGTERM, _STOP_SECONDS)
+        tasks.create_task(self._envoy.process.keep_running(self._envoy.command))
+        environment = {
+            mesh_name: self._replica_environment(server, mesh_name)
+            for mesh_name in self.contract.services
+        }
+        replicas = Replicas(self._run, self.topology, self._envoy, environment, self._output)
+        self._replicas = replicas
+        stack.push_async_callback(replicas.stop)
+        tasks.create_task(replicas.run())
+        return replicas
+
+    def _replica_environment(self, server: Server, mesh_name: str) -> dict[str, str]:
+        password = self._passwords()[mesh_name]
+        seen, database = self.topology.observability, self.topology.database
+        values = {
+            "environment": self._options.environment.value,
+            "egress": f"unix:{self._paths.egress(mesh_name)}",
+            "database_url": server.service_dsn(mesh_name, password),
+            "database_pool": str(database.pool),
+            "database_connections": str(self.topology.database_connections),
+            "otlp_endpoint": f"unix:{self._paths.otlp}",
+            "trace_ratio": str(seen.trace_ratio),
+            "log_level": seen.log_level,
+            "health_interval": str(self.topology.health_interval),
+            "audience": self.topology.edge.audience,
+        }
+        return {PREFIX + name.upper(): value for name, value in values.items()}
+
+    def _passwords(self) -> dict[str, str]:
+        return {name: self._run.secret(f"database {name}") for name in self.contract.services}
+
+    @contextlib.contextmanager
+    def _metrics(self, replicas: Replicas) -> Any:
+        seen = self.topology.observability
+        loop = asyncio.get_running_loop()
+        collector = metrics.MeshCollector(loop, replicas, self._envoy, self._receiver)
+        server = metrics.serve(collector, seen.metrics_address, seen.metrics_port)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    async def _become_ready(self, operator: Operator) -> None:
+        """Waits until tokens can be verified and every service has a healthy replica.
+
+        Raises:
+            StartError: that takes longer than a minute.
+        """
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                while not await self._fetch_keys(operator):
+                    await asyncio.sleep(_RETRY_SECONDS)
+                while waiting := await self._waiting_for():
+                    self._progress(f"waiting for {', '.join(waiting)}")
+                    await asyncio.sleep(_RETRY_SECONDS)
+        except TimeoutError:
+            waiting = await self._waiting_for() or [GATEWAY]
+            raise StartError(
+                f"{', '.join(waiting)} did not become healthy; see {self._run.logs}."
+            ) from None
+        await self._offer_bootstrap_key(operator)
+
+    async def _waiting_for(self) -> list[str]:
+        """Services without a healthy replica."""
+        try:
+            hosts = await self._envoy.hosts()
+        except (OSError, TimeoutError):
+            return ["envoy"]
+        return [
+            name
+            for name in self.contract.services
+            if not any(host.healthy for host in hosts.get(name, ()))
+        ]
+
+    async def _fetch_keys(self, operator: Operator) -> bool:
+        """Writes the keys that verify tokens where Envoy reads them."""
+        try:
+            keys = await operator.jwks()
+        except grpc.aio.AioRpcError as error:
+            log.debug("no keys yet: %s", error.details())
+            return False
+        if keys.keys:
+            self._envoy.write_jwks(json_format.MessageToDict(keys))
+        return bool(keys.keys)
+
+    async def _keep_keys(self, operator: Operator) -> None:
+        while True:
+            await asyncio.sleep(_KEYS_SECONDS)
+            await self._fetch_keys(operator)
+
+    async def _offer_bootstrap_key(self, operator: Operator) -> None:
+        """A key for the first operator, if there is none and no key is outstanding."""
+        key = new_bootstrap_key()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            if await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=True):
+                self.bootstrap_key = key
+
+    async def _status(self, question: Mapping[str, Any]) -> Any:
+        del question
+        try:
+            hosts = await self._envoy.hosts()
+        except (OSError, TimeoutError):
+            hosts = {}
+        healthy = {host.address: host.healthy for found in hosts.values() for host in found}
+        return {
+            "environment": self._options.environment.value,
+            "edge": self.edge_url,
+            "metrics": self.metrics_url,
+            "uptime": time.monotonic() - self._started,
+            "pid": os.getpid(),
+            "envoy": {
+                "pid": self._envoy.process.pid,
+                "uptime": self._envoy.process.uptime,
+                "restarts": self._envoy.process.restarts,
+            },
+            "replicas": [
+                {
+                    "name": replica.name,
+                    "service": replica.service.mesh_name,
+                    "pid": replica.process.pid,
+                    "uptime": replica.process.uptime,
+                    "restarts": replica.process.restarts,
+                    "socket": str(replica.socket or ""),
+                    # UNKNOWN when Envoy has no sample: nothing is healthy by default.
+                    "healthy": healthy.get(str(replica.socket)),
+                }
+                for replica in self._replicas.all
+            ],
+        }
+
+    async def _trace(self, question: Mapping[str, Any]) -> Any:
+        return [asdict(span) for span in self._store.trace(question["trace_id"])]
+
+    @property
+    def edge_url(self) -> str:
+        """Where the platform is reached."""
+        return f"http://{self.topology.edge.address}:{self.topology.edge.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        seen = self.topology.observability
+        return f"http://{seen.metrics_address}:{seen.metrics_port}/metrics"
+
+
+class _Tasks:
+    """Tasks that run beside the body; a failure of one ends the body."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self.running: list[asyncio.Task[None]] = []
+
+    def create_task(self, work: Any) -> None:
+        """Starts one."""
+        self.running.append(self._group.create_task(work))
+
+
+@contextlib.asynccontextmanager
+async def _children() -> AsyncIterator[_Tasks]:
+    async with asyncio.TaskGroup() as group:
+        tasks = _Tasks(group)
+        try:
+            yield tasks
+        finally:
+            for task in tasks.running:
+                task.cancel()
+
+
+def new_bootstrap_key() -> str:
+    """A fresh bootstrap key: 32 random bytes as text."""
+    return secrets.token_urlsafe(32)
+
+
+def bootstrap_digest(key: str) -> bytes:
+    """What is stored of a bootstrap key."""
+    return hashlib.sha256(key.encode()).digest()
+

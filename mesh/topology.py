@@ -1,0 +1,178 @@
+"""What runs where: the contract's services with the numbers of one installation.
+
+`mesh.toml` only says what differs from the contract:
+
+    [edge]
+    port = 9090
+    [services.token_deployer]
+    replicas = 5
+    [limits.WRITE]
+    capacity = 500
+    per_second = 200
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mesh.contract import Bucket, Contract, Service
+
+T = TypeVar("T")
+
+DEFAULT_EDGE_PORT: Final = 8080
+DEFAULT_METRICS_PORT: Final = 9464
+
+
+class TopologyError(Exception):
+    """mesh.toml says something that cannot be. The message names the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where the platform is reached."""
+
+    address: str = "127.0.0.1"
+    port: int = DEFAULT_EDGE_PORT
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the API, for instance "https://app.example"."""
+    audience: str = "icto"
+    """Name of this installation in challenges and tokens."""
+    max_connections: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Observability:
+    """Where metrics are read, and what is traced."""
+
+    metrics_address: str = "127.0.0.1"
+    metrics_port: int = DEFAULT_METRICS_PORT
+    trace_ratio: float = 1.0
+    """Share of traces that begin here and are kept."""
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLimits:
+    """Connections to Postgres."""
+
+    pool: int = 8
+    """Most connections of one replica."""
+    max_connections: int = 250
+    """Of the embedded Postgres."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One installation."""
+
+    edge: Edge
+    observability: Observability
+    database: DatabaseLimits
+    health_interval: float
+    """Seconds between two health checks of a replica; three of them notice a dead one."""
+    services: Mapping[str, Service]
+    buckets: Mapping[str, Bucket]
+
+    @property
+    def replica_count(self) -> int:
+        """Replicas of all services."""
+        return sum(service.replicas for service in self.services.values())
+
+    @property
+    def database_connections(self) -> int:
+        """Most connections that all replicas together may open."""
+        return self.replica_count * self.database.pool
+
+
+def load(
+    contract: Contract, file: Path | None, overrides: Mapping[str, Any] | None = None
+) -> Topology:
+    """The contract with what a mesh.toml changes, and `overrides` over that.
+
+    Raises:
+        TopologyError: the file names something that does not exist or has the wrong type.
+    """
+    text = file.read_text() if file is not None and file.is_file() else ""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TopologyError(f"{file}: {error}") from None
+    return apply(contract, _over(values, overrides or {}))
+
+
+def _over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables with others laid over them."""
+    merged = dict(values)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _over(below, value) if nested else value
+    return merged
+
+
+def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
+    """The contract with overrides.
+
+    Raises:
+        TopologyError: an override names something that does not exist or has the wrong type.
+    """
+    known = {"edge", "observability", "database", "health_interval", "services", "limits"}
+    _check_keys("mesh.toml", values, known)
+    return Topology(
+        edge=_section("edge", Edge(), values),
+        observability=_section("observability", Observability(), values),
+        database=_section("database", DatabaseLimits(), values),
+        health_interval=float(values.get("health_interval", 0.5)),
+        services=_merged("services", contract.services, values),
+        buckets=_merged("limits", contract.buckets, values),
+    )
+
+
+def _merged(name: str, standard: Mapping[str, T], values: Mapping[str, Any]) -> dict[str, T]:
+    overrides = values.get(name, {})
+    _check_keys(name, overrides, set(standard))
+    return {
+        key: _override(f"{name}.{key}", item, overrides.get(key, {}))
+        for key, item in standard.items()
+    }
+
+
+def _section(name: str, standard: T, values: Mapping[str, Any]) -> T:
+    return _override(name, standard, values.get(name, {}))
+
+
+def _override(path: str, standard: T, changes: Mapping[str, Any]) -> T:
+    """A dataclass with some of its plain fields changed; nested dataclasses take tables."""
+    current = {item.name: getattr(standard, item.name) for item in fields(standard)}  # type: ignore[arg-type]
+    _check_keys(path, changes, set(current))
+    converted: dict[str, Any] = {}
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            converted[key] = _override(f"{path}.{key}", current[key], value)
+        else:
+            converted[key] = _as_type(f"{path}.{key}", value, current[key])
+    return replace(standard, **converted)  # type: ignore[type-var]
+
+
+def _as_type(path: str, value: Any, standard: Any) -> Any:
+    if isinstance(standard, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(standard, float) and isinstance(value, int):
+        return float(value)
+    if type(value) is not type(standard):
+        raise TopologyError(
+            f"{path} is {value!r}; it must be {type(standard).__name__}, for instance {standard!r}"
+        )
+    return value
+
+
+def _check_keys(path: str, given: Any, known: set[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise TopologyError(f"{path} must be a table")
+    unknown = set(given) - known
+    if unknown:
+        raise TopologyError(
+            f"{path} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,74 @@
+"""Server-sent events: a watch as `text/event-stream`, for browsers.
+
+Each event carries its id, so that a browser that lost the connection resumes after it. A quiet stream
+beats, and every stream ends with `event: end` or `event: error`: a connection that just closes looks
+like a clean end otherwise.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from observability.tracing import trace_id
+from services.kit import status
+from services.kit.call import Call
+from services.kit.errors import Error
+
+CONTENT_TYPE: Final = "text/event-stream"
+HEARTBEAT_SECONDS: Final = 10.0
+"""Shorter than any idle timeout on the way."""
+
+
+async def encode(
+    events: AsyncIterator[tuple[str, str, Message]], call: Call
+) -> AsyncIterator[HttpBody]:
+    """Events (id, name, data) as chunks of an event stream."""
+    # Said at once, so that headers leave before the first event.
+    yield _chunk("retry: 1000\n\n")
+    try:
+        async for event in _with_heartbeat(events):
+            yield _chunk(": heartbeat\n\n" if event is None else _event(*event))
+    except Error as error:
+        problem = status.to_status(error, trace_id(call.span))
+        yield _chunk(_event("", "error", problem))
+    else:
+        yield _chunk("event: end\ndata: {}\n\n")
+
+
+async def _with_heartbeat(
+    events: AsyncIterator[tuple[str, str, Message]],
+) -> AsyncIterator[tuple[str, str, Message] | None]:
+    """The events, and None whenever there was none for a while."""
+    pending: asyncio.Future[tuple[str, str, Message]] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait([pending], timeout=HEARTBEAT_SECONDS)
+            if not done:
+                yield None
+                continue
+            try:
+                yield pending.result()
+            except StopAsyncIteration:
+                return
+            pending = None
+    finally:
+        if pending is not None:
+            pending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, Error):
+                await pending
+
+
+def _event(identifier: str, name: str, data: Message) -> str:
+    text = json_format.MessageToJson(data, indent=None)
+    head = f"id: {identifier}\n" if identifier else ""
+    return f"{head}event: {name}\ndata: {text}\n\n"
+
+
+def _chunk(text: str) -> HttpBody:
+    return HttpBody(content_type=CONTENT_TYPE, data=text.encode())
