@@ -4,12 +4,7 @@
 -- with type, title, status, detail, reason and trace_id in front of what was there.
 -- gRPC: an error that Envoy made itself gets google.rpc.Status with ErrorInfo, as a service's has.
 
-local TITLES = {
-  [400] = "Bad Request", [401] = "Unauthorized", [403] = "Forbidden", [404] = "Not Found",
-  [405] = "Method Not Allowed", [409] = "Conflict", [413] = "Content Too Large",
-  [429] = "Too Many Requests", [499] = "Client Closed Request", [500] = "Internal Server Error",
-  [501] = "Not Implemented", [503] = "Service Unavailable", [504] = "Gateway Timeout",
-}
+-- TITLES, by HTTP status, is put in front of this file when it is rendered.
 local RESOURCE_EXHAUSTED = "8"
 
 -- The raw JSON string (without quotes) after `key` in `text`, or nil.

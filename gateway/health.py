@@ -38,6 +38,16 @@ class Health:
             )
         return States(status=state)
 
+    async def List(
+        self, request: health_pb2.HealthListRequest, call: Call
+    ) -> health_pb2.HealthListResponse:
+        """State of every service."""
+        del request, call
+        services = sorted(self._own | self._mesh_names.keys())
+        states = await asyncio.gather(*(self._state(service) for service in services))
+        statuses = {name: States(status=state) for name, state in zip(services, states, strict=True)}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:

@@ -4,7 +4,9 @@ Rows are looked through from top to bottom; `when` is a CEL condition over Envoy
 Envoy's own texts stay inside: they name filters and sockets, and help nobody outside.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 
@@ -77,6 +79,11 @@ LOCAL_REPLIES: Final = (
 )
 """Why Envoy answers by itself, most particular first."""
 
+TITLES: Final = {status.value: status.phrase for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST} | {
+    499: "Client Closed Request"  # what Envoy says when the caller went away
+}
+"""Titles of problems, by HTTP status."""
+
 FALLBACK: Final = LocalReply("true", "BAD_REQUEST", "The request cannot be understood.")
 
 
@@ -85,10 +92,25 @@ def cel(field: str) -> str:
 
     Nested without parentheses: Envoy's CEL parser refuses deeper nesting than 32.
     """
-    branches = [f"{reply.when} ? '{_escaped(reply, field)}'" for reply in LOCAL_REPLIES]
-    return " : ".join((*branches, f"'{_escaped(FALLBACK, field)}'"))
+    rows = [(reply.when, getattr(reply, field)) for reply in LOCAL_REPLIES]
+    return _choose(rows, getattr(FALLBACK, field))
 
 
-def _escaped(reply: LocalReply, field: str) -> str:
-    text: str = getattr(reply, field)
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+def title_cel() -> str:
+    """A CEL expression for the title of a problem."""
+    used = (400, 401, 403, 404, 405, 413, 429, 431, 500, 503, 504)
+    return _choose([(f"response.code == {code}", TITLES[code]) for code in used], "Error")
+
+
+def lua_titles() -> str:
+    """The titles as a Lua table."""
+    return "{" + ", ".join(f'[{code}] = "{title}"' for code, title in TITLES.items()) + "}"
+
+
+def _choose(rows: Sequence[tuple[str, str]], otherwise: str) -> str:
+    branches = [f"{when} ? {_quoted(text)}" for when, text in rows]
+    return " : ".join((*branches, _quoted(otherwise)))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -308,6 +308,12 @@ def _standard_methods() -> tuple[Method, ...]:
         retry_safety=RetrySafety.SAFE,
         allowed_when_suspended=True,
     )
+    everything = replace(
+        check,
+        name="List",
+        request_type=f"{health}.HealthListRequest",
+        response_type=f"{health}.HealthListResponse",
+    )
     stream = replace(
         check,
         name="Watch",
@@ -329,7 +335,7 @@ def _standard_methods() -> tuple[Method, ...]:
         )
         for version in ("v1", "v1alpha")
     )
-    return (check, stream, *versions)
+    return (check, everything, stream, *versions)
 
 
 @dataclass(frozen=True)

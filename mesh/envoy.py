@@ -11,24 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.render import RESOURCES, Paths, Renderer
+from mesh.render import NO_KEYS, Paths, Renderer
 from mesh.rundir import write_atomically
+from mesh.topology import Topology
 
 _ADMIN_SECONDS: Final = 5.0
-# A key set that verifies nothing, until the gateway has told its own. Envoy refuses an empty one.
-_NO_KEYS: Final = {
-    "keys": [
-        {
-            "kty": "OKP",
-            "crv": "Ed25519",
-            "alg": "EdDSA",
-            "use": "sig",
-            "kid": "none",
-            "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-        }
-    ]
-}
 
 
 class EnvoyRefusedError(Exception):
@@ -60,19 +49,19 @@ class Envoy:
         """Writes every file that Envoy reads at its start."""
         for mesh_name in services:
             self.write_endpoints(mesh_name, ())
-        for name in RESOURCES:
+        for name in self._renderer.resources:
             self._write(name, self._renderer.resource(name))
-        if not self._paths.jwks.exists():
-            self.write_jwks(_NO_KEYS)
+        if not self._paths.resource("tokens").exists():
+            self.write_keys(NO_KEYS)
         self._write("bootstrap", self._renderer.bootstrap())
 
     def write_endpoints(self, mesh_name: str, sockets: Sequence[str]) -> None:
         """Tells which replicas of a service there are."""
         self._write(f"endpoints-{mesh_name}", self._renderer.endpoints(mesh_name, sockets))
 
-    def write_jwks(self, keys: Mapping[str, Any]) -> None:
-        """Tells which keys verify access tokens."""
-        write_atomically(self._paths.jwks, json.dumps(keys))
+    def write_keys(self, jwks: str) -> None:
+        """Tells which keys verify access tokens: a JWK set as JSON."""
+        self._write("tokens", self._renderer.tokens(jwks))
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomically(self._paths.resource(name), json.dumps(content))
@@ -149,12 +138,15 @@ def _is_healthy(host: Mapping[str, Any]) -> bool:
     )
 
 
-async def check(renderer: Renderer, scratch: Path) -> None:
-    """Passes when Envoy accepts the whole configuration.
+async def check(contract: Contract, topology: Topology, scratch: Path) -> None:
+    """Passes when Envoy accepts the whole configuration, written to a scratch directory.
 
     Raises:
         EnvoyRefusedError: it does not, and why.
     """
+    paths = Paths(scratch, scratch)
+    renderer = Renderer(contract, topology, paths)
+    Envoy(renderer, paths, lambda *_: None).write_all(list(contract.services))
     file = scratch / "check.json"
     write_atomically(file, json.dumps(renderer.check()))
     child = await asyncio.create_subprocess_exec(

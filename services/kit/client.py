@@ -62,13 +62,13 @@ class _MeshChannel:
         self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
     ) -> "_Unary":
         inner = self._channel.unary_unary(path, request_serializer, response_deserializer)
-        return _Unary(inner, self._contract.method(path), self._metrics)
+        return _Unary(inner, path, self._contract, self._metrics)
 
     def unary_stream(
         self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
     ) -> "_Stream":
         inner = self._channel.unary_stream(path, request_serializer, response_deserializer)
-        return _Stream(inner, self._contract.method(path))
+        return _Stream(inner, path, self._contract)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -77,9 +77,10 @@ class _MeshChannel:
 class _Unary:
     """One method: called like the stub's own."""
 
-    def __init__(self, inner: Any, method: Method, metrics: Metrics) -> None:
+    def __init__(self, inner: Any, path: str, contract: Contract, metrics: Metrics) -> None:
         self._inner = inner
-        self._method = method
+        self._path = path
+        self._contract = contract
         self._metrics = metrics
 
     async def __call__(
@@ -89,7 +90,8 @@ class _Unary:
         timeout: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> Any:
-        budget = _budget(self._method, timeout)
+        method = self._contract.method(self._path)
+        budget = _budget(method, timeout)
         started, status = time.perf_counter(), "OK"
         try:
             return await self._inner(
@@ -99,7 +101,7 @@ class _Unary:
             status = error.code().name
             raise from_rpc_error(error) from None
         finally:
-            self._metrics.client_call_duration.labels(self._method.full_name, status).observe(
+            self._metrics.client_call_duration.labels(method.full_name, status).observe(
                 time.perf_counter() - started
             )
 
@@ -107,9 +109,10 @@ class _Unary:
 class _Stream:
     """One server-streaming method."""
 
-    def __init__(self, inner: Any, method: Method) -> None:
+    def __init__(self, inner: Any, path: str, contract: Contract) -> None:
         self._inner = inner
-        self._method = method
+        self._path = path
+        self._contract = contract
 
     async def __call__(
         self,
@@ -118,7 +121,7 @@ class _Stream:
         timeout: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> AsyncIterator[Any]:
-        budget = _budget(self._method, timeout)
+        budget = _budget(self._contract.method(self._path), timeout)
         try:
             async for message in self._inner(
                 request, timeout=budget, metadata=_metadata(metadata), wait_for_ready=True

@@ -1,0 +1,82 @@
+"""Every field of every request is bounded: checked once for the contract, not per call.
+
+A service checks requests against `buf.validate`; a field without a bound there would let a caller decide
+how much we read. Messages that are only ever answered are left out.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from buf.validate import validate_pb2
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+
+from mesh.contract import Contract, ContractError
+
+Field = FieldDescriptorProto
+_BOUNDED_STRING: Final = ("max_len", "max_bytes", "len", "len_bytes", "uuid", "const")
+_BOUNDED_BYTES: Final = ("max_len", "len", "const")
+
+
+def check(contract: Contract) -> None:
+    """Passes when every request is bounded.
+
+    Raises:
+        ContractError: a field is not, and which.
+    """
+    messages = dict(_messages(contract))
+    problems = [
+        f"{method.full_name}: {path} has no bound"
+        for method in contract.methods()
+        if method.request_type.startswith("icto.")
+        for path in _unbounded(messages, f".{method.request_type}", "", ())
+    ]
+    if problems:
+        raise ContractError(problems)
+
+
+def _messages(contract: Contract) -> Iterator[tuple[str, DescriptorProto]]:
+    for file in contract.descriptors.file:
+        for message in file.message_type:
+            yield from _nested(f".{file.package}.{message.name}", message)
+
+
+def _nested(name: str, message: DescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
+    yield name, message
+    for inner in message.nested_type:
+        yield from _nested(f"{name}.{inner.name}", inner)
+
+
+def _unbounded(
+    messages: dict[str, DescriptorProto], name: str, prefix: str, above: tuple[str, ...]
+) -> Iterator[str]:
+    if not name.startswith(".icto.") or name in above:
+        return
+    for field in messages[name].field:
+        if field_behavior_pb2.OUTPUT_ONLY in field.options.Extensions[
+            field_behavior_pb2.field_behavior
+        ]:
+            continue
+        path = prefix + field.name
+        if not _is_bounded(messages, field):
+            yield path
+        if field.type == Field.TYPE_MESSAGE and not _is_map(messages, field):
+            yield from _unbounded(messages, field.type_name, f"{path}.", (*above, name))
+
+
+def _is_bounded(messages: dict[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
+    rules = field.options.Extensions[validate_pb2.field]
+    if _is_map(messages, field):
+        return rules.map.HasField("max_pairs")
+    if field.label == Field.LABEL_REPEATED:
+        return rules.repeated.HasField("max_items")
+    if field.type == Field.TYPE_STRING:
+        return any(rules.string.HasField(name) for name in _BOUNDED_STRING)
+    if field.type == Field.TYPE_BYTES:
+        return any(rules.bytes.HasField(name) for name in _BOUNDED_BYTES)
+    return True
+
+
+def _is_map(messages: dict[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
+    target = messages.get(field.type_name)
+    return target is not None and target.options.map_entry

@@ -1,0 +1,19 @@
+"""The command line: `icto`. A module for each group of commands."""
+
+import typer
+
+from mesh.cli import call, demo, identity, operate, policy, up
+
+app = typer.Typer(
+    name="icto",
+    help="ICTO mesh: a token-launch platform as a mesh of gRPC services behind Envoy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+up.register(app)
+demo.register(app)
+operate.register(app)
+policy.register(app)
+identity.register(app)
+call.register(app)

@@ -1,0 +1,142 @@
+"""A user of the platform: a key, sign-in, REST and gRPC calls."""
+
+import base64
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from observability import names
+
+_SECONDS: Final = 15.0
+_REFRESH_SECONDS: Final = 30.0
+
+
+class CallError(Exception):
+    """The platform refused a call."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        self.reason = str(problem.get("reason", "UNKNOWN"))
+        super().__init__(f"{status} {self.reason}: {problem.get('detail', '')}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of the REST API and the trace that it belongs to."""
+
+    body: dict[str, Any]
+    trace_id: str
+
+
+def load_key(file: Path) -> Ed25519PrivateKey:
+    """The user's key, made now if there is none. The file is private (0600)."""
+    if file.exists():
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(file.read_text().strip()))
+    key = Ed25519PrivateKey.generate()
+    raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(raw.hex() + "\n")
+    return key
+
+
+class Client:
+    """One user at one edge."""
+
+    def __init__(self, edge: str, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._http = httpx.AsyncClient(base_url=edge, timeout=_SECONDS)
+        self._target = edge.removeprefix("http://")
+        self._channel: grpc.aio.Channel | None = None
+        self._token = ""
+        self._expires = 0.0
+        self.principal = ""
+        self.roles: list[str] = []
+
+    async def sign_in(self) -> None:
+        """Exchanges a signed challenge for an access token.
+
+        Raises:
+            CallError: it was refused.
+        """
+        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        encoded = base64.b64encode(public).decode()
+        challenge = (await self._send("POST", "/v1/challenges", {"publicKey": encoded})).body
+        signature = self._key.sign(base64.b64decode(challenge["message"]))
+        session = await self._send(
+            "POST",
+            "/v1/sessions",
+            {
+                "challengeId": challenge["challengeId"],
+                "publicKey": encoded,
+                "signature": base64.b64encode(signature).decode(),
+            },
+        )
+        self._token = session.body["accessToken"]
+        self._expires = time.monotonic() + 300 - _REFRESH_SECONDS
+        self.principal = session.body["principal"]
+        self.roles = [role.removeprefix("ROLE_") for role in session.body["roles"]]
+
+    async def token(self) -> str:
+        """An access token that is good for a while."""
+        if time.monotonic() > self._expires:
+            await self.sign_in()
+        return self._token
+
+    async def rest(
+        self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """A REST call as this user.
+
+        Raises:
+            CallError: it was refused.
+        """
+        bearer = {"authorization": f"Bearer {await self.token()}"}
+        return await self._send(verb, path, body, bearer | (headers or {}))
+
+    async def _send(
+        self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        reply = await self._http.request(verb, path, json=body, headers=headers)
+        if reply.is_error:
+            raise CallError(reply.status_code, _problem(reply))
+        return Answer(reply.json(), reply.headers.get(names.HEADER_TRACE_ID, ""))
+
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata that signs a gRPC call in."""
+        return (("authorization", f"Bearer {await self.token()}"),)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """A gRPC channel to the edge."""
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._target)
+        return self._channel
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def _problem(reply: httpx.Response) -> dict[str, Any]:
+    try:
+        problem: dict[str, Any] = reply.json()
+    except ValueError:
+        return {"reason": "UNREADABLE", "detail": reply.text[:200]}
+    return problem

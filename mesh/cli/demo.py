@@ -1,0 +1,80 @@
+"""`icto demo`: the whole story in a throw-away installation beside whatever runs."""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import typer
+
+from mesh.cli.client import CallError
+from mesh.cli.story import Story, StoryError
+from mesh.cli.terminal import fail, out, run
+from mesh.cli.up import Progress
+from mesh.logfiles import LogFiles
+from mesh.rundir import RunDirectory
+from mesh.supervisor import Options, Supervisor
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("demo")(demo)
+
+
+def demo() -> None:
+    """Start a throw-away installation on free ports, deploy a token, transfer some, stop.
+
+    The exit status tells whether it worked.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="icto-demo-"))
+    directory = RunDirectory(folder)
+    try:
+        run(_demo(directory))
+    finally:
+        directory.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _demo(directory: RunDirectory) -> None:
+    directory.create()
+    edge_port, metrics_port = free_ports(2)
+    files = LogFiles(directory.logs)
+    options = Options(
+        run=directory,
+        overrides={"edge": {"port": edge_port}, "observability": {"metrics_port": metrics_port}},
+    )
+    failures: list[Exception] = []
+
+    async def tell(supervisor: Supervisor) -> None:
+        try:
+            await Story(supervisor.edge_url, directory, out).tell()
+        except (StoryError, CallError) as error:
+            failures.append(error)
+        finally:
+            supervisor.stop()
+
+    with directory.locked():
+        supervisor = Supervisor(options, files.write, Progress())
+        tasks: list[asyncio.Task[None]] = []
+        await supervisor.serve(lambda up: tasks.append(asyncio.create_task(tell(up))))
+        await asyncio.gather(*tasks)
+        files.close()
+    if failures:
+        fail(f"The demo failed: {failures[0]}")
+    out.print("The demo worked.", style="bold green")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below the range of outgoing connections."""
+    found: list[int] = []
+    for port in range(20_000, 32_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError("no free ports")

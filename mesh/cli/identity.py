@@ -1,0 +1,156 @@
+"""`icto login | whoami | bootstrap-key | faucet`: who you are, and what the operator may give."""
+
+import json
+from typing import Annotated
+from uuid import uuid4
+
+import grpc
+import typer
+
+from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from mesh import control
+from mesh.cli.client import CallError, Client, load_key
+from mesh.cli.terminal import (
+    RUN_DIR,
+    EdgeOption,
+    RunDirOption,
+    config_directory,
+    edge_of,
+    fail,
+    out,
+    run,
+)
+from mesh.operator import Operator
+from mesh.render import Paths
+from mesh.rundir import RunDirectory
+from mesh.supervisor import bootstrap_digest, new_bootstrap_key
+from services.kit import principal
+from services.kit.settings import Environment
+
+_E8S = 100_000_000
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("login")(login)
+    app.command("token")(token)
+    app.command("bootstrap-key")(bootstrap_key)
+    app.command("faucet")(faucet)
+
+
+def own_key_file() -> str:
+    """Where the key of this user is."""
+    return str(config_directory() / "key")
+
+
+def login(
+    bootstrap: Annotated[str, typer.Option(help="One-time key that makes you super-admin.")] = "",
+    run_dir: RunDirOption = RUN_DIR,
+    edge: EdgeOption = "",
+) -> None:
+    """Sign in with the key in your config directory, made now if there is none."""
+
+    async def work() -> None:
+        client = await signed_in(run_dir, edge)
+        try:
+            if bootstrap:
+                body = {"requestId": str(uuid4()), "bootstrapKey": bootstrap}
+                await client.rest("POST", "/v1/bootstrapKeys:redeem", body)
+                await client.sign_in()
+        finally:
+            await client.close()
+        out.print(f"You are {client.principal}", markup=False)
+        if client.roles:
+            out.print(f"with the roles {', '.join(client.roles)}")
+
+    _run(work())
+
+
+def token(run_dir: RunDirOption = RUN_DIR, edge: EdgeOption = "") -> None:
+    """Print an access token, for instance for curl: it is good for five minutes."""
+
+    async def work() -> None:
+        client = await signed_in(run_dir, edge)
+        try:
+            print(await client.token())
+        finally:
+            await client.close()
+
+    _run(work())
+
+
+async def signed_in(run_dir: object, edge: str) -> Client:
+    """A client of this user, signed in."""
+    address = await edge_of(run_dir, edge)  # type: ignore[arg-type]  # a Path from typer
+    client = Client(address, load_key(config_directory() / "key"))
+    await client.sign_in()
+    return client
+
+
+def bootstrap_key(run_dir: RunDirOption = RUN_DIR) -> None:
+    """Issue a one-time key that makes whoever redeems it super-admin. Audited."""
+
+    async def work() -> None:
+        directory = RunDirectory(run_dir)
+        await control.ask(directory, "status")
+        operator = Operator(Paths(directory.envoy, directory.sockets))
+        key = new_bootstrap_key()
+        try:
+            await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=False)
+        finally:
+            await operator.close()
+        out.print(f"icto login --bootstrap {key}", markup=False)
+
+    _run(work())
+
+
+def faucet(
+    owner: Annotated[str, typer.Argument(help="Principal that receives; you when absent.")] = "",
+    amount: Annotated[float, typer.Option(help="ICP to give.")] = 100.0,
+    run_dir: RunDirOption = RUN_DIR,
+) -> None:
+    """Give ICP, in an environment where it is worth nothing."""
+
+    async def work() -> None:
+        directory = RunDirectory(run_dir)
+        status = await control.ask(directory, "status")
+        if not Environment(status["environment"]).is_play:
+            fail("There is no faucet in production: ICP is worth something there.")
+        receiver = owner or await _own_principal(str(status["edge"]))
+        if not principal.is_principal(receiver):
+            fail(f"{receiver!r} is not a principal.")
+        operator = Operator(Paths(directory.envoy, directory.sockets))
+        try:
+            await operator.stub(LedgerServiceStub).Transfer(
+                ledger_pb2.TransferRequest(
+                    request_id=str(uuid4()),
+                    ledger="ledgers/icp",
+                    to=ledger_pb2.Account(owner=receiver),
+                    amount=str(round(amount * _E8S)),
+                ),
+                timeout=5,
+            )
+        finally:
+            await operator.close()
+        out.print(f"Gave {amount} ICP to {receiver}.", markup=False)
+
+    _run(work())
+
+
+async def _own_principal(edge: str) -> str:
+    client = Client(edge, load_key(config_directory() / "key"))
+    try:
+        await client.sign_in()
+    finally:
+        await client.close()
+    return client.principal
+
+
+def _run(work: object) -> None:
+    try:
+        run(work)  # type: ignore[arg-type]  # a coroutine
+    except CallError as error:
+        fail(str(error))
+    except grpc.aio.AioRpcError as error:
+        fail(json.dumps({"code": error.code().name, "message": error.details()}))

@@ -1,0 +1,117 @@
+"""`icto status | logs | down | trace`: a look at the installation, and its end."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mesh import control
+from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, run
+from mesh.logfiles import readable
+from mesh.rundir import RunDirectory
+from observability import waterfall
+from observability.receiver import StoredSpan
+
+_DOWN_SECONDS = 40.0
+_HEALTH = {True: "[green]healthy[/]", False: "[red]unhealthy[/]", None: "[yellow]unknown[/]"}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("status")(status)
+    app.command("logs")(logs)
+    app.command("down")(down)
+    app.command("trace")(trace)
+
+
+def status(run_dir: RunDirOption = RUN_DIR) -> None:
+    """Show what runs and how Envoy finds it."""
+    state = run(control.ask(RunDirectory(run_dir), "status"))
+    out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
+    out.print(f"metrics at {state['metrics']}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("replica", "health", "pid", "up", "restarts"):
+        table.add_column(column)
+    envoy = state["envoy"]
+    table.add_row("envoy", "", str(envoy["pid"]), f"{envoy['uptime']:.0f} s", str(envoy["restarts"]))
+    for replica in state["replicas"]:
+        table.add_row(
+            replica["name"],
+            _HEALTH[replica["healthy"]],
+            str(replica["pid"] or "-"),
+            f"{replica['uptime']:.0f} s",
+            str(replica["restarts"]),
+        )
+    out.print(table)
+
+
+def logs(
+    names: Annotated[list[str] | None, typer.Argument(help="Processes; all when absent.")] = None,
+    run_dir: RunDirOption = RUN_DIR,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of each.")] = 20,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Show the newest log lines of processes."""
+    folder = RunDirectory(run_dir).logs
+    wanted = names or sorted(file.stem for file in folder.glob("*.log"))
+    positions: dict[Path, int] = {}
+    for name in wanted:
+        file = folder / f"{name}.log"
+        if not file.exists():
+            fail(f"There is no log of {name!r} in {folder}.")
+        text = file.read_text()
+        positions[file] = len(text.encode())
+        for line in text.splitlines()[-lines:]:
+            out.print(readable(name, line), markup=False)
+    if follow:
+        run(_follow(positions))
+
+
+async def _follow(positions: dict[Path, int]) -> None:
+    while True:
+        for file, position in positions.items():
+            size = file.stat().st_size if file.exists() else 0
+            start = position if size >= position else 0
+            if size > start:
+                with file.open("rb") as opened:
+                    opened.seek(start)
+                    for line in opened.read().decode(errors="replace").splitlines():
+                        out.print(readable(file.stem, line), markup=False)
+            positions[file] = size
+        await asyncio.sleep(0.2)
+
+
+def down(run_dir: RunDirOption = RUN_DIR) -> None:
+    """Stop the installation and keep its data."""
+    directory = RunDirectory(run_dir)
+    owner = directory.owner()
+    if owner is None:
+        out.print(f"Nothing runs in {directory.path}.")
+        return
+    os.kill(owner, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while directory.owner() is not None:
+        if time.monotonic() > deadline:
+            fail(f"Process {owner} did not stop; see {directory.logs}.")
+        time.sleep(0.1)
+    out.print("Stopped. The data is kept.")
+
+
+def trace(
+    trace_id: Annotated[str, typer.Argument(help="32 hexadecimal digits, as answers carry it.")],
+    run_dir: RunDirOption = RUN_DIR,
+) -> None:
+    """Draw a trace as a waterfall."""
+    wanted = trace_id.strip().lower()
+    if len(wanted) != 32 or any(c not in "0123456789abcdef" for c in wanted):  # noqa: PLR2004
+        fail("A trace id is 32 hexadecimal digits.")
+    found = run(control.ask(RunDirectory(run_dir), "trace", trace_id=wanted))
+    if not found:
+        fail("No span of this trace is kept: it was not sampled, or is too old.")
+    out.print(waterfall.draw([StoredSpan(**span) for span in found]))

@@ -1,0 +1,61 @@
+"""`icto render | check`: what the contract says to Envoy."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from mesh import bounds, contract, envoy, topology
+from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out
+from mesh.render import Paths, Renderer
+from mesh.rundir import RunDirectory
+from services.kit.settings import Environment
+
+EnvironmentOption = Annotated[Environment, typer.Option(help="Kind of installation.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("render")(render)
+    app.command("check")(check)
+
+
+def render(
+    what: Annotated[
+        str, typer.Argument(help="clusters, listeners, routes-edge, bootstrap, ... or all.")
+    ] = "all",
+    run_dir: RunDirOption = RUN_DIR,
+    environment: EnvironmentOption = Environment.LOCAL,
+) -> None:
+    """Print Envoy's configuration as the contract and mesh.toml make it."""
+    renderer = _renderer(RunDirectory(run_dir), environment)
+    names = ("bootstrap", *renderer.resources)
+    if what not in ("all", *names):
+        fail(f"There is no {what!r}; take all, or one of {', '.join(names)}.")
+    for name in names if what == "all" else (what,):
+        content = renderer.bootstrap() if name == "bootstrap" else renderer.resource(name)
+        print(yaml.safe_dump(content, sort_keys=False))
+
+
+def check(run_dir: RunDirOption = RUN_DIR, environment: EnvironmentOption = Environment.LOCAL) -> None:
+    """Check the contract and let Envoy validate what follows from it."""
+    try:
+        loaded = contract.load(environment)
+        bounds.check(loaded)
+        chosen = topology.load(loaded, RunDirectory(run_dir).mesh_toml)
+        with tempfile.TemporaryDirectory() as scratch:
+            asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
+    except (contract.ContractError, topology.TopologyError) as error:
+        fail(str(error))
+    except envoy.EnvoyRefusedError as error:
+        fail(f"Envoy refuses the configuration:\n{error}")
+    out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
+
+
+def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:
+    loaded = contract.load(environment)
+    chosen = topology.load(loaded, directory.mesh_toml)
+    return Renderer(loaded, chosen, Paths(directory.envoy, directory.sockets))

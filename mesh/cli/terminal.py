@@ -1,0 +1,66 @@
+"""What every command shares: the terminal, the run directory, and how a failure is told."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from mesh import control, rundir
+from mesh.rundir import RunDirectory, RunDirectoryError
+
+T = TypeVar("T")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+RunDirOption = Annotated[
+    Path,
+    typer.Option(
+        "--run-dir",
+        envvar=rundir.ENVIRONMENT_VARIABLE,
+        help="Where the installation keeps everything.",
+    ),
+]
+RUN_DIR = Path(rundir.DEFAULT)
+
+EdgeOption = Annotated[
+    str, typer.Option("--edge", envvar="ICTO_EDGE", help="Address of the platform, http://host:port.")
+]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work; what a person can mend is told in one line."""
+    try:
+        return asyncio.run(work)
+    except RunDirectoryError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with a message."""
+    err.print(message, style="red", markup=False)
+    raise typer.Exit(1)
+
+
+async def edge_of(run_dir: Path, edge: str) -> str:
+    """Address of the platform: as given, or of the installation in the run directory.
+
+    Raises:
+        RunDirectoryError: none was given and nothing runs there.
+    """
+    if edge:
+        return edge.rstrip("/")
+    status = await control.ask(RunDirectory(run_dir), "status")
+    return str(status["edge"])
+
+
+def config_directory() -> Path:
+    """Where this user keeps keys: $XDG_CONFIG_HOME/icto."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "icto"

@@ -1,0 +1,144 @@
+"""`icto up`: brings the installation up and keeps it up until Ctrl-C."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from mesh.cli.client import CallError
+from mesh.cli.story import Story, StoryError
+from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, run
+from mesh.jaeger import JaegerMissingError
+from mesh.logfiles import LogFiles, readable
+from mesh.postgres import PostgresError
+from mesh.rundir import RunDirectory
+from mesh.supervisor import Options, StartError, Supervisor
+from mesh.topology import TopologyError
+from services.kit.settings import Environment
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("up")(up)
+
+
+def up(
+    run_dir: RunDirOption = RUN_DIR,
+    port: Annotated[int, typer.Option(help="Port of the edge; mesh.toml's when absent.")] = 0,
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics.")] = 0,
+    environment: Annotated[Environment, typer.Option(help="Kind of installation.")] = (
+        Environment.LOCAL
+    ),
+    *,
+    jaeger: Annotated[bool, typer.Option("--jaeger", help="Start the Jaeger on PATH.")] = False,
+    story: Annotated[
+        bool, typer.Option("--story", help="Deploy and transfer a token once it is up.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Logs to files only.")] = False,
+) -> None:
+    """Start Postgres, Envoy and every replica; Ctrl-C stops them and keeps the data."""
+    overrides: dict[str, Any] = {}
+    if port:
+        overrides["edge"] = {"port": port}
+    if metrics_port:
+        overrides["observability"] = {"metrics_port": metrics_port}
+    options = Options(
+        run=RunDirectory(run_dir),
+        environment=environment,
+        overrides=overrides,
+        database_url=os.environ.get("ICTO_DATABASE_URL", ""),
+        jaeger=jaeger,
+        forward_traces=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").removeprefix("http://"),
+    )
+    run(serve(options, story=story, quiet=quiet))
+
+
+async def serve(options: Options, *, story: bool, quiet: bool) -> None:
+    """Runs a supervisor in this process until it is told to stop."""
+    options.run.create()
+    started = time.monotonic()
+    told = Progress()
+    files = LogFiles(options.run.logs)
+
+    def output(name: str, line: str) -> None:
+        files.write(name, line)
+        if not quiet:
+            out.print(readable(name, line), markup=False)
+
+    _log_to(output)
+    with options.run.locked():
+        try:
+            supervisor = Supervisor(options, output, told)
+            _stop_on_signals(supervisor)
+            tasks: list[asyncio.Task[None]] = []
+
+            def ready(up_now: Supervisor) -> None:
+                _greet(up_now, time.monotonic() - started)
+                if story:
+                    tasks.append(asyncio.create_task(_tell(up_now, options.run)))
+
+            await supervisor.serve(ready)
+            for task in tasks:
+                task.cancel()
+        except* (StartError, TopologyError, PostgresError, JaegerMissingError) as group:
+            fail("\n".join(str(error) for error in _leaves(group)))
+        finally:
+            files.close()
+
+
+class Progress:
+    """Says what is being done, each thing once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, message: str) -> None:
+        if message != self._last:
+            out.print(f"... {message}", style="dim", markup=False)
+            self._last = message
+
+
+async def _tell(supervisor: Supervisor, directory: RunDirectory) -> None:
+    try:
+        await Story(supervisor.edge_url, directory, out).tell()
+        out.print("Everything works. Ctrl-C stops it; the data is kept.")
+    except (StoryError, CallError) as error:
+        out.print(f"The story failed: {error}", style="red", markup=False)
+
+
+def _greet(supervisor: Supervisor, seconds: float) -> None:
+    out.print(f"ICTO mesh is up after {seconds:.1f} s.", style="bold green")
+    out.print(f"  REST, gRPC and gRPC-Web   {supervisor.edge_url}")
+    out.print(f"  metrics                   {supervisor.metrics_url}")
+    if supervisor.bootstrap_key:
+        out.print(f"  first operator, once      icto login --bootstrap {supervisor.bootstrap_key}")
+    sys.stdout.flush()
+
+
+def _stop_on_signals(supervisor: Supervisor) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.stop)
+
+
+def _log_to(output: Any) -> None:
+    """The supervisor's own log lines go where its children's go."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            output("supervisor", f"{record.levelname.lower()} {record.getMessage()}")
+
+    logging.basicConfig(level=logging.WARNING, handlers=[Handler()], force=True)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
