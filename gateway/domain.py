@@ -82,9 +82,7 @@ def challenge_refused() -> Error:
     )
 
 
-def claims(
-    user: str, roles: Iterable[str], audience: str, issued: datetime
-) -> dict[str, Any]:
+def claims(user: str, roles: Iterable[str], audience: str, issued: datetime) -> dict[str, Any]:
     """Claims of an access token (RFC 7519); `roles` are separated by spaces."""
     return {
         "iss": ISSUER,

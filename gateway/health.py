@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from grpc_health.v1 import health_pb2
 
@@ -10,7 +11,8 @@ from services.kit.errors import Code, Error
 from services.kit.health_board import HealthBoard
 
 States = health_pb2.HealthCheckResponse
-State = health_pb2.HealthCheckResponse.ServingStatus.ValueType
+State = Any
+"""One of the States: the package's stubs cannot name them."""
 
 
 class Health:
@@ -45,7 +47,9 @@ class Health:
         del request, call
         services = sorted(self._own | self._mesh_names.keys())
         states = await asyncio.gather(*(self._state(service) for service in services))
-        statuses = {name: States(status=state) for name, state in zip(services, states, strict=True)}
+        statuses = {
+            name: States(status=state) for name, state in zip(services, states, strict=True)
+        }
         return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(

@@ -1,7 +1,7 @@
 """What callers are told when Envoy itself refuses a call: reason and words for each cause.
 
-Rows are looked through from top to bottom; `when` is a CEL condition over Envoy's response attributes.
-Envoy's own texts stay inside: they name filters and sockets, and help nobody outside.
+Rows are looked through from top to bottom; `when` is a CEL condition over Envoy's response
+attributes. Envoy's own texts stay inside: they name filters and sockets, and help nobody outside.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,9 @@ LOCAL_REPLIES: Final = (
         "MALFORMED_REQUEST",
         "The body, the path or a query parameter does not fit this method.",
     ),
-    LocalReply("response.code == 405", "METHOD_NOT_ALLOWED", "This path takes other verbs; see Allow."),
+    LocalReply(
+        "response.code == 405", "METHOD_NOT_ALLOWED", "This path takes other verbs; see Allow."
+    ),
     LocalReply(
         "response.code_details.contains('{overflow}')",
         "OVERLOADED",
@@ -68,7 +70,9 @@ LOCAL_REPLIES: Final = (
         "SERVICE_UNAVAILABLE",
         "No replica of the service is up; try again in a moment.",
     ),
-    LocalReply("response.code == 504", "DEADLINE_EXCEEDED", "The call took longer than its deadline."),
+    LocalReply(
+        "response.code == 504", "DEADLINE_EXCEEDED", "The call took longer than its deadline."
+    ),
     LocalReply("response.code == 404", "METHOD_NOT_FOUND", "There is nothing at this path."),
     LocalReply("response.code == 431", "HEADERS_TOO_LARGE", "The request's headers are too large."),
     LocalReply(
@@ -79,7 +83,9 @@ LOCAL_REPLIES: Final = (
 )
 """Why Envoy answers by itself, most particular first."""
 
-TITLES: Final = {status.value: status.phrase for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST} | {
+TITLES: Final = {
+    status.value: status.phrase for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST
+} | {
     499: "Client Closed Request"  # what Envoy says when the caller went away
 }
 """Titles of problems, by HTTP status."""

@@ -1,6 +1,7 @@
 """Reflection of what the edge offers: every method that users may call, and no other."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -18,13 +19,16 @@ class ServerReflection:
     def __init__(self, kit: Kit) -> None:
         exposed = {m.full_name for m in kit.contract.methods() if m.audience.from_outside}
         services = {name.partition("/")[0] for name in exposed}
-        self._servicer = reflection.aio.ReflectionServicer(services, pool=edge_pool(kit.contract, exposed))
+        servicer: Any = reflection.aio.ReflectionServicer  # its package has no types
+        self._servicer = servicer(services, pool=edge_pool(kit.contract, exposed))
 
     def ServerReflectionInfo(
         self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], call: Call
     ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
         """Answers each question."""
-        return self._servicer.ServerReflectionInfo(requests, call)
+        answers: AsyncIterator[reflection_pb2.ServerReflectionResponse]
+        answers = self._servicer.ServerReflectionInfo(requests, call)
+        return answers
 
 
 def edge_pool(contract: Contract, exposed: set[str]) -> DescriptorPool:

@@ -69,9 +69,7 @@ class IdentityService:
         message = domain.challenge_message(
             challenge_id, request.public_key, self._audience, expires
         )
-        await store.add_challenge(
-            self._database, challenge_id, request.public_key, message, issued
-        )
+        await store.add_challenge(self._database, challenge_id, request.public_key, message, issued)
         response = pb.CreateChallengeResponse(challenge_id=str(challenge_id), message=message)
         response.expire_time.FromDatetime(expires)
         return response
@@ -159,9 +157,7 @@ class IdentityService:
             response = pb.GrantRoleResponse(roles=map(_role, after))
             return tx.answer(response, subject=request.name, act=act)
 
-    async def RevokeRole(
-        self, request: pb.RevokeRoleRequest, call: Call
-    ) -> pb.RevokeRoleResponse:
+    async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
         """Takes a role from a principal."""
         target, role = _target(request.name), role_name(request.role)
         domain.check_revocation(call.principal, target, role)
@@ -185,9 +181,7 @@ class IdentityService:
                 await store.add_key(connection, _new_key(activation))
 
 
-def _change(
-    call: Call, before: list[str], after: list[str], justification: str
-) -> events.Act:
+def _change(call: Call, before: list[str], after: list[str], justification: str) -> events.Act:
     return call.act(
         severity=events.SEVERITY_WARNING,
         previous_value=" ".join(before),

@@ -33,7 +33,7 @@ _REVOKE: Final = "DELETE FROM roles WHERE principal = $1 AND role = $2"
 _IS_BOOTSTRAPPED: Final = f"""
 SELECT EXISTS (SELECT FROM roles WHERE role = '{SUPER_ADMIN}')
     OR EXISTS (SELECT FROM bootstrap_keys WHERE redeem_time IS NULL)
-"""  # noqa: S608  # a constant
+"""  # a constant
 _DROP_BOOTSTRAP_KEYS: Final = "DELETE FROM bootstrap_keys WHERE redeem_time IS NULL"
 _ADD_BOOTSTRAP_KEY: Final = "INSERT INTO bootstrap_keys (key_sha256) VALUES ($1)"
 _REDEEM: Final = """
@@ -56,9 +56,7 @@ async def add_challenge(
     await database.execute(_ADD_CHALLENGE, challenge_id, public_key, message, expires)
 
 
-async def take_challenge(
-    database: Database, challenge_id: UUID, public_key: bytes
-) -> bytes | None:
+async def take_challenge(database: Database, challenge_id: UUID, public_key: bytes) -> bytes | None:
     """The challenge's message, once: whoever takes it uses it up."""
     message: bytes | None = await database.fetchval(_TAKE_CHALLENGE, challenge_id, public_key)
     return message
@@ -82,9 +80,7 @@ async def lock_keys(connection: Connection) -> None:
 async def add_key(connection: Connection, key: SigningKey) -> None:
     """Adds a key and drops those that have retired."""
     await connection.execute(_FORGET_KEYS)
-    await connection.execute(
-        _ADD_KEY, key.kid, key.private_key, key.activate_time, key.retire_time
-    )
+    await connection.execute(_ADD_KEY, key.kid, key.private_key, key.activate_time, key.retire_time)
 
 
 async def roles(connection: Database | Connection, principal: str) -> list[str]:

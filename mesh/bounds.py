@@ -1,14 +1,14 @@
 """Every field of every request is bounded: checked once for the contract, not per call.
 
-A service checks requests against `buf.validate`; a field without a bound there would let a caller decide
-how much we read. Messages that are only ever answered are left out.
+A service checks requests against `buf.validate`; a field without a bound there would let a caller
+decide how much we read. Messages that are only ever answered are left out.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from buf.validate import validate_pb2
-from google.api import field_behavior_pb2
+from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from mesh.contract import Contract, ContractError
@@ -53,9 +53,8 @@ def _unbounded(
     if not name.startswith(".icto.") or name in above:
         return
     for field in messages[name].field:
-        if field_behavior_pb2.OUTPUT_ONLY in field.options.Extensions[
-            field_behavior_pb2.field_behavior
-        ]:
+        extensions: Any = field.options.Extensions
+        if OUTPUT_ONLY in extensions[field_behavior]:
             continue
         path = prefix + field.name
         if not _is_bounded(messages, field):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from functools import cache, cached_property
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule
@@ -279,7 +279,7 @@ def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
 
 
 def _standard_methods() -> tuple[Method, ...]:
-    """gRPC's own services, which the gateway offers for the whole mesh.
+    """GRPC's own services, which the gateway offers for the whole mesh.
 
     Their protos are not ours, so their policy stands here.
     """
@@ -375,7 +375,9 @@ def _service(
 ) -> Service:
     settings = _settings(mesh_name, parts, problems)
     methods = tuple(
-        _method(reader, part, proto, known, problems) for part in parts for proto in part.proto.method
+        _method(reader, part, proto, known, problems)
+        for part in parts
+        for proto in part.proto.method
     )
     return Service(
         mesh_name=mesh_name,
@@ -432,7 +434,8 @@ def _method(
     known: frozenset[str],
     problems: list[str],
 ) -> Method:
-    options = proto.options.Extensions[policy.method]
+    extensions: Any = proto.options.Extensions
+    options: policy.MethodPolicy = extensions[policy.method]
     request = reader.messages[proto.input_type]
     deadline = _seconds(options.deadline)
     criticality = options.criticality or policy.CRITICALITY_NORMAL
@@ -450,7 +453,7 @@ def _method(
         criticality=Criticality(criticality),
         max_request_bytes=options.max_request_bytes or DEFAULT_MAX_REQUEST_BYTES,
         retry_safety=_retry_safety(proto),
-        http=tuple(_http(proto.options.Extensions[annotations_pb2.http])),
+        http=tuple(_http(extensions[annotations_pb2.http])),
         has_request_id=any(f.name == "request_id" for f in request.field),
         allowed_when_suspended=options.allowed_when_suspended,
         feature=options.feature,
@@ -526,9 +529,7 @@ def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def _broken_rules(
-    method: Method, request: DescriptorProto, known: frozenset[str]
-) -> Iterator[str]:
+def _broken_rules(method: Method, request: DescriptorProto, known: frozenset[str]) -> Iterator[str]:
     """Rules that a method breaks, in words."""
     audience = method.audience
     if not (audience.from_outside or audience.services):
@@ -551,9 +552,8 @@ def _broken_rules(
 
 
 def _http_rules(method: Method) -> Iterator[str]:
-    """Users reach a method by REST; a typed stream they reach by gRPC, and by REST its sibling that
-    streams google.api.HttpBody: a transcoded stream cannot tell an error from its end.
-    """
+    # A transcoded stream cannot tell an error from its end, so a typed stream has no REST mapping:
+    # its sibling streams google.api.HttpBody with events of its own.
     typed_stream = method.kind is not Kind.UNARY and method.response_type != HTTP_BODY
     if method.http and not method.audience.from_outside:
         yield "it has a google.api.http mapping, but only services may call it"

@@ -1,7 +1,7 @@
-"""The supervisor's private socket: what runs, the spans of a trace. For whoever holds the run directory.
+"""The supervisor's private socket: what runs, and the spans of a trace.
 
-JSON over gRPC on a socket that only this user can open. It is not part of the contract: nothing outside
-of this machine ever speaks it.
+JSON over gRPC on a socket that only whoever holds the run directory can open. It is not part of the
+contract: nothing outside of this machine ever speaks it.
 """
 
 import json
@@ -29,6 +29,7 @@ class Routes(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Finds a handler by path: grpc's own name for it."""
         return self._handlers.get(handler_call_details.method)
 
 
@@ -50,7 +51,7 @@ async def ask(run: RunDirectory, name: str, **question: Any) -> Any:
         raise RunDirectoryError(f"Nothing runs in {run.path}. Start it with 'icto up'.")
     options = (("grpc.max_receive_message_length", _MAX_BYTES),)
     async with grpc.aio.insecure_channel(f"unix:{run.control}", options=options) as channel:
-        call = channel.unary_unary(_PREFIX + name)
+        call: Any = channel.unary_unary(_PREFIX + name)
         try:
             reply: bytes = await call(json.dumps(question).encode(), timeout=_SECONDS)
         except grpc.aio.AioRpcError as error:

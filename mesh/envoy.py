@@ -18,6 +18,9 @@ from mesh.rundir import write_atomically
 from mesh.topology import Topology
 
 _ADMIN_SECONDS: Final = 5.0
+_LOG_FORMAT: Final = (
+    '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","service":"envoy","logger":"%n","message":"%j"}'
+)
 
 
 class EnvoyRefusedError(Exception):
@@ -72,8 +75,7 @@ class Envoy:
             (
                 str(binary()), "--config-path", str(self._paths.resource("bootstrap")),
                 "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn",
-                "--log-format", '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","service":"envoy",'
-                '"logger":"%n","message":"%j"}',
+                "--log-format", _LOG_FORMAT,
             ),
             {"PATH": os.defpath},
         )  # fmt: skip

@@ -2,8 +2,8 @@
 
     python -I -S mesh/launch.py PARENT_PID SIGNAL USER PROGRAM [ARGUMENT ...]
 
-On Linux it becomes the program, which the kernel then signals when the parent dies. Elsewhere it stays
-as a guard that waits for the end of its standard input, which only the supervisor holds open.
+On Linux it becomes the program, which the kernel then signals when the parent dies. Elsewhere it
+stays as a guard that waits for the end of its standard input, which only the supervisor holds open.
 Imports nothing of ours, so that it starts in milliseconds.
 """
 
@@ -29,7 +29,8 @@ def main() -> None:
         if os.getppid() != int(parent):
             raise SystemExit("the supervisor is gone")
         os.execv(command[0], command)  # noqa: S606  # this is what a launcher is for
-    guard(command, int(number))
+    else:
+        guard(command, int(number))
 
 
 def become(user: str) -> None:

@@ -1,4 +1,4 @@
-"""What the processes print: to a file each, bounded in size, and as lines for people on the terminal."""
+"""What the processes print: to bounded files, and as lines for people on the terminal."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,9 @@ def readable(name: str, line: str) -> str:
         values = None
     if not isinstance(values, dict) or "message" not in values:
         return f"{name:<18} {line}"
-    values = {k: v for k, v in values.items() if k not in ("service", "instance", "logger", "span_id")}
+    values = {
+        k: v for k, v in values.items() if k not in ("service", "instance", "logger", "span_id")
+    }
     moment = str(values.pop("time", ""))[11:23]
     level, message = str(values.pop("level", "")), values.pop("message")
     trace = str(values.pop("trace_id", ""))[:8]

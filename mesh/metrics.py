@@ -1,4 +1,4 @@
-"""All metrics of the installation behind one address: every replica's and Envoy's, told apart by label."""
+"""All metrics behind one address: every replica's and Envoy's, told apart by label."""
 
 import asyncio
 import contextlib
@@ -63,15 +63,14 @@ class MeshCollector(Collector):
             return ""
         async with grpc.aio.insecure_channel(f"unix:{replica.socket}") as channel:
             try:
-                text: bytes = await channel.unary_unary(SCRAPE_PATH)(b"", timeout=_SECONDS)
+                scrape: Any = channel.unary_unary(SCRAPE_PATH)
+                text: bytes = await scrape(b"", timeout=_SECONDS)
             except grpc.aio.AioRpcError:
                 return ""
         return text.decode()
 
 
-def _merge(
-    merged: dict[str, Metric], families: Iterable[Metric], labels: dict[str, str]
-) -> None:
+def _merge(merged: dict[str, Metric], families: Iterable[Metric], labels: dict[str, str]) -> None:
     """Adds the samples of families to those of the same name, with labels that tell them apart."""
     for family in families:
         target = merged.get(family.name)

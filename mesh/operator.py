@@ -21,7 +21,10 @@ class Operator:
     def __init__(self, paths: Paths) -> None:
         self._channel = grpc.aio.insecure_channel(
             f"unix:{paths.egress(OPERATOR)}",
-            options=(("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)),
+            options=(
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 500),
+            ),
         )
 
     def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:

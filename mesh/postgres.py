@@ -1,7 +1,7 @@
 """The embedded Postgres: the real server from a wheel, as a child of the supervisor.
 
-As root it runs as another user, since Postgres refuses root: a copy of the binaries and the data are
-kept where that user can reach them, and no parent directory is loosened.
+As root it runs as another user, since Postgres refuses root: a copy of the binaries and the data
+are kept where that user can reach them, and no parent directory is loosened.
 """
 
 import asyncio
@@ -97,10 +97,21 @@ class EmbeddedPostgres:
             initdb = Process("initdb", lambda _, line: printed.append(line))
             await initdb.start(
                 self._command(
-                    "initdb", "--pgdata", str(fresh), "--username", _ADMIN, "--pwfile", file.name,
-                    "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8",
+                    "initdb",
+                    "--pgdata",
+                    str(fresh),
+                    "--username",
+                    _ADMIN,
+                    "--pwfile",
+                    file.name,
+                    "--auth",
+                    "scram-sha-256",
+                    "--encoding",
+                    "UTF8",
+                    "--locale",
+                    "C.UTF-8",
                     "--no-instructions",
-                )  # fmt: skip
+                )
             )
             if await initdb.wait() != 0:
                 raise PostgresError("initdb failed:\n" + "\n".join(printed))
@@ -173,8 +184,8 @@ async def provision(
 ) -> int:
     """Gives each service its role and schema, and brings the schemas up to date.
 
-    A role may use its own schema and nothing else; the tables belong to the administrator, so that a
-    service cannot take their guards off. Returns how many migrations were applied.
+    A role may use its own schema and nothing else; the tables belong to the administrator, so that
+    a service cannot take their guards off. Returns how many migrations were applied.
     """
     connection = await asyncpg.connect(server.dsn)
     try:
@@ -198,6 +209,7 @@ async def _provision_role(
     if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
         await connection.execute(f"CREATE ROLE {role}")
     database = await connection.fetchval("SELECT current_database()")
+    defaults = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name}"
     escaped = password.replace("'", "''")
     for statement in (
         f"ALTER ROLE {role} LOGIN PASSWORD '{escaped}'",
@@ -205,9 +217,8 @@ async def _provision_role(
         f"GRANT CONNECT ON DATABASE {database} TO {role}",
         f"CREATE SCHEMA IF NOT EXISTS {mesh_name}",
         f"GRANT USAGE ON SCHEMA {mesh_name} TO {role}",
-        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name}"
-        f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
-        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name} GRANT USAGE ON SEQUENCES TO {role}",
+        f"{defaults} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
+        f"{defaults} GRANT USAGE ON SEQUENCES TO {role}",
     ):
         await connection.execute(statement)
 

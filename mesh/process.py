@@ -65,7 +65,7 @@ class Process:
         return time.monotonic() - self._started if self.pid else 0.0
 
     async def start(self, command: Command) -> None:
-        """Starts the program in a session of its own, so that Ctrl-C reaches only the supervisor."""
+        """Starts the program in a session of its own: Ctrl-C reaches only the supervisor."""
         self._started = time.monotonic()
         self._child = await asyncio.create_subprocess_exec(
             *_launched(command),
@@ -145,6 +145,6 @@ def _launched(command: Command) -> Sequence[str]:
     if command.direct:
         return command.arguments
     return (
-        sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(int(command.death_signal)),
-        command.user or "-", *command.arguments,
+        sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()),
+        str(int(command.death_signal)), command.user or "-", *command.arguments,
     )  # fmt: skip

@@ -1,13 +1,13 @@
 """Contract and topology, rendered to Envoy's configuration.
 
-Templates are YAML; what Envoy reads is JSON, which it parses several times faster. Each function here
-gives one file's content; `mesh/envoy.py` writes them.
+Templates are YAML; what Envoy reads is JSON, which it parses several times faster. Each function
+here gives one file's content; `mesh/envoy.py` writes them.
 """
 
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -159,7 +159,7 @@ class Renderer:
         return rendered
 
     @cached_property
-    def _context(self) -> Mapping[str, Any]:
+    def _context(self) -> dict[str, Any]:
         edge = [m for m in self._contract.methods() if m.audience.from_outside]
         return {
             "topology": self._topology,
@@ -257,10 +257,9 @@ _VARIABLE: Final = re.compile(r"\{[^=}]+(?:=([^}]*))?\}")
 def path_regex(template: str) -> str:
     """A google.api.http path template as a regular expression.
 
-    A wildcard stops at a colon, since a custom verb after it (`{name=tokens/*}:transfer`) is another
-    path.
+    A wildcard stops at a colon, since a custom verb after it (`{name=tokens/*}:transfer`) is
+    another path.
     """
     plain = _VARIABLE.sub(lambda match: match.group(1) or "*", template)
     parts = [re.escape(part) for part in plain.split("*")]
     return "[^/:]+".join(parts)
-

@@ -1,4 +1,4 @@
-"""The replicas of all services: each a fresh process on a fresh socket, known to Envoy while it lives."""
+"""The replicas: each a fresh process on a fresh socket, known to Envoy while it lives."""
 
 import asyncio
 import itertools

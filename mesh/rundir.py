@@ -1,8 +1,8 @@
 """The run directory: everything one installation keeps on this machine.
 
 Whoever can read it is the operator. It holds the lock, secrets, logs, Envoy's configuration and the
-database. Sockets lie elsewhere, in a short directory named by a hash, since their paths are limited to
-107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root.
+database. Sockets lie elsewhere, in a short directory named by a hash, since their paths are limited
+to 107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root.
 """
 
 import contextlib

@@ -369,4 +369,3 @@ def new_bootstrap_key() -> str:
 def bootstrap_digest(key: str) -> bytes:
     """What is stored of a bootstrap key."""
     return hashlib.sha256(key.encode()).digest()
-

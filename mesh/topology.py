@@ -106,7 +106,7 @@ def _over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     """Nested tables with others laid over them."""
     merged = dict(values)
     for key, value in overrides.items():
-        below = merged.get(key)
+        below: Any = merged.get(key)
         nested = isinstance(value, Mapping) and isinstance(below, Mapping)
         merged[key] = _over(below, value) if nested else value
     return merged

@@ -1,7 +1,7 @@
 """Traces at home: takes OTLP batches as raw bytes, keeps the newest, and passes them on.
 
-Nothing is parsed until somebody asks for a trace. What does not fit is forgotten, oldest first; what
-cannot be passed on is dropped and counted. Taking a batch never waits for anything.
+Nothing is parsed until somebody asks for a trace. What does not fit is forgotten, oldest first;
+what cannot be passed on is dropped and counted. Taking a batch never waits for anything.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class Receiver:
         if not self._target:
             return
         async with grpc.aio.insecure_channel(self._target) as channel:
-            export = channel.unary_unary(EXPORT_PATH)
+            export: Any = channel.unary_unary(EXPORT_PATH)
             while True:
                 batch = await self._queue.get()
                 try:
@@ -116,9 +116,7 @@ def _spans(batch: bytes, wanted: bytes) -> list[StoredSpan]:
     for resource_spans in request.resource_spans:
         resource = _attributes(resource_spans.resource.attributes)
         for scope in resource_spans.scope_spans:
-            for span in scope.spans:
-                if span.trace_id == wanted:
-                    found.append(_stored(span, resource))
+            found += [_stored(s, resource) for s in scope.spans if s.trace_id == wanted]
     return found
 
 
@@ -139,4 +137,7 @@ def _stored(span: Any, resource: dict[str, str]) -> StoredSpan:
 
 
 def _attributes(pairs: Any) -> dict[str, str]:
-    return {pair.key: str(getattr(pair.value, pair.value.WhichOneof("value") or "", "")) for pair in pairs}
+    return {
+        pair.key: str(getattr(pair.value, pair.value.WhichOneof("value") or "", ""))
+        for pair in pairs
+    }

@@ -36,7 +36,9 @@ def register(app: typer.Typer) -> None:
 
 
 def call(
-    method: Annotated[str, typer.Argument(help="Service/Method, for instance LedgerService/GetLedger.")],
+    method: Annotated[
+        str, typer.Argument(help="Service/Method, for instance LedgerService/GetLedger.")
+    ],
     request: Annotated[str, typer.Argument(help="The request as JSON.")] = "{}",
     run_dir: RunDirOption = RUN_DIR,
     edge: EdgeOption = "",

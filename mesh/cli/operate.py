@@ -38,7 +38,9 @@ def status(run_dir: RunDirOption = RUN_DIR) -> None:
     for column in ("replica", "health", "pid", "up", "restarts"):
         table.add_column(column)
     envoy = state["envoy"]
-    table.add_row("envoy", "", str(envoy["pid"]), f"{envoy['uptime']:.0f} s", str(envoy["restarts"]))
+    table.add_row(
+        "envoy", "", str(envoy["pid"]), f"{envoy['uptime']:.0f} s", str(envoy["restarts"])
+    )
     for replica in state["replicas"]:
         table.add_row(
             replica["name"],

@@ -40,7 +40,9 @@ def render(
         print(yaml.safe_dump(content, sort_keys=False))
 
 
-def check(run_dir: RunDirOption = RUN_DIR, environment: EnvironmentOption = Environment.LOCAL) -> None:
+def check(
+    run_dir: RunDirOption = RUN_DIR, environment: EnvironmentOption = Environment.LOCAL
+) -> None:
     """Check the contract and let Envoy validate what follows from it."""
     try:
         loaded = contract.load(environment)

@@ -28,7 +28,8 @@ RunDirOption = Annotated[
 RUN_DIR = Path(rundir.DEFAULT)
 
 EdgeOption = Annotated[
-    str, typer.Option("--edge", envvar="ICTO_EDGE", help="Address of the platform, http://host:port.")
+    str,
+    typer.Option("--edge", envvar="ICTO_EDGE", help="Address of the platform, http://host:port."),
 ]
 
 

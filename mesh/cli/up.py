@@ -98,6 +98,7 @@ class Progress:
         self._last = ""
 
     def __call__(self, message: str) -> None:
+        """Says it, unless it was the last thing said."""
         if message != self._last:
             out.print(f"... {message}", style="dim", markup=False)
             self._last = message
@@ -141,4 +142,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-

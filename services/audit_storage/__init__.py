@@ -1,1 +1,1 @@
-"""The audit: append-only, chained by hash, with signed checkpoints kept outside the database too."""
+"""The audit: append-only, chained by hash, its head signed outside of the database."""

@@ -149,7 +149,9 @@ class AuditService:
         before = await store.head_at(self._database, start - 1)
         verifier = Verifier(before or domain.Head(start - 1), trusted)
         if before is None:
-            fault = fault or Fault(start - 1, domain.FaultKind.GAP, f"Entry {start - 1} is missing.")
+            fault = fault or Fault(
+                start - 1, domain.FaultKind.GAP, f"Entry {start - 1} is missing."
+            )
         fault = await self._walk(verifier, wanted) or fault
         newest = trusted[max(trusted)] if trusted else None
         fault = fault or domain.truncation(await store.last(self._database), newest)

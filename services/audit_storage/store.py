@@ -109,7 +109,7 @@ async def list_entries(database: Database, wanted: Filter, limit: int) -> list[E
             clauses.append(condition.format(f"${len(args)}"))
     where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
     query = (
-        f"SELECT {_ENTRY_COLUMNS} FROM entries {where}"  # noqa: S608  # constants only
+        f"SELECT {_ENTRY_COLUMNS} FROM entries {where}"  # constants only
         f" ORDER BY sequence DESC LIMIT ${len(args) + 1}"
     )
     return [_entry(row) for row in await database.fetch(query, *args, limit)]
@@ -157,9 +157,7 @@ async def add_checkpoint(database: Database, checkpoint: Checkpoint) -> None:
     )
 
 
-async def list_checkpoints(
-    database: Database, before: int | None, limit: int
-) -> list[Checkpoint]:
+async def list_checkpoints(database: Database, before: int | None, limit: int) -> list[Checkpoint]:
     """Checkpoints, newest first."""
     return [_checkpoint(row) for row in await database.fetch(_CHECKPOINTS, before, limit)]
 

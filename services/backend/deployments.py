@@ -79,9 +79,7 @@ class DeploymentService:
         )
         return checked.spec
 
-    async def _occupy(
-        self, tx: Effect, deployment: Deployment, call: Call, name: str
-    ) -> None:
+    async def _occupy(self, tx: Effect, deployment: Deployment, call: Call, name: str) -> None:
         assert deployment.project_id is not None  # noqa: S101  # checked by the caller
         project = await store.lock_project(tx, deployment.project_id)
         if project is None or project.owner != call.principal:

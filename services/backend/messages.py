@@ -63,7 +63,8 @@ def deployment_message(
     message = deployments_pb2.Deployment(
         name=ids.resource_name("deployments", deployment.id),
         owner=deployment.owner,
-        project="" if deployment.project_id is None
+        project=""
+        if deployment.project_id is None
         else ids.resource_name("projects", deployment.project_id),
         spec=token_pb2.TokenSpec.FromString(deployment.spec),
         state=_state(run),
@@ -93,9 +94,7 @@ def _state(run: Run | None) -> "deployments_pb2.DeploymentState.ValueType":
 def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
     record = run.steps.get(name) if run else None
     if record is None:
-        return deployments_pb2.DeploymentStep(
-            name=name, state=StepStates.STEP_STATE_PENDING
-        )
+        return deployments_pb2.DeploymentStep(name=name, state=StepStates.STEP_STATE_PENDING)
     message = deployments_pb2.DeploymentStep(
         name=name,
         state=int(record.state),  # type: ignore[arg-type]  # the same numbers
@@ -111,9 +110,7 @@ def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
 def _step_error(record: StepRecord) -> deployments_pb2.DeploymentError | None:
     if not record.error_reason:
         return None
-    return deployments_pb2.DeploymentError(
-        reason=record.error_reason, message=record.error_message
-    )
+    return deployments_pb2.DeploymentError(reason=record.error_reason, message=record.error_message)
 
 
 def _error(run: Run | None) -> deployments_pb2.DeploymentError | None:

@@ -85,7 +85,5 @@ class DeployTokenPipeline:
             details={"token": token} if token else {},
         )
         return [
-            events.Event(
-                subject=name, partition_key=name, act=act, traceparent=claim.traceparent
-            )
+            events.Event(subject=name, partition_key=name, act=act, traceparent=claim.traceparent)
         ]

@@ -48,7 +48,7 @@ class ProjectService:
         present = {
             name: getattr(request.project, name)
             for name in ("display_name", "description")
-            if request.project.HasField(name)  # type: ignore[arg-type]  # known names
+            if request.project.HasField(name)
         }
         changes = domain.project_changes(present, list(request.update_mask.paths))
         async with call.transaction() as tx:

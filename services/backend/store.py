@@ -148,9 +148,7 @@ async def add_deployment(connection: Connection, deployment: Deployment) -> Depl
     return Deployment(*row)
 
 
-async def get_deployment(
-    database: Database | Connection, deployment_id: UUID
-) -> Deployment | None:
+async def get_deployment(database: Database | Connection, deployment_id: UUID) -> Deployment | None:
     """One deployment."""
     row = await database.fetchrow(_GET_DEPLOYMENT, deployment_id)
     return Deployment(*row) if row else None
@@ -164,9 +162,7 @@ async def list_deployments(
     return [Deployment(*row) for row in rows]
 
 
-async def settle_deployment(
-    connection: Connection, deployment_id: UUID, token: str
-) -> Deployment:
+async def settle_deployment(connection: Connection, deployment_id: UUID, token: str) -> Deployment:
     """Records what came of a deployment."""
     row: Any = await connection.fetchrow(_SETTLE_DEPLOYMENT, deployment_id, token)
     return Deployment(*row)

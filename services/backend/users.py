@@ -18,14 +18,12 @@ class UserService:
         profile = await store.get_profile(self._database, call.principal)
         return profile_message(profile or domain.Profile(call.principal))
 
-    async def UpdateMyProfile(
-        self, request: pb.UpdateMyProfileRequest, call: Call
-    ) -> pb.Profile:
+    async def UpdateMyProfile(self, request: pb.UpdateMyProfileRequest, call: Call) -> pb.Profile:
         """Changes the caller's profile."""
         present = {
             name: getattr(request.profile, name)
             for name in ("display_name", "email", "website")
-            if request.profile.HasField(name)  # type: ignore[arg-type]  # known names
+            if request.profile.HasField(name)
         }
         changes = domain.profile_changes(present, list(request.update_mask.paths))
         async with call.transaction() as tx:

@@ -43,6 +43,7 @@ class Owned(Protocol):
 
 R = TypeVar("R", bound=Owned)
 
+
 class OwnershipUncheckedError(Exception):
     """A method for owners was about to end without its ownership check. A bug; it fails closed."""
 

@@ -57,7 +57,7 @@ _CONTENTION: Final = (
 class Connection:
     """SQL on one connection, usually inside a transaction."""
 
-    def __init__(self, raw: "asyncpg.Connection[Any]", tracer: trace.Tracer) -> None:
+    def __init__(self, raw: Any, tracer: trace.Tracer) -> None:
         self.raw = raw
         self.tracer = tracer
 
@@ -108,9 +108,7 @@ class Connection:
 class Database:
     """The pool of one replica."""
 
-    def __init__(
-        self, pool: "asyncpg.Pool[Any]", tracer: trace.Tracer, metrics: Metrics
-    ) -> None:
+    def __init__(self, pool: "asyncpg.Pool[Any]", tracer: trace.Tracer, metrics: Metrics) -> None:
         self._pool = pool
         self._tracer = tracer
         self._metrics = metrics

@@ -1,8 +1,8 @@
 """Finds a service's code by its mesh name: no list of services is kept anywhere.
 
-The mesh service `ledger` is the module `services.ledger.service`; a service that is a top-level room
-of the house, as the gateway, is `gateway.service`. Each proto service that it serves is the class of
-the same name in that module.
+The mesh service `ledger` is the module `services.ledger.service`; a service that is a top-level
+room of the house, as the gateway, is `gateway.service`. Each proto service that it serves is the
+class of the same name in that module.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """What a replica asks of its database before it takes a single call.
 
-An acknowledged change must survive a crash, so Postgres must write before it answers; and there must
-be room for the connections of every replica, not only of this one.
+An acknowledged change must survive a crash, so Postgres must write before it answers; and there
+must be room for the connections of every replica, not only of this one.
 """
 
 from typing import Final

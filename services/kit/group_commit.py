@@ -1,7 +1,7 @@
 """Commits operations on one key together: while one batch commits, the next one gathers.
 
-Operations of one key are applied in the order in which they came, by one batch at a time; keys do not
-wait for one another. A caller that gives up does not take its batch with it.
+Operations of one key are applied in the order in which they came, by one batch at a time; keys do
+not wait for one another. A caller that gives up does not take its batch with it.
 """
 
 import asyncio

@@ -138,22 +138,18 @@ class _Served:
 
         await self._observe(context, work)
 
-    async def _send(
-        self, responses: AsyncIterator[Message], call: Call, context: Context
-    ) -> None:
+    async def _send(self, responses: AsyncIterator[Message], call: Call, context: Context) -> None:
         """Sends responses; the first only after the ownership check was made."""
         async with contextlib.aclosing(responses):  # type: ignore[type-var]  # a generator
             async for response in responses:
                 call.verify_ownership()
                 await context.write(response.SerializeToString())
 
-    async def _observe(
-        self, context: Context, work: Callable[[Call], Awaitable[bytes]]
-    ) -> bytes:
+    async def _observe(self, context: Context, work: Callable[[Call], Awaitable[bytes]]) -> bytes:
         """Runs the work in its span, measures it, and turns every failure into a status."""
         telemetry = self._around.telemetry
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
-        traceparent = metadata.get(names.TRACEPARENT)
+        traceparent = str(metadata.get(names.TRACEPARENT, ""))
         span = telemetry.tracing.start_server_span(self._method.full_name, traceparent)
         outcome, started = Code.CANCELLED.name, time.perf_counter()
         telemetry.metrics.in_flight.inc()

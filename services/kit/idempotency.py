@@ -137,7 +137,7 @@ async def keep(connection: Connection, answers: Sequence[tuple[Key, bytes]]) -> 
 
 
 async def release(connection: Connection, keys: Sequence[Key]) -> None:
-    """Gives claimed keys back: what they stood for left nothing changed, so it may be tried again."""
+    """Gives claimed keys back: their requests changed nothing and may be tried again."""
     if keys:
         await connection.execute(
             _RELEASE,

@@ -1,7 +1,7 @@
 """Work that one replica at a time does: a lease in the database.
 
-A lease only spreads work; it proves nothing. A holder that was frozen may wake up and act once more,
-so whatever it does must be harmless twice.
+A lease only spreads work; it proves nothing. A holder that was frozen may wake up and act once
+more, so whatever it does must be harmless twice.
 """
 
 from typing import Final

@@ -1,8 +1,8 @@
 """Brings a service's schema up to date, once, however many replicas start.
 
-A service's tables are in `schema.sql`; later changes in `migrations/0002_<what>.sql` and on. The kit's
-own follow the same rule. Applied numbers are kept in `kit_migrations`; an advisory lock lets one
-process at a time work on a schema.
+A service's tables are in `schema.sql`; later changes in `migrations/0002_<what>.sql` and on. The
+kit's own follow the same rule. Applied numbers are kept in `kit_migrations`; an advisory lock lets
+one process at a time work on a schema.
 """
 
 import logging
@@ -81,11 +81,7 @@ async def migrate(
             (row["module"], row["number"])
             for row in await connection.fetch("SELECT module, number FROM kit_migrations")
         }
-        missing = [
-            step
-            for step in _all_steps(package)
-            if (step.module, step.number) not in done
-        ]
+        missing = [step for step in _all_steps(package) if (step.module, step.number) not in done]
         for step in missing:
             await connection.execute(step.sql)
             await connection.execute(

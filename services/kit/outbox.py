@@ -141,9 +141,7 @@ class Outbox:
                 raise
             await self._refused(batch, publish, error)
 
-    async def _refused(
-        self, batch: Sequence[_Row], publish: Publish, error: RemoteError
-    ) -> None:
+    async def _refused(self, batch: Sequence[_Row], publish: Publish, error: RemoteError) -> None:
         if len(batch) > 1:
             for row in batch:
                 await self._publish([row], publish)

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
 
 
 class Readiness:
     """The state behind the health service of one replica."""
 
     def __init__(self, service_names: Sequence[str]) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = HealthServicer()
         self.serving = False
         self.draining = asyncio.Event()
         self._names = ("", *service_names)
@@ -28,7 +30,7 @@ class Readiness:
         await self.servicer.enter_graceful_shutdown()
 
     @property
-    def status(self) -> "health_pb2.HealthCheckResponse.ServingStatus.ValueType":
+    def status(self) -> Any:
         """The state in the health service's words."""
         states = health_pb2.HealthCheckResponse
         return states.SERVING if self.serving else states.NOT_SERVING

@@ -20,9 +20,6 @@ from typing import Any, Final
 
 import grpc
 import uvloop
-from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -32,7 +29,7 @@ from mesh.contract import Contract, Service
 from observability import setup
 from observability.metrics import SCRAPE_PATH
 from observability.setup import Telemetry
-from services.kit import discovery, durability, idempotency, lifeline, settings
+from services.kit import discovery, durability, idempotency, lifeline, settings, standard
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.errors import Error
@@ -178,16 +175,8 @@ class Replica:
         }
         routes[SCRAPE_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
         server.add_generic_rpc_handlers((_Routes(routes),))
-        if health.SERVICE_NAME not in services:
-            health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
-        if reflection.SERVICE_NAME not in services:
-            self._reflect(server)
-        channelz.add_channelz_servicer(server)
+        standard.add(server, self._kit.service, self._readiness.servicer)
         return server
-
-    def _reflect(self, server: grpc.aio.Server) -> None:
-        listed = (*self._kit.service.proto_services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(listed, server)
 
     async def _metrics(self, request: bytes, context: Any) -> bytes:
         del request, context
@@ -201,10 +190,8 @@ class Replica:
             self._kit.outbox.relay(_publisher(self._kit.clients)),
             self._keep_house(),
         ]
-        for instance in dict.fromkeys(services.values()):
-            if hasattr(instance, "run"):
-                work.append(instance.run())
-        return work
+        instances = dict.fromkeys(services.values())
+        return work + [instance.run() for instance in instances if hasattr(instance, "run")]
 
     async def _watch_readiness(self) -> None:
         """Serving means that the database answers; probed as often as the mesh probes us."""

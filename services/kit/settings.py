@@ -45,6 +45,9 @@ class Secret(str):
         return str.__str__(self)
 
 
+_NO_SECRET: Final = Secret()
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What every replica needs to know."""
@@ -55,14 +58,14 @@ class Settings:
     """gRPC target to serve on: `unix:/path` or `host:port`."""
     egress: str = ""
     """gRPC target of this service's own listener in Envoy."""
-    database_url: Secret = Secret("")
+    database_url: Secret = _NO_SECRET
     database_pool: int = 8
     """Most connections that one replica opens."""
     database_connections: int = 0
     """Most connections that all replicas together may open, checked against the server. 0: own."""
     otlp_endpoint: str = ""
     trace_ratio: float = 1.0
-    """Share of traces that begin here and are kept. Traces from outside keep the caller's choice."""
+    """Share of traces that begin here and are kept."""
     log_level: str = "info"
     state_directory: Path = Path("state")
     """Where a service may keep files that must not be in its database."""

@@ -1,8 +1,8 @@
 """Server-sent events: a watch as `text/event-stream`, for browsers.
 
-Each event carries its id, so that a browser that lost the connection resumes after it. A quiet stream
-beats, and every stream ends with `event: end` or `event: error`: a connection that just closes looks
-like a clean end otherwise.
+Each event carries its id, so that a browser that lost the connection resumes after it. A quiet
+stream beats, and every stream ends with `event: end` or `event: error`: a connection that just
+closes looks like a clean end otherwise.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from typing import Final
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
-from google.rpc import status_pb2
+from google.rpc.status_pb2 import Status
 
 from observability import names
 from services.kit.errors import Code, Error, RemoteError
@@ -32,9 +32,9 @@ def to_trailers(error: Error, trace_id: str) -> tuple[tuple[str, str | bytes], .
     return tuple(trailers)
 
 
-def to_status(error: Error, trace_id: str) -> status_pb2.Status:
+def to_status(error: Error, trace_id: str) -> Status:
     """The status of an error: ErrorInfo, then what else is known."""
-    status = status_pb2.Status(code=int(error.code), message=error.message[:_MAX_MESSAGE])
+    status = Status(code=int(error.code), message=error.message[:_MAX_MESSAGE])
     info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     for key, value in error.metadata.items():
         info.metadata[key] = value[:_MAX_VALUE]
@@ -72,8 +72,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
     )
 
 
-def _status_of(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status | None:
+def _status_of(trailers: Iterable[tuple[str, str | bytes]]) -> Status | None:
     for key, value in trailers:
         if key == DETAILS_TRAILER and isinstance(value, bytes):
-            return status_pb2.Status.FromString(value)
+            return Status.FromString(value)
     return None

@@ -5,10 +5,10 @@ checked by `domain.py`.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.api.field_behavior_pb2 import REQUIRED, field_behavior
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from protovalidate import Validator
 
@@ -33,20 +33,17 @@ class RequestValidator:
         violations = tuple(self._violations(request))[:_MAX_VIOLATIONS]
         if violations:
             summary = "; ".join(f"{field}: {problem}" for field, problem in violations)
-            raise Error(
-                Code.INVALID_ARGUMENT, "INVALID_FIELD", summary, violations=violations
-            )
+            raise Error(Code.INVALID_ARGUMENT, "INVALID_FIELD", summary, violations=violations)
 
     def _violations(self, request: Message) -> Iterator[tuple[str, str]]:
         yield from self._missing(request, "")
         for violation in self._validator.collect_violations(request):
-            path = ".".join(
-                element.field_name or "" for element in violation.proto.field.elements
-            )
+            elements = violation.proto.field.elements if violation.proto.field else ()
+            path = ".".join(element.field_name or "" for element in elements)
             yield path, violation.proto.message or violation.proto.rule_id or "is not valid"
 
     def _missing(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
-        descriptor: Descriptor = message.DESCRIPTOR
+        descriptor: Any = message.DESCRIPTOR
         present = {field.name for field, _ in message.ListFields()}
         for name in self._required_fields(descriptor):
             if name not in present:
@@ -59,7 +56,7 @@ class RequestValidator:
             for item in value if field.is_repeated else (value,):
                 yield from self._missing(item, f"{prefix}{field.name}.")
 
-    def _required_fields(self, descriptor: Descriptor) -> tuple[str, ...]:
+    def _required_fields(self, descriptor: Any) -> tuple[str, ...]:
         known = self._required.get(descriptor.full_name)
         if known is None:
             known = tuple(field.name for field in descriptor.fields if _is_required(field))
@@ -68,5 +65,5 @@ class RequestValidator:
 
 
 def _is_required(field: FieldDescriptor) -> bool:
-    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    return field_behavior_pb2.REQUIRED in behaviors
+    extensions: Any = field.GetOptions().Extensions
+    return REQUIRED in extensions[field_behavior]

@@ -11,6 +11,8 @@ from services.kit import Call, Kit, sse
 from services.kit.errors import Code, Error
 from services.lab import store
 
+_SECRET = "must not get out"  # noqa: S105  # a test looks for it
+
 
 class LabService:
     """icto.lab.v1.LabService."""
@@ -30,9 +32,7 @@ class LabService:
         _fail(request.code, request.reason, request.message)
         return pb.FailResponse(call_count=self._calls, instance=self._instance)
 
-    async def FailSafely(
-        self, request: pb.FailSafelyRequest, call: Call
-    ) -> pb.FailSafelyResponse:
+    async def FailSafely(self, request: pb.FailSafelyRequest, call: Call) -> pb.FailSafelyResponse:
         """Ends as asked, counting attempts."""
         del call
         if request.relay:
@@ -80,7 +80,7 @@ class LabService:
     ) -> pb.ForgetOwnerResponse:
         """Forgets to check the owner, on purpose."""
         del request, call
-        return pb.ForgetOwnerResponse(secret="must not get out")
+        return pb.ForgetOwnerResponse(secret=_SECRET)
 
 
 class LabBrokenError(Exception):

@@ -265,7 +265,7 @@ def new_ledger(ledger: Ledger, initial: Mapping[Account, int], now: int) -> Book
 
 
 def verify_chain(blocks: Iterable[Block], hashes: Iterable[bytes]) -> int | None:
-    """Index of the first block that does not fit its stored hash or its parent; None when all do."""
+    """Index of the first block that does not fit its stored hash or its parent, if any."""
     parent, expected = b"", 0
     for block, stored in zip(blocks, hashes, strict=True):
         if block.index != expected or block.parent_hash != parent or block.hash != stored:
@@ -282,7 +282,9 @@ def _operation(ledger: Ledger, transfer: Transfer) -> Operation:
                 "GENERIC_ERROR", "The minting account cannot pay itself.", error_code="2"
             )
         return Operation.MINT
-    return Operation.BURN if minter is not None and transfer.target == minter else Operation.TRANSFER
+    return (
+        Operation.BURN if minter is not None and transfer.target == minter else Operation.TRANSFER
+    )
 
 
 def _fee(ledger: Ledger, transfer: Transfer, operation: Operation) -> int:
@@ -294,9 +296,7 @@ def _fee(ledger: Ledger, transfer: Transfer, operation: Operation) -> int:
         )
     smallest = max(ledger.transfer_fee, 1)
     if operation is Operation.BURN and transfer.amount < smallest:
-        raise _refused(
-            "BAD_BURN", f"Burn at least {smallest}.", min_burn_amount=str(smallest)
-        )
+        raise _refused("BAD_BURN", f"Burn at least {smallest}.", min_burn_amount=str(smallest))
     return expected
 
 

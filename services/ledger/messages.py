@@ -85,7 +85,9 @@ def parse_transfer(request: pb.TransferRequest, caller: str) -> Transfer:
         Error: INVALID_ARGUMENT.
     """
     source = Account(caller, parse_subaccount(request.from_subaccount, "from_subaccount"))
-    created = request.created_at_time.ToNanoseconds() if request.HasField("created_at_time") else None
+    created = (
+        request.created_at_time.ToNanoseconds() if request.HasField("created_at_time") else None
+    )
     if created is not None and created < 0:
         raise invalid("created_at_time", "must not be before 1970")
     return Transfer(
@@ -133,7 +135,7 @@ def _twice(field: str) -> Error:
 
 
 def _optional(request: pb.CreateLedgerRequest, field: str) -> Account | None:
-    return parse_account(getattr(request, field), field) if request.HasField(field) else None
+    return parse_account(getattr(request, field), field) if request.HasField(field) else None  # type: ignore[arg-type]  # one of two known names
 
 
 def ledger_message(ledger: Ledger, create_time: datetime) -> pb.Ledger:

@@ -99,9 +99,7 @@ def _first_of_each_key(postings: Sequence[Posting]) -> list[Posting]:
     return list(seen.values())
 
 
-def _outcome(
-    posting: Posting, batch: Sequence[Posting], outcomes: dict[int, Outcome]
-) -> Outcome:
+def _outcome(posting: Posting, batch: Sequence[Posting], outcomes: dict[int, Outcome]) -> Outcome:
     own = outcomes.get(id(posting))
     if own is not None:
         return own

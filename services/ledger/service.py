@@ -62,7 +62,9 @@ class LedgerService:
             stored, now = locked
             book = domain.new_ledger(ledger, initial, now)
             await store.write_book(tx, book, {})
-            act = call.act(details={"symbol": ledger.symbol, "supply": str(book.ledger.total_supply)})
+            act = call.act(
+                details={"symbol": ledger.symbol, "supply": str(book.ledger.total_supply)}
+            )
             response = ledger_message(book.ledger, stored.create_time)
             return tx.answer(response, subject=response.name, act=act)
 

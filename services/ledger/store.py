@@ -180,7 +180,7 @@ async def forget_duplicates(database: Database, older_than: int) -> None:
 
 async def now(database: Database) -> int:
     """The ledger's time, nanoseconds."""
-    value: int = await database.fetchval(f"SELECT {_NOW_NS}")  # noqa: S608  # a constant
+    value: int = await database.fetchval(f"SELECT {_NOW_NS}")  # a constant
     return value
 
 

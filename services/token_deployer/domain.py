@@ -94,7 +94,7 @@ class Token:
 
 
 def remaining_stages(state: State) -> tuple[State, ...]:
-    """Stages still to run, from the one that was interrupted or failed. None when there are none."""
+    """Stages still to run, from the one that was interrupted or failed."""
     resumed = _RESUMES.get(state)
     return STAGES[STAGES.index(resumed) :] if resumed else ()
 
@@ -187,7 +187,9 @@ def _check_balances(spec: TokenSpec) -> None:
     if total > spec.total_supply:
         raise invalid(field, f"add up to {total}, more than the supply of {spec.total_supply}")
     if spec.minting_account is None and total != spec.total_supply:
-        raise invalid(field, f"add up to {total}; without a minting account they must be the supply")
+        raise invalid(
+            field, f"add up to {total}; without a minting account they must be the supply"
+        )
     if spec.minting_account in holders:
         raise invalid("spec.minting_account", "must not be among the holders")
     if spec.minting_account is not None and spec.minting_account == spec.fee_collector:

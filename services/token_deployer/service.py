@@ -96,9 +96,7 @@ class TokenService:
             raise not_found("token", request.name)
         return _message(stored)
 
-    async def ListTokens(
-        self, request: pb.ListTokensRequest, call: Call
-    ) -> pb.ListTokensResponse:
+    async def ListTokens(self, request: pb.ListTokensRequest, call: Call) -> pb.ListTokensResponse:
         """Tokens, newest first."""
         del call
         cursor = paging.decode_token(request.page_token, str)

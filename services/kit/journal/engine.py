@@ -1,8 +1,8 @@
 """Runs pipelines: claims them, runs the steps that are ready, and records how each went.
 
-Steps that do not wait for one another run at the same time. A step that fails for good is recorded as
-failed, and the steps that ask for a failure follow. A step whose outcome is unknown is tried again,
-in place for a short while and by a durable timer after that, until it is known.
+Steps that do not wait for one another run at the same time. A step that fails for good is recorded
+as failed, and the steps that ask for a failure follow. A step whose outcome is unknown is tried
+again, in place for a short while and by a durable timer after that, until it is known.
 """
 
 import asyncio
@@ -269,9 +269,7 @@ class Engine:
             attributes={names.PIPELINE_ID: str(claim.id), names.STEP_ATTEMPT: attempt},
         )
 
-    def _failed(
-        self, step: Step, attempt: int, started: datetime, error: Error
-    ) -> StepRecord:
+    def _failed(self, step: Step, attempt: int, started: datetime, error: Error) -> StepRecord:
         state = StepState.FAILED if _is_definite(error) else StepState.RETRYING
         return self._record(step, state, attempt, started, error=error)
 

@@ -62,8 +62,8 @@ class When(Enum):
 class RetryPolicy:
     """How a step is tried again. Seconds.
 
-    A step whose outcome is unknown is tried until it answers; after `attempts` tries the pipeline is
-    parked for a person to look at, since neither success nor failure may be assumed.
+    A step whose outcome is unknown is tried until it answers; after `attempts` tries the pipeline
+    is parked for a person to look at, since neither success nor failure may be assumed.
     """
 
     first: float = 0.05
@@ -232,7 +232,7 @@ def applies(step: Step, records: Mapping[str, StepRecord]) -> bool:
 
 
 def outcome(records: Mapping[str, StepRecord], *, cancelled: bool) -> PipelineState:
-    """How a pipeline ended: failed if any step did, cancelled if it was asked to and did nothing."""
+    """How a pipeline ended: failed if a step did, cancelled if it was asked to and did nothing."""
     states = {record.state for record in records.values()}
     if cancelled and StepState.SUCCEEDED not in states:
         return PipelineState.CANCELLED

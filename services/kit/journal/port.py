@@ -1,10 +1,11 @@
 """The port of the journal: what an engine needs of a place that remembers pipelines.
 
-`tests/journal_conformance.py` is written against this port alone, so that a second implementation can
-be held to the same promises:
+`tests/journal_conformance.py` is written against this port alone, so that a second implementation
+can be held to the same promises:
 
 * A pipeline that was begun is claimed, again and again, until it is finished or parked.
-* At most one claim of a pipeline is good at a time. A claim that is no longer good can write nothing.
+* At most one claim of a pipeline is good at a time. A claim that is no longer good can write
+  nothing.
 * What `advance` recorded is there for every later claim.
 """
 
@@ -91,9 +92,7 @@ class Journal(Protocol):
     async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
         """Asks a pipeline to stop. False when it has ended or never was."""
 
-    async def resume(
-        self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]
-    ) -> bool:
+    async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a parked or failed pipeline run again, forgetting the records of `reset` steps."""
 
     async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:

@@ -140,7 +140,7 @@ class PostgresJournal:
         """Claims what is due, with the records that are there."""
         rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS)
         steps = await self._steps([row["id"] for row in rows]) if rows else {}
-        return [Claim(*row, records=steps.get(row["id"], {})) for row in rows]
+        return [Claim(**row, records=steps.get(row["id"], {})) for row in rows]
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
         """Prolongs leases."""
@@ -165,16 +165,16 @@ class PostgresJournal:
         """Writes records, together with those of other pipelines that come at the same time."""
         await self._advances.submit(_ALL, _Advance(claim, records, then))
 
-    async def _commit(self, _: str, batch: Sequence[_Advance]) -> Sequence[None | Exception]:
+    async def _commit(self, _: str, batch: Sequence[_Advance]) -> Sequence[Exception | None]:
         """Commits a batch; when one settlement fails, each by itself, so that it fails alone."""
         try:
             return await self._write(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # told to whoever waits
             if len(batch) == 1:
                 return [error]
             return [(await self._commit(_, [one]))[0] for one in batch]
 
-    async def _write(self, batch: Sequence[_Advance]) -> Sequence[None | Exception]:
+    async def _write(self, batch: Sequence[_Advance]) -> Sequence[Exception | None]:
         async with self._database.transaction() as connection:
             good = await self._fence(connection, batch)
             await self._record(connection, [a for a in batch if a.claim.id in good])
@@ -211,9 +211,7 @@ class PostgresJournal:
         """Asks a pipeline to stop; its worker learns it with its next heartbeat."""
         return await connection.execute(_CANCEL, pipeline_id) == "UPDATE 1"
 
-    async def resume(
-        self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]
-    ) -> bool:
+    async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a pipeline run again. A worker that still believes in an old claim is fenced off."""
         if await connection.execute(_RESUME, pipeline_id) != "UPDATE 1":
             return False
