@@ -1,0 +1,1 @@
+"""What must hold: rules by property, behaviour by name, chaos by seed."""

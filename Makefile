@@ -1,0 +1,69 @@
+# ICTO mesh. `make up` and `make test` need nothing but Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TOOLS  := .tools
+READY  := $(VENV)/.ready
+SOURCE := gateway mesh observability services tests protos/build.py
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help up demo test unit lint types protos coverage bench tools lock format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+up: $(READY) ## Start everything, deploy and transfer a token, stay up until Ctrl-C
+	@$(BIN)/icto up --story
+
+demo: $(READY) ## The same in a throw-away installation beside whatever runs
+	@$(BIN)/icto demo
+
+test: $(READY) lint types protos ## Everything that must hold: lint, types, protos, tests
+	$(BIN)/coverage run --data-file=.coverage -m pytest $(PYTEST)
+	$(BIN)/coverage report --include='*/domain.py,services/kit/amounts.py,services/kit/principal.py,services/kit/journal/model.py' --fail-under=100
+
+unit: $(READY) ## The tests that start nothing
+	$(BIN)/pytest tests/unit $(PYTEST)
+
+lint: $(READY) ## Ruff: rules and format
+	@$(BIN)/ruff check -q $(SOURCE)
+	@$(BIN)/ruff format -q --check $(SOURCE)
+
+types: $(READY) ## Mypy, strict
+	@$(BIN)/mypy
+
+protos: $(READY) ## Buf: lint, comments, format, and no breaking change
+	@$(BIN)/python protos/check.py
+
+format: $(READY) ## Format the sources
+	@$(BIN)/ruff check -q --fix $(SOURCE) ; $(BIN)/ruff format -q $(SOURCE)
+	@$(BIN)/buf format -w protos/icto
+
+bench: $(READY) ## Measure, and print each figure beside its reference (JSON=1: one object a line)
+	@$(BIN)/python -m tests.bench $(if $(JSON),--json)
+
+tools: ## Install what the tests need beyond Python, pinned, into .tools
+	@sh tools/install.sh $(CURDIR)/$(TOOLS)
+
+lock: $(READY) ## Resolve the dependencies anew
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --annotation-style line --group build --group test pyproject.toml -o requirements.lock
+
+clean: ## Remove what was built; data in .icto stays
+	rm -rf $(VENV) protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+# The environment: exactly what the lock says, then this project on top of it.
+$(VENV)/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 1; }
+	@echo "... installing the locked packages into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(READY): $(VENV)/.locked pyproject.toml $(shell find protos/icto protos/vendor -name '*.proto') protos/build.py
+	@echo "... building the protos"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,52 @@
+"""Fixtures: one mesh for all tests that leave it as it was, a fresh one for those that do not."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mesh.cli.client import Client
+from tests.support.installation import Installation, installation
+
+REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
+
+
+@pytest.fixture(scope="session")
+async def mesh() -> AsyncIterator[Installation]:
+    """The shared mesh. Tests may add to it, and must leave it healthy."""
+    async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
+        yield running
+
+
+@pytest.fixture
+async def own_mesh() -> AsyncIterator[Installation]:
+    """A mesh of the test's own, to break."""
+    async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
+        yield running
+
+
+@pytest.fixture
+async def alice(mesh: Installation) -> AsyncIterator[Client]:
+    """A user of the shared mesh."""
+    client = await mesh.user()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def bob(mesh: Installation) -> AsyncIterator[Client]:
+    """Another user of the shared mesh."""
+    client = await mesh.user()
+    yield client
+    await client.close()
+
+
+def tool(name: str) -> str:
+    """The path of a tool that a plain user may lack: without it the test is skipped, in CI it fails."""
+    found = shutil.which(name)
+    if found is None and REQUIRED:
+        pytest.fail(f"{name} is required here; 'make tools' installs it")
+    if found is None:
+        pytest.skip(f"{name} is not installed; 'make tools' installs it")
+    return found

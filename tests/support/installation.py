@@ -1,0 +1,242 @@
+"""A real installation for tests, in a run directory of its own, started as a user would."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mesh import control
+from mesh.cli.client import Client
+from mesh.cli.demo import free_ports
+from mesh.operator import Operator
+from mesh.render import Paths
+from mesh.rundir import RunDirectory
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 40.0
+HEALTH_INTERVAL: Final = 0.5
+ICTO: Final = Path(sys.executable).with_name("icto")
+
+# Tests use many principals; what a single one may do is raised through configuration, not bypassed.
+# STREAM stays small: the limits themselves are tested with it.
+_LIMITS: Final = {
+    name: {"capacity": 100_000, "per_second": 100_000}
+    for name in ("READ", "WRITE", "DEPLOY", "SIGN_IN")
+}
+
+
+class Installation:
+    """A supervisor and all that it started, as the operator has it."""
+
+    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
+        self.run = RunDirectory(folder)
+        self.port, self.metrics_port = ports
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder.with_name(f"{folder.name}.out")
+
+    @property
+    def edge(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.run.envoy, self.run.sockets)
+
+    @property
+    def database(self) -> str:
+        """Address of the database as its superuser."""
+        host, password = self.run.database / "socket", self.run.secret("postgres")
+        return f"postgresql://postgres:{password}@/icto?host={host}"
+
+    def spawn(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the supervisor and returns at once."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    str(ICTO), "up", "--run-dir", str(self.run.path), "--environment", "test",
+                    "--port", str(self.port), "--metrics-port", str(self.metrics_port),
+                    *arguments,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | (environment or {}),
+                start_new_session=True,
+            )  # fmt: skip
+
+    async def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the supervisor and waits until it says that it is up."""
+        before = self.log.stat().st_size if self.log.exists() else 0
+        self.spawn(environment=environment)
+        deadline = time.monotonic() + START_SECONDS
+        while b"is up after" not in self.output(before):
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"did not start:\n{self.output(before).decode()[-4000:]}")
+            await asyncio.sleep(0.05)
+
+    def output(self, start: int = 0) -> bytes:
+        """What the supervisor printed."""
+        return self.log.read_bytes()[start:] if self.log.exists() else b""
+
+    async def stop(self) -> None:
+        """Ends the supervisor as Ctrl-C does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                await asyncio.to_thread(self.process.wait, STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"did not stop:\n{self.output().decode()[-4000:]}") from None
+
+    async def status(self) -> Any:
+        """What the supervisor says."""
+        return await control.ask(self.run, "status")
+
+    async def replicas(self, service: str) -> list[dict[str, Any]]:
+        """The replicas of a service."""
+        state = await self.status()
+        return [replica for replica in state["replicas"] if replica["service"] == service]
+
+    async def until_healthy(self, seconds: float = START_SECONDS) -> None:
+        """Waits until every replica passes its health checks."""
+
+        async def healthy() -> bool:
+            state = await self.status()
+            return all(replica["healthy"] for replica in state["replicas"])
+
+        await until(healthy, seconds)
+
+    async def user(self) -> Client:
+        """A fresh user, signed in."""
+        client = Client(self.edge, Ed25519PrivateKey.generate())
+        await client.sign_in()
+        return client
+
+    @contextlib.asynccontextmanager
+    async def operator(self) -> AsyncIterator[Operator]:
+        """Whoever holds the run directory."""
+        operator = Operator(self.paths)
+        try:
+            yield operator
+        finally:
+            await operator.close()
+
+    @contextlib.asynccontextmanager
+    async def superuser(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A connection that may do anything to the database."""
+        connection = await asyncpg.connect(self.database)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def icto(self, *arguments: str, home: Path | None = None) -> tuple[int, str]:
+        """Runs the command line against this installation; exit code and output."""
+        environment = dict(os.environ) | {"ICTO_RUN_DIR": str(self.run.path), "COLUMNS": "200"}
+        if home is not None:
+            environment["XDG_CONFIG_HOME"] = str(home)
+        child = await asyncio.create_subprocess_exec(
+            str(ICTO), *arguments,
+            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await child.communicate()
+        assert child.returncode is not None
+        return child.returncode, output.decode()
+
+
+@contextlib.asynccontextmanager
+async def installation(
+    overrides: str = "", environment: Mapping[str, str] | None = None, *, start: bool = True
+) -> AsyncIterator[Installation]:
+    """A fresh installation, removed at the end. `overrides` goes into its mesh.toml."""
+    with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
+        folder = Path(base) / "run"
+        folder.mkdir(mode=0o700)
+        (folder / "mesh.toml").write_text(_toml() + overrides)
+        edge, metrics = free_ports(2)
+        made = Installation(folder, (edge, metrics))
+        try:
+            if start:
+                await made.start(environment)
+            yield made
+        finally:
+            await made.stop()
+            made.run.remove()
+
+
+def _toml() -> str:
+    lines = []
+    for name, bucket in _LIMITS.items():
+        lines += [f"[limits.{name}]", *(f"{key} = {value}" for key, value in bucket.items())]
+    return "\n".join(lines) + "\n"
+
+
+async def until(condition: Any, seconds: float = 10.0, pause: float = 0.05) -> Any:
+    """Waits until an async condition holds, and returns what it returned."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = await condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{condition.__qualname__}: not within {seconds} s"
+        await asyncio.sleep(pause)
+
+
+def new_symbol() -> str:
+    """A token symbol that nobody has."""
+    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(8))
+
+
+def token_body(**spec: Any) -> dict[str, Any]:
+    """A request for a token, as REST takes it."""
+    standard = {"displayName": "Test token", "symbol": new_symbol(), "totalSupply": "1000000000"}
+    return {"requestId": str(uuid4()), "spec": standard | spec}
+
+
+async def deployed(client: Client, **spec: Any) -> dict[str, Any]:
+    """A token of the client, deployed."""
+    accepted = await client.rest("POST", "/v1/tokens", token_body(**spec))
+    return await finished(client, accepted.body["name"])
+
+
+async def finished(client: Client, name: str, seconds: float = 20.0) -> dict[str, Any]:
+    """A deployment once it has ended."""
+
+    async def ended() -> dict[str, Any] | None:
+        body = (await client.rest("GET", f"/v1/{name}")).body
+        return body if body["state"] not in _UNFINISHED else None
+
+    found: dict[str, Any] = await until(ended, seconds)
+    return found
+
+
+_UNFINISHED: Final = {"DEPLOYMENT_STATE_PENDING", "DEPLOYMENT_STATE_IN_PROGRESS"}
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Sends a signal to a process that this test's installation started."""
+    os.kill(pid, number)
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """JSON objects, one a line."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
