@@ -43,7 +43,7 @@ async def bob(mesh: Installation) -> AsyncIterator[Client]:
 
 
 def tool(name: str) -> str:
-    """The path of a tool that a plain user may lack: without it the test is skipped, in CI it fails."""
+    """The path of a tool that a plain user may lack: a test skips without it, except in CI."""
     found = shutil.which(name)
     if found is None and REQUIRED:
         pytest.fail(f"{name} is required here; 'make tools' installs it")

@@ -11,7 +11,7 @@ from typing import Final
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
 from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
-from services.audit_storage.domain import Fault, Verifier
+from services.audit_storage.domain import Entry, Fault, Verifier
 from services.audit_storage.messages import (
     checkpoint_message,
     entry_message,
@@ -24,7 +24,7 @@ from services.kit import Call, Kit, idempotency, ids, paging, settings
 from services.kit.database import Connection
 from services.kit.errors import Code, Error
 from services.kit.group_commit import GroupCommit
-from services.kit.idempotency import Key, Replayed
+from services.kit.idempotency import Key
 from services.kit.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -82,35 +82,38 @@ class AuditService:
     ) -> Sequence[pb.AppendEventsResponse | Exception]:
         async with self._database.transaction() as connection:
             head, now = await store.lock_head(connection)
-            fresh = await idempotency.claim_many(connection, [batch.key for batch in batches])
+            keys = [batch.key for batch in batches]
+            fresh = await idempotency.claim_many(connection, keys)
+            old = [key for key in keys if key not in fresh]
+            repeats = await idempotency.find_answers(connection, old) if old else {}
             results: list[pb.AppendEventsResponse | Exception] = []
             answers: list[tuple[Key, bytes]] = []
+            entries: list[Entry] = []
             for batch in batches:
                 if batch.key not in fresh:
-                    results.append(await _replay(connection, batch.key))
+                    results.append(repeats.get(batch.key, idempotency.still_at_work()))
                     continue
-                head, count = await self._append(connection, head, batch.request, now)
-                response = pb.AppendEventsResponse(appended_count=count)
+                head, added = await self._chain(connection, head, batch.request, now)
+                entries += added
+                response = pb.AppendEventsResponse(appended_count=len(added))
                 answers.append((batch.key, response.SerializeToString()))
                 results.append(response)
-            await idempotency.keep(connection, answers)
+            if answers:
+                await store.append(connection, head, entries, idempotency.kept(answers))
         return results
 
-    async def _append(
+    async def _chain(
         self,
         connection: Connection,
         head: domain.Head,
         request: pb.AppendEventsRequest,
         now: datetime,
-    ) -> tuple[domain.Head, int]:
+    ) -> tuple[domain.Head, list[Entry]]:
+        """Continues the chain with the events that are new."""
         events = {event.id: parse_event(event) for event in request.events}
         known = await store.known(connection, [identifier for identifier, _, _ in events.values()])
         new = [event for event in events.values() if event[0] not in known]
-        if not new:
-            return head, 0
-        head, entries = domain.chain(head, new, now)
-        await store.append(connection, head, entries)
-        return head, len(entries)
+        return domain.chain(head, new, now)
 
     async def ListEntries(
         self, request: pb.ListEntriesRequest, call: Call
@@ -211,10 +214,3 @@ class AuditService:
         await self._file.add(checkpoint)
         await store.add_checkpoint(self._database, checkpoint)
         return head
-
-
-async def _replay(connection: Connection, key: Key) -> Exception:
-    try:
-        return Replayed(await idempotency.find_answer(connection, key))
-    except Error as error:
-        return error

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.audit_storage.domain import Checkpoint, Entry, Facts, Head
 from services.kit.database import Connection, Database
+from services.kit.statement import Statement
 
 _ENTRY_COLUMNS: Final = """
     id, sequence, event, record_time, previous_hash, entry_hash, event_time, source, subject,
@@ -86,11 +87,16 @@ async def known(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return {row["id"] for row in await connection.fetch(_KNOWN, ids)}
 
 
-async def append(connection: Connection, head: Head, entries: Sequence[Entry]) -> None:
-    """Adds entries and moves the head."""
+async def append(
+    connection: Connection, head: Head, entries: Sequence[Entry], answers: Statement
+) -> None:
+    """Adds entries, moves the head, and keeps the answers of the calls that brought them."""
     columns = zip(*(_row(entry) for entry in entries), strict=True)
-    await connection.execute(_INSERT, *(list(column) for column in columns))
-    await connection.execute(_SET_HEAD, head.sequence, head.entry_hash)
+    parts = [answers]
+    if entries:
+        parts.append(Statement(_INSERT, tuple(list(column) for column in columns)))
+        parts.append(Statement(_SET_HEAD, (head.sequence, head.entry_hash)))
+    await connection.apply(*parts)
 
 
 async def get(database: Database, entry_id: UUID) -> Entry | None:

@@ -55,19 +55,25 @@ class DeploymentService:
             spec=spec.SerializeToString(),
             trace_id=trace_id(call.span),
         )
-        async with call.transaction() as tx:
-            if deployment.project_id is not None:
+        claim, begun = self._journal.begin(self._pipeline(deployment), self._worker)
+        response = deployment_message(deployment, self._definition, None)
+        act = call.act(
+            status=events.ACT_STATUS_INITIATED,
+            operation=response.name,
+            details={"symbol": spec.symbol},
+        )
+        effects = (
+            store.added_deployment(deployment),
+            store.counted_deployment(call.principal),
+            begun,
+        )
+        if deployment.project_id is None:
+            await call.commit(response, *effects, subject=response.name, act=act)
+        else:
+            async with call.transaction() as tx:
                 await self._occupy(tx, deployment, call, request.project)
-            stored = await store.add_deployment(tx, deployment)
-            await store.count_deployment(tx, call.principal)
-            claim = await self._journal.begin(tx, self._pipeline(stored), self._worker)
-            response = deployment_message(stored, self._definition, None)
-            act = call.act(
-                status=events.ACT_STATUS_INITIATED,
-                operation=response.name,
-                details={"symbol": spec.symbol},
-            )
-            tx.answer(response, subject=response.name, act=act)
+                await tx.apply(*effects)
+                tx.answer(response, subject=response.name, act=act)
         self._engine.adopt(claim)
         return response
 

@@ -73,9 +73,9 @@ def deployment_message(
         trace_id=deployment.trace_id,
         error=_error(run),
     )
-    if deployment.create_time:
-        message.create_time.FromDatetime(deployment.create_time)
-        message.update_time.FromDatetime(run.update_time if run else deployment.create_time)
+    create_time = deployment.create_time or ids.time_of(deployment.id)
+    message.create_time.FromDatetime(create_time)
+    message.update_time.FromDatetime(run.update_time if run else create_time)
     return message
 
 

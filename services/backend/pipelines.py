@@ -1,6 +1,6 @@
 """The pipelines of the backend, each declared in one readable place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from icto.backend.v1 import deployments_pb2 as pb
@@ -9,18 +9,19 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
 from services.backend import store
+from services.backend.domain import Deployment
 from services.kit import Kit, ids
 from services.kit.database import Connection
 from services.kit.journal import (
-    Claim,
     Definition,
+    Ended,
     PipelineState,
     Step,
     StepContext,
-    StepRecord,
 )
 
 _ACTION: Final = "CreateToken"
+_METHOD: Final = f"{pb.DESCRIPTOR.services_by_name['DeploymentService'].full_name}/DeployToken"
 _STATUS: Final = {
     PipelineState.SUCCEEDED: events.ACT_STATUS_COMPLETED,
     PipelineState.FAILED: events.ACT_STATUS_FAILED,
@@ -57,33 +58,38 @@ class DeployTokenPipeline:
         return token.name.encode()
 
     async def _settle(
-        self,
-        connection: Connection,
-        claim: Claim,
-        state: PipelineState,
-        records: Mapping[str, StepRecord],
+        self, connection: Connection, ended: Sequence[Ended]
     ) -> Sequence[events.Event]:
         """Links what was delivered, and tells the audit how it ended."""
-        created = records.get("create_token")
-        token = created.result.decode() if created else ""
-        deployment = await store.settle_deployment(connection, claim.id, token)
-        if deployment.project_id is not None:
-            await store.settle_project(connection, deployment.project_id, token)
-        name = ids.resource_name("deployments", claim.id)
-        act = events.Act(
-            action=_ACTION,
-            status=_STATUS[state],
-            principal=deployment.owner,
-            actor=events.ACTOR_KIND_USER,
-            caller="backend",
-            method=pb.DESCRIPTOR.services_by_name["DeploymentService"].full_name + "/DeployToken",
-            operation=name,
-            severity=events.SEVERITY_INFO
-            if state is not PipelineState.FAILED
-            else events.SEVERITY_ERROR,
-            error_reason=created.error_reason if created else "",
-            details={"token": token} if token else {},
-        )
-        return [
-            events.Event(subject=name, partition_key=name, act=act, traceparent=claim.traceparent)
-        ]
+        tokens = {one.claim.id: _token(one) for one in ended}
+        deployments = await store.settle_deployments(connection, tokens)
+        linked = {d.project_id: d.token for d in deployments.values() if d.project_id}
+        await store.settle_projects(connection, linked)
+        return [_ending(one, deployments[one.claim.id]) for one in ended]
+
+
+def _token(ended: Ended) -> str:
+    created = ended.records.get("create_token")
+    return created.result.decode() if created else ""
+
+
+def _ending(ended: Ended, deployment: Deployment) -> events.Event:
+    name = ids.resource_name("deployments", deployment.id)
+    failed = [record for record in ended.records.values() if record.error_reason]
+    act = events.Act(
+        action=_ACTION,
+        status=_STATUS[ended.state],
+        principal=deployment.owner,
+        actor=events.ACTOR_KIND_USER,
+        caller="backend",
+        method=_METHOD,
+        operation=name,
+        severity=events.SEVERITY_ERROR
+        if ended.state is PipelineState.FAILED
+        else events.SEVERITY_INFO,
+        error_reason=failed[0].error_reason if failed else "",
+        details={"token": deployment.token} if deployment.token else {},
+    )
+    return events.Event(
+        subject=name, partition_key=name, act=act, traceparent=ended.claim.traceparent
+    )

@@ -1,10 +1,12 @@
 """SQL of the backend. One function an operation."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
 from services.backend.domain import Deployment, Profile, Project
 from services.kit.database import Connection, Database
+from services.kit.statement import Statement
 
 _PROFILE_COLUMNS: Final = """
     principal, display_name, email, website, deployment_count, create_time, update_time
@@ -42,23 +44,27 @@ _OCCUPY_PROJECT: Final = """
 UPDATE projects SET deployment = $2, revision = revision + 1, update_time = kit_now()
 WHERE id = $1
 """
-_SETTLE_PROJECT: Final = """
-UPDATE projects SET token = $2, deployment = CASE WHEN $2 = '' THEN NULL ELSE deployment END,
+_SETTLE_PROJECTS: Final = """
+UPDATE projects SET token = settled.token,
+    deployment = CASE WHEN settled.token = '' THEN NULL ELSE deployment END,
     revision = revision + 1, update_time = kit_now()
-WHERE id = $1
+FROM unnest($1::uuid[], $2::text[]) AS settled (settled_id, token)
+WHERE id = settled_id
 """
 _DEPLOYMENT_COLUMNS: Final = "id, owner, project_id, spec, trace_id, token, create_time"
-_ADD_DEPLOYMENT: Final = f"""
+_ADD_DEPLOYMENT: Final = """
 INSERT INTO deployments (id, owner, project_id, spec, trace_id) VALUES ($1, $2, $3, $4, $5)
-RETURNING {_DEPLOYMENT_COLUMNS}
 """
 _GET_DEPLOYMENT: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = $1"
 _LIST_DEPLOYMENTS: Final = f"""
 SELECT {_DEPLOYMENT_COLUMNS} FROM deployments
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
 """
-_SETTLE_DEPLOYMENT: Final = f"""
-UPDATE deployments SET token = $2 WHERE id = $1 RETURNING {_DEPLOYMENT_COLUMNS}
+_SETTLE_DEPLOYMENTS: Final = """
+UPDATE deployments SET token = settled.token
+FROM unnest($1::uuid[], $2::text[]) AS settled (settled_id, token)
+WHERE id = settled_id
+RETURNING id, owner, project_id, spec, trace_id, deployments.token, create_time
 """
 
 
@@ -83,9 +89,9 @@ async def update_profile(
     return Profile(*row)
 
 
-async def count_deployment(connection: Connection, principal: str) -> None:
+def counted_deployment(principal: str) -> Statement:
     """Counts a deployment for its user."""
-    await connection.execute(_COUNT_DEPLOYMENT, principal)
+    return Statement(_COUNT_DEPLOYMENT, (principal,))
 
 
 async def add_project(connection: Connection, project: Project) -> Project:
@@ -130,22 +136,24 @@ async def occupy_project(connection: Connection, project_id: UUID, deployment: U
     await connection.execute(_OCCUPY_PROJECT, project_id, deployment)
 
 
-async def settle_project(connection: Connection, project_id: UUID, token: str) -> None:
-    """Links the token that was delivered, or with none frees the project for another try."""
-    await connection.execute(_SETTLE_PROJECT, project_id, token)
+async def settle_projects(connection: Connection, tokens: Mapping[UUID, str]) -> None:
+    """Links the tokens that were delivered; a project without one is free for another try."""
+    if tokens:
+        await connection.execute(_SETTLE_PROJECTS, list(tokens), list(tokens.values()))
 
 
-async def add_deployment(connection: Connection, deployment: Deployment) -> Deployment:
+def added_deployment(deployment: Deployment) -> Statement:
     """Adds a deployment."""
-    row: Any = await connection.fetchrow(
+    return Statement(
         _ADD_DEPLOYMENT,
-        deployment.id,
-        deployment.owner,
-        deployment.project_id,
-        deployment.spec,
-        deployment.trace_id,
+        (
+            deployment.id,
+            deployment.owner,
+            deployment.project_id,
+            deployment.spec,
+            deployment.trace_id,
+        ),
     )
-    return Deployment(*row)
 
 
 async def get_deployment(database: Database | Connection, deployment_id: UUID) -> Deployment | None:
@@ -162,7 +170,9 @@ async def list_deployments(
     return [Deployment(*row) for row in rows]
 
 
-async def settle_deployment(connection: Connection, deployment_id: UUID, token: str) -> Deployment:
-    """Records what came of a deployment."""
-    row: Any = await connection.fetchrow(_SETTLE_DEPLOYMENT, deployment_id, token)
-    return Deployment(*row)
+async def settle_deployments(
+    connection: Connection, tokens: Mapping[UUID, str]
+) -> dict[UUID, Deployment]:
+    """Records what came of deployments: the token of each, or "" for none."""
+    rows = await connection.fetch(_SETTLE_DEPLOYMENTS, list(tokens), list(tokens.values()))
+    return {row["id"]: Deployment(*row) for row in rows}

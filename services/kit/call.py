@@ -1,14 +1,18 @@
-"""One call as its handler sees it: who calls, how long there is, and the transaction of its effect.
+"""One call as its handler sees it: who calls, how long there is, and how its effect is committed.
 
-A mutation's handler reads like this:
+A mutation that must read before it writes:
 
     async with call.transaction() as tx:
-        project = call.owned(await store.get(tx, id), "project")
+        project = call.owned(await store.lock(tx, id), "project")
         ...
         return tx.answer(response, subject=response.name)
 
-The transaction commits the effect, the answer under the request id and the audit event together,
-or nothing of it.
+A mutation that only writes does it in one round trip:
+
+    return await call.commit(response, store.added(note), subject=response.name)
+
+Either way the effect, the answer under the request id and the audit event are committed together,
+or nothing of it is.
 """
 
 import time
@@ -16,6 +20,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
+import asyncpg
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from opentelemetry import trace
@@ -28,6 +33,7 @@ from services.kit.database import Connection, Database
 from services.kit.errors import Error, not_found
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
+from services.kit.statement import Statement
 
 M = TypeVar("M", bound=Message)
 
@@ -133,18 +139,46 @@ class Call:
     async def replay(self) -> None:
         """Passes when this request was not answered before.
 
-        For handlers that check something outside before their transaction: a check that fails for a
+        For handlers that check something outside before they commit: a check that fails for a
         repeat may fail because of the first request's own effect.
 
         Raises:
             Replayed: it was.
+            Error: ALREADY_EXISTS, its id was used for another request.
         """
         async with self._database.connection() as connection:
-            try:
-                answer = await idempotency.find_answer(connection, self.idempotency_key)
-            except Error:
-                return
-        raise idempotency.Replayed(answer)
+            answer = await idempotency.find_answer(connection, self.idempotency_key)
+        if answer is not None:
+            raise idempotency.Replayed(answer)
+
+    async def commit(
+        self,
+        response: M,
+        *effects: Statement,
+        subject: str = "",
+        act: events.Act | None = None,
+        data: Message | None = None,
+    ) -> M:
+        """Commits effects, answer and audit event in one statement.
+
+        Raises:
+            Replayed: the request was answered before; nothing was written.
+        """
+        self.verify_ownership()
+        parts = list(effects)
+        if self.method.has_request_id:
+            answer = response.SerializeToString()
+            parts.append(idempotency.recorded([(self.idempotency_key, answer)]))
+        if self.method.audit_action:
+            told = event(subject, act or self.act(), data)
+            parts.append(self._outbox.added([told]))
+        try:
+            await self._database.apply(*parts)
+        except asyncpg.UniqueViolationError:
+            await self.replay()
+            raise
+        self._outbox.hint()
+        return response
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Effect"]:
@@ -225,20 +259,27 @@ class Effect(Connection):
         self, *, subject: str, act: events.Act | None = None, data: Message | None = None
     ) -> None:
         """Adds an event, committed with the effect."""
-        event = events.Event(subject=subject, partition_key=subject, act=act)
-        if data is not None:
-            packed = AnyMessage()
-            packed.Pack(data)
-            event.data.CopyFrom(packed)
-        self._events.append(event)
+        self._events.append(event(subject, act, data))
 
     async def seal(self, key: idempotency.Key | None, outbox: Outbox) -> None:
         """Writes answer and events."""
         if self._answer is None:
             raise RuntimeError(f"{self._call.method.full_name} committed without an answer")
+        parts = [outbox.added(self._events)] if self._events else []
         if key is not None:
-            await idempotency.keep(self, [(key, self._answer.SerializeToString())])
-        await outbox.add(self, self._events)
+            parts.append(idempotency.kept([(key, self._answer.SerializeToString())]))
+        if parts:
+            await self.apply(*parts)
+
+
+def event(subject: str, act: events.Act | None, data: Message | None = None) -> events.Event:
+    """An event about a resource; the outbox fills in the rest of the envelope."""
+    made = events.Event(subject=subject, partition_key=subject, act=act)
+    if data is not None:
+        packed = AnyMessage()
+        packed.Pack(data)
+        made.data.CopyFrom(packed)
+    return made
 
 
 def _actor(identity: Identity, permitted: bool) -> "events.ActorKind.ValueType":

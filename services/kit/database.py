@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from observability import names
 from observability.metrics import Metrics
 from services.kit.errors import Code, Error
+from services.kit.statement import Statement, compose
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,6 +78,11 @@ class Connection:
         """Runs a statement and returns its command tag, for instance "UPDATE 1"."""
         return await self._run(query, self.raw.execute(query, *args))
 
+    async def apply(self, *parts: Statement) -> str:
+        """Runs statements together, in one round trip; returns the last one's command tag."""
+        whole = compose(parts)
+        return await self.execute(whole.sql, *whole.args)
+
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         """Loads many rows at once."""
         copying = self.raw.copy_records_to_table(table, records=rows, columns=columns)
@@ -132,6 +138,7 @@ class Database:
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={"application_name": instance, **_SERVER_SETTINGS},
                 init=_prepare,
+                connection_class=_PlainConnection,
             )
         )
         return cls(pool, tracer, metrics)
@@ -190,6 +197,25 @@ class Database:
         """One statement by itself."""
         async with self.connection() as connection:
             return await connection.execute(query, *args)
+
+    async def apply(self, *parts: Statement) -> str:
+        """Statements together, as one transaction."""
+        async with self.connection() as connection:
+            return await connection.apply(*parts)
+
+
+class _PlainConnection(asyncpg.Connection):
+    """A connection that goes back to the pool as it is.
+
+    asyncpg would send four statements to reset what we never set: session state, cursors,
+    listeners. An open transaction it still rolls back.
+    """
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        """Nothing to reset."""
+        return ""
 
 
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:

@@ -7,14 +7,16 @@ comes while the first is at work waits on the claim's unique key until that comm
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from services.kit.database import Connection
 from services.kit.errors import Code, Error
+from services.kit.statement import Statement
 
 RETENTION: Final = "24 hours"
+CONSTRAINT: Final = "kit_answers_pkey"
 
 _CLAIM: Final = """
 INSERT INTO kit_answers (principal, method, request_id, body_hash)
@@ -23,8 +25,9 @@ ON CONFLICT DO NOTHING
 RETURNING principal, method, request_id, body_hash
 """
 _FIND: Final = """
-SELECT body_hash, answer FROM kit_answers
-WHERE principal = $1 AND method = $2 AND request_id = $3
+SELECT principal, method, request_id, body_hash, answer FROM kit_answers
+JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (principal, method, request_id)
+    USING (principal, method, request_id)
 """
 _KEEP: Final = """
 UPDATE kit_answers SET answer = new.answer
@@ -33,11 +36,9 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
 WHERE kit_answers.principal = new.principal AND kit_answers.method = new.method
   AND kit_answers.request_id = new.request_id
 """
-_RELEASE: Final = """
-DELETE FROM kit_answers
-USING unnest($1::text[], $2::text[], $3::text[]) AS old (principal, method, request_id)
-WHERE kit_answers.principal = old.principal AND kit_answers.method = old.method
-  AND kit_answers.request_id = old.request_id
+_RECORD: Final = """
+INSERT INTO kit_answers (principal, method, request_id, body_hash, answer)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[])
 """
 _FORGET: Final = f"""
 DELETE FROM kit_answers WHERE ctid = ANY (ARRAY(
@@ -54,6 +55,11 @@ class Key:
     method: str
     request_id: str
     body_hash: bytes
+
+    @property
+    def scope(self) -> tuple[str, str, str]:
+        """What the record is unique by."""
+        return self.principal, self.method, self.request_id
 
 
 class Replayed(Exception):  # noqa: N818  # not an error: the work was done before
@@ -77,7 +83,10 @@ async def claim(connection: Connection, key: Key) -> None:
         Error: ALREADY_EXISTS, the id was used for another body.
     """
     if not await claim_many(connection, [key]):
-        raise Replayed(await find_answer(connection, key))
+        answer = await find_answer(connection, key)
+        if answer is None:
+            raise still_at_work()
+        raise Replayed(answer)
 
 
 async def claim_many(connection: Connection, keys: Sequence[Key]) -> set[Key]:
@@ -93,24 +102,41 @@ async def claim_many(connection: Connection, keys: Sequence[Key]) -> set[Key]:
     return {Key(*row) for row in rows}
 
 
-async def find_answer(connection: Connection, key: Key) -> bytes:
-    """The answer that is kept under a key.
+async def find_answer(connection: Connection, key: Key) -> bytes | None:
+    """The answer that is kept under a key, or None.
 
     Raises:
-        Error: ALREADY_EXISTS, the id was used for another body; ABORTED, it is still at work.
+        Error: ALREADY_EXISTS, the id was used for another body.
     """
-    row = await connection.fetchrow(_FIND, key.principal, key.method, key.request_id)
-    if row is not None and row["body_hash"] != key.body_hash:
-        raise Error(
+    told = (await find_answers(connection, [key])).get(key)
+    if isinstance(told, Replayed):
+        return told.answer
+    if told is not None:
+        raise told
+    return None
+
+
+async def find_answers(connection: Connection, keys: Sequence[Key]) -> dict[Key, Exception]:
+    """What repeats are told, for those of the keys that were used before."""
+    rows = await connection.fetch(
+        _FIND,
+        [key.principal for key in keys],
+        [key.method for key in keys],
+        [key.request_id for key in keys],
+    )
+    kept = {(row["principal"], row["method"], row["request_id"]): row for row in rows}
+    return {key: _told(key, row) for key in keys if (row := kept.get(key.scope)) is not None}
+
+
+def _told(key: Key, row: Any) -> Exception:
+    if row["body_hash"] != key.body_hash:
+        return Error(
             Code.ALREADY_EXISTS,
             "REQUEST_ID_REUSED",
             "This request id was used for a different request. Use a fresh one.",
             metadata={"request_id": key.request_id},
         )
-    if row is None or row["answer"] is None:
-        raise still_at_work()
-    answer: bytes = row["answer"]
-    return answer
+    return still_at_work() if row["answer"] is None else Replayed(row["answer"])
 
 
 def still_at_work() -> Error:
@@ -123,28 +149,24 @@ def still_at_work() -> Error:
     )
 
 
-async def keep(connection: Connection, answers: Sequence[tuple[Key, bytes]]) -> None:
-    """Keeps the answers of claimed keys."""
-    if not answers:
-        return
-    await connection.execute(
-        _KEEP,
+def kept(answers: Sequence[tuple[Key, bytes]]) -> Statement:
+    """Keeps the answers of keys that were claimed before."""
+    return Statement(_KEEP, _columns(answers)[:3] + _columns(answers)[4:])
+
+
+def recorded(answers: Sequence[tuple[Key, bytes]]) -> Statement:
+    """Claims keys and keeps their answers at once. A key that is taken violates `CONSTRAINT`."""
+    return Statement(_RECORD, _columns(answers))
+
+
+def _columns(answers: Sequence[tuple[Key, bytes]]) -> tuple[list[Any], ...]:
+    return (
         [key.principal for key, _ in answers],
         [key.method for key, _ in answers],
         [key.request_id for key, _ in answers],
+        [key.body_hash for key, _ in answers],
         [answer for _, answer in answers],
     )
-
-
-async def release(connection: Connection, keys: Sequence[Key]) -> None:
-    """Gives claimed keys back: their requests changed nothing and may be tried again."""
-    if keys:
-        await connection.execute(
-            _RELEASE,
-            [key.principal for key in keys],
-            [key.method for key in keys],
-            [key.request_id for key in keys],
-        )
 
 
 async def forget_old(connection: Connection) -> int:

@@ -22,9 +22,10 @@ from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent, parent_context, parse_traceparent
 from services.kit import ids
-from services.kit.database import Connection, Database
+from services.kit.database import Database
 from services.kit.errors import Code, Error, RemoteError
 from services.kit.lease import Lease
+from services.kit.statement import Statement
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +84,12 @@ class Outbox:
         """Says that there may be something to hand on."""
         self._hint.set()
 
-    async def add(self, connection: Connection, new: Sequence[events.Event]) -> None:
-        """Writes events in the transaction of `connection`, filling in what the envelope needs."""
-        if not new:
-            return
+    def added(self, new: Sequence[events.Event]) -> Statement:
+        """Writes events, with what the envelope needs filled in; the trace is the current one."""
         traceparent = current_traceparent()
         for event in new:
             self._fill(event, traceparent)
-        await connection.execute(_ADD, [event.SerializeToString() for event in new])
+        return Statement(_ADD, ([event.SerializeToString() for event in new],))
 
     def _fill(self, event: events.Event, traceparent: str) -> None:
         event.id = str(ids.new_id(event.partition_key))

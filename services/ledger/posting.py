@@ -1,16 +1,19 @@
 """Posts transfers: the batch of one ledger in one transaction, each with its answer and event."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+
+import asyncpg
 
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import idempotency, not_found
 from services.kit.database import Connection, Database
 from services.kit.errors import Error
-from services.kit.idempotency import Key, Replayed
+from services.kit.idempotency import Key
 from services.kit.outbox import Outbox
+from services.kit.statement import Statement
 from services.ledger import domain, store
 from services.ledger.domain import Book, Transfer
 from services.ledger.messages import ledger_name
@@ -37,81 +40,84 @@ class Poster:
         self._outbox = outbox
 
     async def commit(self, ledger_id: UUID, batch: Sequence[Posting]) -> Sequence[Outcome]:
-        """Applies a batch in order; an outcome for each posting. Refused ones leave nothing."""
-        async with self._database.transaction() as connection:
-            locked = await store.lock_ledger(connection, ledger_id)
-            if locked is None:
-                return [not_found("ledger", ledger_name(ledger_id))] * len(batch)
-            fresh = await idempotency.claim_many(connection, list({p.key for p in batch}))
-            repeats = [p for p in batch if p.key not in fresh]
-            outcomes: dict[int, Outcome] = {
-                id(p): await _replay(connection, p.key) for p in repeats
-            }
-            stored, now = locked
-            work = _first_of_each_key([p for p in batch if p.key in fresh])
-            book, before = await self._book(connection, stored.ledger, work, now)
-            for posting in work:
-                outcomes[id(posting)] = _apply(book, posting.transfer)
-            await self._write(connection, book, before, work, outcomes)
+        """Applies a batch in order; an outcome for each posting. Refused ones leave nothing.
+
+        Repeats are rare, so a batch is written as if it had none; when one shows, what the repeats
+        are told is looked up and the others are written again.
+        """
+        fresh, outcomes = _first_of_each_scope(batch), dict[Key, Outcome]()
+        try:
+            await self._post(ledger_id, fresh, outcomes)
+        except asyncpg.UniqueViolationError:
+            async with self._database.connection() as connection:
+                outcomes = dict(await idempotency.find_answers(connection, [p.key for p in fresh]))
+            rest = [posting for posting in fresh if posting.key not in outcomes]
+            await self._post(ledger_id, rest, outcomes)
         self._outbox.hint()
-        return [_outcome(posting, batch, outcomes) for posting in batch]
+        return [outcomes.get(p.key) or idempotency.still_at_work() for p in batch]
+
+    async def _post(
+        self, ledger_id: UUID, batch: Sequence[Posting], outcomes: dict[Key, Outcome]
+    ) -> None:
+        """Applies postings and writes what they changed; adds an outcome for each."""
+        if not batch:
+            return
+        async with self._database.transaction() as connection:
+            book = await self._book(connection, ledger_id, [p.transfer for p in batch])
+            if book is None:
+                missing = not_found("ledger", ledger_name(ledger_id))
+                outcomes |= {posting.key: missing for posting in batch}
+                return
+            known = frozenset(book.duplicates)
+            outcomes |= {posting.key: _apply(book, posting.transfer) for posting in batch}
+            refused = [p.key for p in batch if isinstance(outcomes[p.key], Exception)]
+            if refused:
+                # A repeat may be refused because of what the first one did: its answer counts.
+                outcomes |= await idempotency.find_answers(connection, refused)
+            if book.blocks:
+                await connection.apply(*self._written(book, known, batch, outcomes))
 
     async def _book(
-        self, connection: Connection, ledger: domain.Ledger, work: Sequence[Posting], now: int
-    ) -> tuple[Book, dict[bytes, int]]:
-        transfers = [posting.transfer for posting in work]
+        self, connection: Connection, ledger_id: UUID, transfers: Sequence[Transfer]
+    ) -> Book | None:
+        """The ledger, locked, with the balances that the transfers touch."""
+        locked = await store.lock_ledger(connection, ledger_id)
+        if locked is None:
+            return None
+        stored, now = locked
+        accounts = domain.touched(stored.ledger, transfers)
+        balances = await store.load_balances(connection, ledger_id, accounts)
         keys = [key for key in (t.duplicate_key for t in transfers) if key]
-        balances = await store.load_balances(
-            connection, ledger.id, domain.touched(ledger, transfers)
-        )
-        duplicates = await store.load_duplicates(connection, ledger.id, keys)
-        return Book(ledger, balances, duplicates, now), duplicates
+        duplicates = await store.load_duplicates(connection, ledger_id, keys)
+        return Book(stored.ledger, balances, duplicates, now)
 
-    async def _write(
+    def _written(
         self,
-        connection: Connection,
         book: Book,
-        before: dict[bytes, int],
-        work: Sequence[Posting],
-        outcomes: dict[int, Outcome],
-    ) -> None:
-        await store.write_book(connection, book, before)
-        done: list[tuple[Key, bytes]] = []
+        known: Collection[bytes],
+        batch: Sequence[Posting],
+        outcomes: Mapping[Key, Outcome],
+    ) -> Iterator[Statement]:
+        """What a batch changed: balances and blocks, an answer and an event for each posting."""
+        answers: list[tuple[Key, bytes]] = []
         told: list[events.Event] = []
-        refused: list[Key] = []
-        for posting in work:
-            outcome = outcomes[id(posting)]
-            if isinstance(outcome, Exception):
-                refused.append(posting.key)
-            else:
-                done.append((posting.key, outcome.SerializeToString()))
+        for posting in batch:
+            outcome = outcomes[posting.key]
+            if not isinstance(outcome, Exception):
+                answers.append((posting.key, outcome.SerializeToString()))
                 told.append(_event(book, posting, outcome))
-        await idempotency.keep(connection, done)
-        await idempotency.release(connection, refused)
-        await self._outbox.add(connection, told)
+        yield store.written_head(book)
+        yield from store.written_book(book, known)
+        yield idempotency.recorded(answers)
+        yield self._outbox.added(told)
 
 
-def _first_of_each_key(postings: Sequence[Posting]) -> list[Posting]:
-    """Repeats within one batch get the outcome of the first."""
-    seen: dict[Key, Posting] = {}
+def _first_of_each_scope(postings: Sequence[Posting]) -> list[Posting]:
+    """Repeats within one batch share the outcome of the first, or are told to come again."""
+    seen: dict[tuple[str, str, str], Posting] = {}
     for posting in postings:
-        seen.setdefault(posting.key, posting)
+        seen.setdefault(posting.key.scope, posting)
     return list(seen.values())
-
-
-def _outcome(posting: Posting, batch: Sequence[Posting], outcomes: dict[int, Outcome]) -> Outcome:
-    own = outcomes.get(id(posting))
-    if own is not None:
-        return own
-    first = next(other for other in batch if other.key == posting.key)
-    return outcomes[id(first)]
-
-
-async def _replay(connection: Connection, key: Key) -> Outcome:
-    try:
-        return Replayed(await idempotency.find_answer(connection, key))
-    except Error as error:
-        return error
 
 
 def _apply(book: Book, transfer: Transfer) -> Outcome:

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from uuid import UUID
+
+import asyncpg
 
 from icto.ledger.v1 import ledger_pb2 as pb
 from mesh.contract import OPERATOR
@@ -52,21 +55,19 @@ class LedgerService:
             tasks.create_task(self._keep_house())
 
     async def CreateLedger(self, request: pb.CreateLedgerRequest, call: Call) -> pb.Ledger:
-        """Creates a ledger, or returns the one that an earlier call with this id created."""
+        """Creates a ledger with its initial balances, in one statement."""
         ledger, initial = parse_new_ledger(request)
-        async with call.transaction() as tx:
-            if not await store.insert_ledger(tx, ledger):
-                raise Error(Code.ALREADY_EXISTS, "LEDGER_EXISTS", f"{request.name} exists.")
-            locked = await store.lock_ledger(tx, ledger.id)
-            assert locked is not None  # noqa: S101  # inserted above
-            stored, now = locked
-            book = domain.new_ledger(ledger, initial, now)
-            await store.write_book(tx, book, {})
-            act = call.act(
-                details={"symbol": ledger.symbol, "supply": str(book.ledger.total_supply)}
-            )
-            response = ledger_message(book.ledger, stored.create_time)
-            return tx.answer(response, subject=response.name, act=act)
+        now = await store.now(self._database)
+        book = domain.new_ledger(ledger, initial, now)
+        response = ledger_message(book.ledger, datetime.fromtimestamp(now / 1e9, UTC))
+        act = call.act(details={"symbol": ledger.symbol, "supply": response.total_supply})
+        effects = (store.inserted_ledger(book.ledger), *store.written_book(book))
+        try:
+            return await call.commit(response, *effects, subject=response.name, act=act)
+        except asyncpg.UniqueViolationError:
+            raise Error(
+                Code.ALREADY_EXISTS, "LEDGER_EXISTS", f"{request.name} exists already."
+            ) from None
 
     async def SetController(self, request: pb.SetControllerRequest, call: Call) -> pb.Ledger:
         """Hands control of a ledger to another principal."""
@@ -159,5 +160,4 @@ class LedgerService:
             controller=principal.of_service(OPERATOR),
             minting_account=minter,
         )
-        async with self._database.transaction() as connection:
-            await store.insert_ledger(connection, icp)
+        await store.ensure_ledger(self._database, icp)

@@ -1,12 +1,13 @@
 """SQL of the ledger. One function an operation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from services.kit.database import Connection, Database
+from services.kit.statement import Statement
 from services.ledger.domain import Account, Block, Book, Ledger, Operation
 
 _LEDGER_COLUMNS: Final = """
@@ -20,8 +21,7 @@ _GET: Final = f"SELECT {_LEDGER_COLUMNS} FROM ledgers WHERE id = $1"
 _INSERT: Final = """
 INSERT INTO ledgers (id, display_name, symbol, decimals, transfer_fee, total_supply,
     minting_owner, minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash)
-VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, 0, '')
-ON CONFLICT (id) DO NOTHING
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 _BALANCES: Final = """
 SELECT owner, subaccount, balance FROM balances
@@ -31,19 +31,20 @@ WHERE ledger_id = $1
 _DUPLICATES: Final = """
 SELECT key, block_index FROM duplicates WHERE ledger_id = $1 AND key = ANY ($2::bytea[])
 """
-_WRITE: Final = """
-WITH head AS (
-    UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4 WHERE id = $1
-), new_balances AS (
-    INSERT INTO balances (ledger_id, owner, subaccount, balance)
-    SELECT $1, * FROM unnest($5::text[], $6::bytea[], $7::numeric[])
-    ON CONFLICT (ledger_id, owner, subaccount) DO UPDATE SET balance = excluded.balance
-)
+_SET_HEAD: Final = """
+UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4 WHERE id = $1
+"""
+_SET_BALANCES: Final = """
+INSERT INTO balances (ledger_id, owner, subaccount, balance)
+SELECT $1, * FROM unnest($2::text[], $3::bytea[], $4::numeric[])
+ON CONFLICT (ledger_id, owner, subaccount) DO UPDATE SET balance = excluded.balance
+"""
+_ADD_BLOCKS: Final = """
 INSERT INTO blocks (ledger_id, index, parent_hash, hash, time_ns, operation, from_owner,
     from_subaccount, to_owner, to_subaccount, amount, fee, memo, created_at_ns)
-SELECT $1, * FROM unnest($8::bigint[], $9::bytea[], $10::bytea[], $11::bigint[], $12::smallint[],
-    $13::text[], $14::bytea[], $15::text[], $16::bytea[], $17::numeric[], $18::numeric[],
-    $19::bytea[], $20::bigint[])
+SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::smallint[],
+    $7::text[], $8::bytea[], $9::text[], $10::bytea[], $11::numeric[], $12::numeric[],
+    $13::bytea[], $14::bigint[])
 """
 _REMEMBER: Final = """
 INSERT INTO duplicates (ledger_id, key, block_index, created_at_ns)
@@ -86,20 +87,30 @@ async def lock_ledger(connection: Connection, ledger_id: UUID) -> tuple[StoredLe
     return (StoredLedger(_ledger(row), row["create_time"]), row["now"]) if row else None
 
 
-async def insert_ledger(connection: Connection, ledger: Ledger) -> bool:
-    """Adds an empty ledger. False when the id exists."""
-    tag = await connection.execute(
+def inserted_ledger(ledger: Ledger) -> Statement:
+    """Adds a ledger, with the head it has. Its id must be new."""
+    return Statement(
         _INSERT,
-        ledger.id,
-        ledger.display_name,
-        ledger.symbol,
-        ledger.decimals,
-        ledger.transfer_fee,
-        *_columns(ledger.minting_account),
-        *_columns(ledger.fee_collector),
-        ledger.controller,
+        (
+            ledger.id,
+            ledger.display_name,
+            ledger.symbol,
+            ledger.decimals,
+            ledger.transfer_fee,
+            ledger.total_supply,
+            *_columns(ledger.minting_account),
+            *_columns(ledger.fee_collector),
+            ledger.controller,
+            ledger.block_count,
+            ledger.tip_hash,
+        ),
     )
-    return tag == "INSERT 0 1"
+
+
+async def ensure_ledger(database: Database, ledger: Ledger) -> None:
+    """Adds a ledger unless it is there."""
+    statement = inserted_ledger(ledger)
+    await database.execute(f"{statement.sql} ON CONFLICT DO NOTHING", *statement.args)
 
 
 async def set_controller(connection: Connection, ledger_id: UUID, controller: str) -> None:
@@ -128,21 +139,25 @@ async def load_duplicates(
     return {row["key"]: row["block_index"] for row in rows}
 
 
-async def write_book(connection: Connection, book: Book, before: Mapping[bytes, int]) -> None:
-    """Writes what a book changed: head, balances, blocks, and new duplicate keys."""
-    if not book.blocks:
-        return
-    ledger, blocks = book.ledger, book.blocks
-    accounts = list(book.balances)
-    await connection.execute(
-        _WRITE,
-        ledger.id,
-        ledger.total_supply,
-        ledger.block_count,
-        ledger.tip_hash,
+def written_head(book: Book) -> Statement:
+    """Moves a ledger's head to where the book ends."""
+    ledger = book.ledger
+    return Statement(
+        _SET_HEAD, (ledger.id, ledger.total_supply, ledger.block_count, ledger.tip_hash)
+    )
+
+
+def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, ...]:
+    """Writes what a book changed beside the head: balances, blocks, duplicates not `known`."""
+    ledger_id, blocks, accounts = book.ledger.id, book.blocks, list(book.balances)
+    balances = (
+        ledger_id,
         [a.owner for a in accounts],
         [a.subaccount for a in accounts],
         [book.balances[a] for a in accounts],
+    )
+    chain = (
+        ledger_id,
         [b.index for b in blocks],
         [b.parent_hash for b in blocks],
         [b.hash for b in blocks],
@@ -157,20 +172,14 @@ async def write_book(connection: Connection, book: Book, before: Mapping[bytes, 
         [b.memo for b in blocks],
         [b.created_at for b in blocks],
     )
-    await _remember(connection, book, before)
-
-
-async def _remember(connection: Connection, book: Book, before: Mapping[bytes, int]) -> None:
-    times = {block.index: block.created_at for block in book.blocks}
-    new = [(key, index) for key, index in book.duplicates.items() if key not in before]
+    statements = [Statement(_SET_BALANCES, balances), Statement(_ADD_BLOCKS, chain)]
+    new = [(key, index) for key, index in book.duplicates.items() if key not in known]
     if new:
-        await connection.execute(
-            _REMEMBER,
-            book.ledger.id,
-            [key for key, _ in new],
-            [index for _, index in new],
-            [times[index] for _, index in new],
-        )
+        times = {block.index: block.created_at for block in blocks}
+        keys, indexes = [key for key, _ in new], [index for _, index in new]
+        remembered = (ledger_id, keys, indexes, [times[index] for index in indexes])
+        statements.append(Statement(_REMEMBER, remembered))
+    return tuple(statements)
 
 
 async def forget_duplicates(database: Database, older_than: int) -> None:

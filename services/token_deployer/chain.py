@@ -5,11 +5,15 @@ Every operation may be repeated with the same token and then finds what the firs
 
 from typing import Protocol
 
-from services.token_deployer.domain import Token
+from services.token_deployer.domain import State, Token
 
 
 class Chain(Protocol):
     """A place where tokens live."""
+
+    @property
+    def stages(self) -> tuple[State, ...]:
+        """The stages that take a call here, in order; each is recorded before its call."""
 
     async def create(self, token: Token) -> None:
         """Claims a place for the token.
@@ -19,7 +23,7 @@ class Chain(Protocol):
         """
 
     async def install(self, token: Token) -> None:
-        """Puts the token there, with its initial balances, controlled by the deployer.
+        """Puts the token there, with its initial balances.
 
         Raises:
             RemoteError: as for create.

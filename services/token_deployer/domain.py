@@ -5,7 +5,7 @@ Bounds are the "Rec" column of the domain's validation table (2.2).
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -93,10 +93,10 @@ class Token:
     cycles_used: int = 0
 
 
-def remaining_stages(state: State) -> tuple[State, ...]:
-    """Stages still to run, from the one that was interrupted or failed."""
+def remaining_stages(state: State, stages: Sequence[State]) -> tuple[State, ...]:
+    """Those of a chain's stages still to run, from the one that was interrupted or failed."""
     resumed = _RESUMES.get(state)
-    return STAGES[STAGES.index(resumed) :] if resumed else ()
+    return tuple(stage for stage in stages if stage >= resumed) if resumed else ()
 
 
 def failed(stage: State) -> State:

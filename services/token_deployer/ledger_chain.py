@@ -2,17 +2,19 @@
 
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from services.kit import ids, principal
-from services.token_deployer.domain import Token
+from services.kit import ids
+from services.token_deployer.domain import State, Token
 from services.token_deployer.messages import account_message
 
 
 class LedgerChain:
     """Tokens on the mesh's own ledger. A token's ledger has the token's id."""
 
-    def __init__(self, ledger: LedgerServiceStub, deployer: str) -> None:
+    stages = (State.INSTALLING,)
+    """A ledger belongs to its owner from its first block on, so that one call does it all."""
+
+    def __init__(self, ledger: LedgerServiceStub) -> None:
         self._ledger = ledger
-        self._controller = principal.of_service(deployer)
 
     async def create(self, token: Token) -> None:
         """Nothing to claim: the id was made with the token and routes to the ledger's shard."""
@@ -34,7 +36,7 @@ class LedgerChain:
                 ],
                 minting_account=account_message(spec.minting_account),
                 fee_collector=account_message(spec.fee_collector),
-                controller=self._controller,
+                controller=token.owner,
             )
         )
 

@@ -1,5 +1,6 @@
 """Handlers of the token deployer: translate, call, answer."""
 
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,7 @@ class TokenService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         ledger = kit.clients.stub(LedgerServiceStub)
-        self._chain: Chain = LedgerChain(ledger, kit.service.mesh_name)
+        self._chain: Chain = LedgerChain(ledger)
         self._deployments = kit.telemetry.metrics.counter(
             _DEPLOYMENTS, "Deployments that ended, by how.", "state"
         )
@@ -33,16 +34,15 @@ class TokenService:
         """Deploys a token, or goes on where an earlier call of the operation stopped."""
         spec = domain.complete(parse_spec(request.spec), call.principal)
         stored = await self._reserve(request.operation, spec, call.principal)
-        for stage in domain.remaining_stages(stored.token.state):
-            await self._run(stage, stored.token)
-        async with call.transaction() as tx:
-            active = await store.activate(tx, stored.token, call.method.cycle_cost)
-            act = call.act(
-                operation=request.operation,
-                details={"symbol": spec.symbol, "cycles": str(call.method.cycle_cost)},
-            )
-            response = _message(active)
-            tx.answer(response, subject=response.name, act=act)
+        for stage in domain.remaining_stages(stored.token.state, self._chain.stages):
+            await self._run(stage, stored)
+        active = store.activated(stored, call.method.cycle_cost, datetime.now(UTC))
+        response = _message(active)
+        act = call.act(
+            operation=request.operation,
+            details={"symbol": spec.symbol, "cycles": str(call.method.cycle_cost)},
+        )
+        await call.commit(response, *store.activation(active), subject=response.name, act=act)
         self._deployments.labels(State.ACTIVE.name).inc()
         return response
 
@@ -56,7 +56,9 @@ class TokenService:
         return pb.ValidateTokenResponse(spec=spec_message(spec))
 
     async def _reserve(self, operation: str, spec: TokenSpec, owner: str) -> StoredToken:
-        token = Token(ids.new_id(spec.symbol.upper()), operation, owner, spec)
+        """The token of the operation: reserved now, or found where an earlier call left it."""
+        first = self._chain.stages[0]
+        token = Token(ids.new_id(spec.symbol.upper()), operation, owner, spec, first)
         stored = await store.reserve(self._database, token)
         if stored.token.spec != spec or stored.token.owner != owner:
             raise Error(
@@ -70,16 +72,16 @@ class TokenService:
             )
         return stored
 
-    async def _run(self, stage: State, token: Token) -> None:
+    async def _run(self, stage: State, stored: StoredToken) -> None:
         """One stage: recorded before the chain is asked, and as failed when the chain refuses."""
+        token = stored.token
         ask = {
             State.CREATING: self._chain.create,
             State.INSTALLING: self._chain.install,
             State.TRANSFERRING_OWNERSHIP: self._chain.transfer_ownership,
         }[stage]
-        resumed = stage in domain.remaining_stages(token.state)[:1]
-        retry = resumed and token.state is not State.REQUESTED
-        await store.enter(self._database, token.id, stage, retry=retry)
+        if stored.found or stage is not token.state:
+            await store.enter(self._database, token.id, stage, retry=stored.found)
         try:
             await ask(token)
         except RemoteError as error:

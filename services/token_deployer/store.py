@@ -1,7 +1,8 @@
 """SQL of the token registry. One function an operation."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,9 +10,12 @@ from uuid import UUID
 import asyncpg
 
 from icto.token.v1 import token_pb2
-from services.kit.database import Connection, Database
+from services.kit.database import Database
+from services.kit.statement import Statement
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import State, Token
+
+log = logging.getLogger(__name__)
 
 _COLUMNS: Final = """
     id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time
@@ -29,10 +33,10 @@ WHERE id = $1 AND state NOT IN (5, 9)
 _FAIL: Final = """
 UPDATE tokens SET state = $2, failure = $3 WHERE id = $1 AND state NOT IN (5, 9)
 """
-_ACTIVATE: Final = f"""
+_ACTIVATE: Final = """
 UPDATE tokens SET state = 5, failure = '', cycles_used = $2,
-    deploy_time = coalesce(deploy_time, kit_now())
-WHERE id = $1 RETURNING {_COLUMNS}
+    deploy_time = coalesce(deploy_time, $3)
+WHERE id = $1
 """
 _ADD_TERMS: Final = """
 INSERT INTO token_terms (term, token_id) SELECT term, $2 FROM unnest($1::text[]) AS term
@@ -62,11 +66,12 @@ SELECT EXISTS (SELECT FROM tokens WHERE upper(symbol) = upper($1) AND state <> 9
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """A token and its times."""
+    """A token and its times; `found` when an earlier call had reserved it."""
 
     token: Token
     create_time: datetime
     deploy_time: datetime | None
+    found: bool = True
 
 
 async def reserve(database: Database, token: Token) -> StoredToken:
@@ -75,6 +80,7 @@ async def reserve(database: Database, token: Token) -> StoredToken:
     Raises:
         Error: ALREADY_EXISTS, another operation has the symbol.
     """
+    row = None
     try:
         row = await database.fetchrow(
             _RESERVE,
@@ -87,11 +93,12 @@ async def reserve(database: Database, token: Token) -> StoredToken:
             int(token.state),
         )
     except asyncpg.UniqueViolationError:
-        row = await database.fetchrow(_BY_OPERATION, token.operation)
-        if row is None:
-            raise domain.symbol_taken(token.spec.symbol) from None
+        log.debug("the symbol %s is taken", token.spec.symbol)
+    if row is not None:
+        return replace(_stored(row), found=False)
+    row = await database.fetchrow(_BY_OPERATION, token.operation)
     if row is None:
-        row = await database.fetchrow(_BY_OPERATION, token.operation)
+        raise domain.symbol_taken(token.spec.symbol)
     return _stored(row)
 
 
@@ -111,11 +118,20 @@ async def fail(database: Database, token_id: UUID, state: State, failure: str) -
     await database.execute(_FAIL, token_id, int(state), failure)
 
 
-async def activate(connection: Connection, token: Token, cycles: int) -> StoredToken:
+def activated(stored: StoredToken, cycles: int, moment: datetime) -> StoredToken:
+    """The token once it is deployed."""
+    token = replace(stored.token, state=State.ACTIVE, failure="", cycles_used=cycles)
+    return replace(stored, token=token, deploy_time=stored.deploy_time or moment)
+
+
+def activation(active: StoredToken) -> tuple[Statement, ...]:
     """Marks a token as deployed and makes it findable."""
-    row = await connection.fetchrow(_ACTIVATE, token.id, cycles)
-    await connection.execute(_ADD_TERMS, list(domain.search_terms(token.spec)), token.id)
-    return _stored(row)
+    token = active.token
+    terms = sorted(domain.search_terms(token.spec))
+    return (
+        Statement(_ACTIVATE, (token.id, token.cycles_used, active.deploy_time)),
+        Statement(_ADD_TERMS, (terms, token.id)),
+    )
 
 
 async def list_active(database: Database, before: UUID | None, limit: int) -> list[StoredToken]:

@@ -4,6 +4,7 @@ from services.kit.journal.engine import Engine
 from services.kit.journal.model import (
     Claim,
     Definition,
+    Ended,
     NewPipeline,
     PipelineState,
     RetryPolicy,
@@ -19,6 +20,7 @@ from services.kit.journal.postgres import PostgresJournal
 __all__ = [
     "Claim",
     "Definition",
+    "Ended",
     "Engine",
     "NewPipeline",
     "PipelineState",

@@ -206,7 +206,7 @@ class Engine:
     def _conclude(self, work: _Work, pause: float | None) -> Next:
         if pause is None:
             state = outcome(work.records, cancelled=work.cancelled)
-            return Finish(state, work.definition.settle)
+            return Finish(state, work.definition.settle, dict(work.records))
         for step in work.definition.steps:
             record = work.records.get(step.name)
             if record and not record.state.finished and record.attempts >= step.retry.attempts:

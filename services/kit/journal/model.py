@@ -178,10 +178,16 @@ class Claim:
     records: Mapping[str, StepRecord] = field(default_factory=dict)
 
 
-Settle = Callable[
-    ["Connection", Claim, PipelineState, Mapping[str, StepRecord]],
-    Awaitable[Sequence["events.Event"]],
-]
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A pipeline that ends now."""
+
+    claim: Claim
+    state: PipelineState
+    records: Mapping[str, StepRecord]
+
+
+Settle = Callable[["Connection", Sequence[Ended]], Awaitable[Sequence["events.Event"]]]
 
 
 class DefinitionError(Exception):
@@ -190,7 +196,7 @@ class DefinitionError(Exception):
 
 @dataclass(frozen=True)
 class Definition:
-    """A pipeline's steps. `settle` runs in the transaction that ends the pipeline."""
+    """A pipeline's steps. `settle` runs in the transaction that ends pipelines, for all of them."""
 
     name: str
     version: int

@@ -9,7 +9,7 @@ can be held to the same promises:
 * What `advance` recorded is there for every later claim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -23,6 +23,7 @@ from services.kit.journal.model import (
     Settle,
     StepRecord,
 )
+from services.kit.statement import Statement
 
 
 class FencedError(Exception):
@@ -43,10 +44,11 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The pipeline has ended. `settle` writes in the same transaction what follows from it."""
+    """The pipeline has ended. `settle` writes what follows from it, in the same transaction."""
 
     state: PipelineState
     settle: Settle
+    records: Mapping[str, StepRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Renewal:
 class Journal(Protocol):
     """Remembers pipelines."""
 
-    async def begin(self, connection: Connection, new: NewPipeline, worker: str) -> Claim:
-        """Begins a pipeline in the caller's transaction, claimed by `worker`."""
+    def begin(self, new: NewPipeline, worker: str) -> tuple[Claim, Statement]:
+        """Begins a pipeline, claimed by `worker`, with whatever else is committed with it."""
 
     async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
         """Claims pipelines that are due and that nobody works on."""

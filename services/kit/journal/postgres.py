@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection, Database
 from services.kit.group_commit import GroupCommit
 from services.kit.journal.model import (
     Claim,
+    Ended,
     NewPipeline,
     PipelineState,
     Run,
+    Settle,
     StepRecord,
     StepState,
 )
@@ -25,6 +28,7 @@ from services.kit.journal.port import (
     Sleep,
 )
 from services.kit.outbox import Outbox
+from services.kit.statement import Statement
 
 LEASE_SECONDS: Final = 5.0
 _BATCH: Final = 128
@@ -122,19 +126,11 @@ class PostgresJournal:
         """Owns the commits, as long as the replica lives."""
         await self._advances.run()
 
-    async def begin(self, connection: Connection, new: NewPipeline, worker: str) -> Claim:
+    def begin(self, new: NewPipeline, worker: str) -> tuple[Claim, Statement]:
         """Begins a pipeline, claimed from the start: no search is needed to go on with it."""
-        await connection.execute(
-            _BEGIN,
-            new.id,
-            new.definition,
-            new.version,
-            new.input,
-            new.traceparent,
-            worker,
-            LEASE_SECONDS,
-        )
-        return Claim(new.id, new.definition, new.version, 1, new.input, new.traceparent)
+        claim = Claim(new.id, new.definition, new.version, 1, new.input, new.traceparent)
+        row = (new.id, new.definition, new.version, new.input, new.traceparent)
+        return claim, Statement(_BEGIN, (*row, worker, LEASE_SECONDS))
 
     async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
         """Claims what is due, with the records that are there."""
@@ -177,10 +173,11 @@ class PostgresJournal:
     async def _write(self, batch: Sequence[_Advance]) -> Sequence[Exception | None]:
         async with self._database.transaction() as connection:
             good = await self._fence(connection, batch)
-            await self._record(connection, [a for a in batch if a.claim.id in good])
-            for advance in batch:
-                if advance.claim.id in good and isinstance(advance.then, Finish):
-                    await self._settle(connection, advance, advance.then)
+            mine = [advance for advance in batch if advance.claim.id in good]
+            events = await self._settle(connection, mine)
+            parts = [*self._recorded(mine), *([self._outbox.added(events)] if events else [])]
+            if parts:
+                await connection.apply(*parts)
         self._outbox.hint()
         return [None if a.claim.id in good else FencedError(str(a.claim.id)) for a in batch]
 
@@ -196,16 +193,27 @@ class PostgresJournal:
         )
         return {row["id"] for row in rows}
 
-    async def _record(self, connection: Connection, batch: Sequence[_Advance]) -> None:
+    def _recorded(self, batch: Sequence[_Advance]) -> list[Statement]:
         rows = {(a.claim.id, r.name): _row(a.claim.id, r) for a in batch for r in a.records}
-        if rows:
-            columns = zip(*rows.values(), strict=True)
-            await connection.execute(_RECORD, *(list(column) for column in columns))
+        if not rows:
+            return []
+        columns = zip(*rows.values(), strict=True)
+        return [Statement(_RECORD, tuple(list(column) for column in columns))]
 
-    async def _settle(self, connection: Connection, advance: _Advance, finish: Finish) -> None:
-        records = dict(advance.claim.records) | {r.name: r for r in advance.records}
-        events = await finish.settle(connection, advance.claim, finish.state, records)
-        await self._outbox.add(connection, events)
+    async def _settle(
+        self, connection: Connection, batch: Sequence[_Advance]
+    ) -> list[events.Event]:
+        """Lets each kind of pipeline settle those of its kind that end in this batch."""
+        ended: dict[Settle, list[Ended]] = {}
+        for advance in batch:
+            if isinstance(advance.then, Finish):
+                finish = advance.then
+                one = Ended(advance.claim, finish.state, finish.records)
+                ended.setdefault(finish.settle, []).append(one)
+        told: list[events.Event] = []
+        for settle, pipelines in ended.items():
+            told += await settle(connection, pipelines)
+        return told
 
     async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
         """Asks a pipeline to stop; its worker learns it with its next heartbeat."""

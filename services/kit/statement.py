@@ -1,0 +1,44 @@
+"""SQL statements as values, and several of them as one.
+
+A store's function that only writes returns a `Statement`; what is to be written together is
+composed into one statement, which Postgres runs in one round trip as one transaction. Parts do not
+see each other's rows, only their constraints; a part that fails takes all of them with it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+_PARAMETER: Final = re.compile(r"\$(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One INSERT, UPDATE or DELETE (without a WITH of its own) and its arguments."""
+
+    sql: str
+    args: tuple[Any, ...]
+
+
+def compose(parts: Sequence[Statement]) -> Statement:
+    """One statement that does what all parts do."""
+    if len(parts) == 1:
+        return parts[0]
+    sql = _composed(tuple((part.sql, len(part.args)) for part in parts))
+    return Statement(sql, tuple(arg for part in parts for arg in part.args))
+
+
+@lru_cache(maxsize=512)
+def _composed(parts: tuple[tuple[str, int], ...]) -> str:
+    """The text for parts with so many arguments each."""
+    clauses, offset = [], 0
+    for number, (sql, count) in enumerate(parts[:-1]):
+        clauses.append(f"part_{number} AS ({_renumbered(sql, offset)})")
+        offset += count
+    return f"WITH {', '.join(clauses)}\n{_renumbered(parts[-1][0], offset)}"
+
+
+def _renumbered(sql: str, offset: int) -> str:
+    return _PARAMETER.sub(lambda match: f"${int(match.group(1)) + offset}", sql.strip())
