@@ -3,7 +3,7 @@
 A metric exists once it was measured: nothing here has a made-up value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
@@ -83,6 +83,14 @@ class Metrics:
         """Reports how many spans were exported and dropped."""
         self._registry.register(_SpanCollector(statistics))
 
+    def server_durations(self, method: str) -> Mapping[str, Histogram]:
+        """The histogram of a method that is served, by status code. Looked up once: it is costly."""
+        return _by_status(self.call_duration, method)
+
+    def client_durations(self, method: str) -> Mapping[str, Histogram]:
+        """The histogram of a method that is called, by status code."""
+        return _by_status(self.client_call_duration, method)
+
     def counter(self, name: str, documentation: str, *labels: str) -> Counter:
         """A counter of one service's own."""
         return Counter(name, documentation, labels, registry=self._registry)
@@ -90,6 +98,23 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Lazily(dict[str, Histogram]):
+    """Children of a histogram, made when their status occurs: no metric without a sample."""
+
+    def __init__(self, histogram: Histogram, method: str) -> None:
+        super().__init__()
+        self._histogram = histogram
+        self._method = method
+
+    def __missing__(self, status: str) -> Histogram:
+        child = self[status] = self._histogram.labels(self._method, status)
+        return child
+
+
+def _by_status(histogram: Histogram, method: str) -> Mapping[str, Histogram]:
+    return _Lazily(histogram, method)
 
 
 class _SpanCollector(Collector):

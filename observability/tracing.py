@@ -24,6 +24,8 @@ from observability import names
 
 _VERSION: Final = "00"
 _PARTS: Final = 4
+# The sampled flag is the lowest bit of the last hexadecimal digit.
+_SAMPLED_DIGITS: Final = frozenset("13579bdf")
 # A burst of spans fills the queue at most; 8192 spans are about 8 MB.
 _QUEUE_SIZE: Final = 8192
 _EXPORT_SECONDS: Final = 5
@@ -48,6 +50,9 @@ class Tracing:
 
     def start_server_span(self, method: str, traceparent: str | None) -> trace.Span:
         """A span for a call that arrived, child of the caller's."""
+        if traceparent and not is_sampled(traceparent):
+            parent = parse_traceparent(traceparent)
+            return trace.INVALID_SPAN if parent is None else NonRecordingSpan(parent)
         return self.tracer.start_span(
             method,
             context=parent_context(traceparent),
@@ -79,6 +84,11 @@ def parent_context(traceparent: str | None) -> Context:
     """The context that a W3C `traceparent` names; an empty one when it is absent or malformed."""
     parent = parse_traceparent(traceparent)
     return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether a W3C `traceparent` asks for its trace to be kept."""
+    return traceparent[-1:] in _SAMPLED_DIGITS
 
 
 def parse_traceparent(traceparent: str | None) -> SpanContext | None:

@@ -81,7 +81,7 @@ class _Unary:
         self._inner = inner
         self._path = path
         self._contract = contract
-        self._metrics = metrics
+        self._durations = metrics.client_durations(path.lstrip("/"))
 
     async def __call__(
         self,
@@ -101,9 +101,7 @@ class _Unary:
             status = error.code().name
             raise from_rpc_error(error) from None
         finally:
-            self._metrics.client_call_duration.labels(method.full_name, status).observe(
-                time.perf_counter() - started
-            )
+            self._durations[status].observe(time.perf_counter() - started)
 
 
 class _Stream:

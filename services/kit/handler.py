@@ -93,10 +93,7 @@ class _Served:
         self._request_class = request_class
         self._around = around
         metrics = around.telemetry.metrics
-        self._durations = {
-            code: metrics.call_duration.labels(method.full_name, code)
-            for code in (_OK, *(code.name for code in Code))
-        }
+        self._durations = metrics.server_durations(method.full_name)
 
     async def unary(self, raw: bytes, context: Context) -> bytes:
         """Serves a call with one request and one response."""
@@ -176,7 +173,7 @@ class _Served:
     ) -> tuple[bytes, Error | None]:
         try:
             call = self._admit(metadata, span, context)
-            async with asyncio.timeout(call.remaining):
+            async with asyncio.timeout(self._own_timeout(context)):
                 with deadline.within(call.remaining):
                     return await work(call), None
         except Replayed as replayed:
@@ -191,6 +188,14 @@ class _Served:
             log.exception("%s failed", self._method.full_name)
             return b"", _marked(span, _internal())
 
+    def _own_timeout(self, context: Context) -> float | None:
+        """Seconds after which we end the call; None when gRPC does, at the caller's deadline."""
+        remaining = _time_remaining(context)
+        ceiling = self._method.deadline_ceiling
+        if remaining is None:
+            return self._method.deadline
+        return None if remaining <= ceiling else ceiling
+
     def _admit(
         self, metadata: Mapping[str, str | bytes], span: trace.Span, context: Context
     ) -> Call:
@@ -200,7 +205,7 @@ class _Served:
             Error: the call is refused.
         """
         caller = identity.read(metadata, self._method)
-        remaining = context.time_remaining()
+        remaining = _time_remaining(context)
         ceiling = self._method.deadline_ceiling
         seconds = self._method.deadline if remaining is None else min(remaining, ceiling)
         span.set_attribute(names.CALLER, caller.caller)
@@ -271,6 +276,12 @@ class _Served:
 def _message_class(full_name: str) -> type[Message]:
     descriptor = descriptor_pool.Default().FindMessageTypeByName(full_name)
     return message_factory.GetMessageClass(descriptor)
+
+
+def _time_remaining(context: Context) -> float | None:
+    """Seconds until the caller's deadline; None when it set none, which the stubs do not say."""
+    remaining: Any = context.time_remaining()
+    return None if remaining is None else float(remaining)
 
 
 def _marked(span: trace.Span, error: Error) -> Error:

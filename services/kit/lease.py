@@ -4,6 +4,7 @@ A lease only spreads work; it proves nothing. A holder that was frozen may wake 
 more, so whatever it does must be harmless twice.
 """
 
+import time
 from typing import Final
 
 from services.kit.database import Database
@@ -26,12 +27,18 @@ class Lease:
         self._name = name
         self._holder = holder
         self._seconds = seconds
+        self._good_until = 0.0
 
     async def hold(self) -> bool:
-        """Takes or renews the lease. False: another replica has it."""
+        """Takes or renews the lease, when half of it is over. False: another replica has it."""
+        now = time.monotonic()
+        if now < self._good_until:
+            return True
         held = await self._database.fetchval(_HOLD, self._name, self._holder, self._seconds)
+        self._good_until = now + self._seconds / 2 if held else 0.0
         return bool(held)
 
     async def release(self) -> None:
         """Lets another replica take over at once."""
+        self._good_until = 0.0
         await self._database.execute(_RELEASE, self._name, self._holder)

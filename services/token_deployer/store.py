@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 _COLUMNS: Final = """
     id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time
 """
-_RESERVE: Final = f"""
+_RESERVE: Final = """
 INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operation) DO NOTHING RETURNING {_COLUMNS}
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operation) DO NOTHING RETURNING create_time
 """
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM tokens WHERE operation = $1"
 _GET: Final = f"SELECT {_COLUMNS} FROM tokens WHERE id = $1"
@@ -95,7 +95,7 @@ async def reserve(database: Database, token: Token) -> StoredToken:
     except asyncpg.UniqueViolationError:
         log.debug("the symbol %s is taken", token.spec.symbol)
     if row is not None:
-        return replace(_stored(row), found=False)
+        return StoredToken(token, row["create_time"], None, found=False)
     row = await database.fetchrow(_BY_OPERATION, token.operation)
     if row is None:
         raise domain.symbol_taken(token.spec.symbol)
