@@ -101,7 +101,7 @@ class Metrics:
 
 
 class _Lazily(dict[str, Histogram]):
-    """Children of a histogram, made when their status occurs: no metric without a sample."""
+    """Children of a histogram, made when a status occurs: no metric without a sample."""
 
     def __init__(self, histogram: Histogram, method: str) -> None:
         super().__init__()
