@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from observability.names import SUSPENDED
 from services.kit import principal
 from services.kit.errors import Code, Error
 
@@ -22,6 +23,13 @@ KEY_LIFETIME: Final = timedelta(hours=24)
 KEY_LEAD: Final = timedelta(minutes=10)
 """A key is published this long before it signs, so that every Envoy knows it by then."""
 
+ACTIVE: Final = 1
+"""UserStatus of users who may act."""
+
+DENY_PERIOD: Final = TOKEN_LIFETIME + timedelta(minutes=1)
+"""How long a user stays on the edge's deny list: until tokens that do not tell have expired."""
+
+DENY_LIMIT: Final = 50_000
 ISSUER: Final = "icto"
 SUPER_ADMIN: Final = "SUPER_ADMIN"
 
@@ -82,9 +90,12 @@ def challenge_refused() -> Error:
     )
 
 
-def claims(user: str, roles: Iterable[str], audience: str, issued: datetime) -> dict[str, Any]:
+def claims(
+    user: str, roles: Iterable[str], status: int, audience: str, issued: datetime
+) -> dict[str, Any]:
     """Claims of an access token (RFC 7519); `roles` are separated by spaces."""
-    return {
+    standing = {} if status == ACTIVE else {"status": SUSPENDED}
+    return standing | {
         "iss": ISSUER,
         "aud": audience,
         "sub": user,
@@ -123,6 +134,16 @@ def check_revocation(actor: str, target: str, role: str) -> None:
         raise _kept("Nobody takes a role from themselves; ask another super-admin.")
     if role == SUPER_ADMIN:
         raise _kept("A super-admin cannot be removed here.")
+
+
+def check_suspension(actor: str, target: str) -> None:
+    """Passes when the actor may change the target's status.
+
+    Raises:
+        Error: FAILED_PRECONDITION, nobody suspends or restores themselves.
+    """
+    if actor == target:
+        raise Error(Code.FAILED_PRECONDITION, "OWN_STATUS", "Nobody changes their own status.")
 
 
 def _kept(message: str) -> Error:

@@ -26,6 +26,15 @@ CREATE TABLE roles (
     PRIMARY KEY (principal, role)
 );
 
+CREATE TABLE user_statuses (
+    principal   text        PRIMARY KEY,
+    status      smallint    NOT NULL,
+    change_time timestamptz NOT NULL DEFAULT kit_now()
+);
+COMMENT ON TABLE user_statuses IS
+    'Users who are or were suspended or banned; icto.identity.v1.UserStatus. Others are active.';
+CREATE INDEX user_statuses_time ON user_statuses (change_time) WHERE status <> 1;
+
 CREATE TABLE bootstrap_keys (
     key_sha256  bytea       PRIMARY KEY,
     issue_time  timestamptz NOT NULL DEFAULT kit_now(),

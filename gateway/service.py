@@ -84,23 +84,24 @@ class IdentityService:
         domain.check_signature(request.public_key, request.signature, message)
         user = principal.of_public_key(request.public_key)
         roles = await store.roles(self._database, user)
+        status = await store.status(self._database, user)
         issued = await store.now(self._database)
         response = pb.SignInResponse(
-            access_token=await self._token(user, roles, issued),
+            access_token=await self._token(user, roles, status, issued),
             principal=user,
             roles=map(_role, roles),
         )
         response.expire_time.FromDatetime(issued + domain.TOKEN_LIFETIME)
         return response
 
-    async def _token(self, user: str, roles: list[str], issued: datetime) -> str:
+    async def _token(self, user: str, roles: list[str], status: int, issued: datetime) -> str:
         keys = await store.keys(self._database)
         if not keys:
             raise Error(
                 Code.UNAVAILABLE, "NO_SIGNING_KEY", "Signing in is not ready yet; try again."
             )
         chosen = domain.signing_key(keys, issued)
-        claims = domain.claims(user, roles, self._audience, issued)
+        claims = domain.claims(user, roles, status, self._audience, issued)
         return jwt.encode(claims, chosen.key, algorithm="EdDSA", headers={"kid": chosen.kid})
 
     async def GetJwks(self, request: pb.GetJwksRequest, call: Call) -> pb.GetJwksResponse:
@@ -169,6 +170,34 @@ class IdentityService:
             response = pb.RevokeRoleResponse(roles=map(_role, after))
             return tx.answer(response, subject=request.name, act=act)
 
+    async def SetUserStatus(
+        self, request: pb.SetUserStatusRequest, call: Call
+    ) -> pb.SetUserStatusResponse:
+        """Suspends, bans or restores a user."""
+        target = _target(request.name)
+        domain.check_suspension(call.principal, target)
+        async with call.transaction() as tx:
+            before = await store.status(tx, target)
+            await store.set_status(tx, target, request.status)
+            act = call.act(
+                severity=events.SEVERITY_WARNING,
+                previous_value=_status_name(before),
+                new_value=_status_name(request.status),
+                justification=request.justification,
+            )
+            response = pb.SetUserStatusResponse(status=request.status)
+            return tx.answer(response, subject=request.name, act=act)
+
+    async def GetDenyList(
+        self, request: pb.GetDenyListRequest, call: Call
+    ) -> pb.GetDenyListResponse:
+        """Principals that the edge must turn away, when the list is not the one already known."""
+        del call
+        denied = await store.denied(self._database)
+        revision = hashlib.sha256("\n".join(denied).encode()).hexdigest()
+        known = revision == request.known_revision
+        return pb.GetDenyListResponse(revision=revision, principals=() if known else denied)
+
     async def _rotate_keys(self) -> None:
         """Makes the next signing key when it is due, whichever replica sees it first."""
         now = await store.now(self._database)
@@ -204,6 +233,10 @@ def _jwk(key: SigningKey) -> pb.Jwk:
 
 def _role(name: str) -> "policy.Role.ValueType":
     return policy.Role.Value(f"ROLE_{name}")
+
+
+def _status_name(status: int) -> str:
+    return pb.UserStatus.Name(status).removeprefix("USER_STATUS_")  # type: ignore[arg-type]
 
 
 def _subject(user: str) -> str:

@@ -4,7 +4,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from gateway.domain import CHALLENGE_LIFETIME, SUPER_ADMIN, SigningKey
+from gateway.domain import (
+    ACTIVE,
+    CHALLENGE_LIFETIME,
+    DENY_LIMIT,
+    DENY_PERIOD,
+    SUPER_ADMIN,
+    SigningKey,
+)
 from services.kit.database import Connection, Database
 
 _NOW: Final = "SELECT date_trunc('second', kit_now())"
@@ -30,6 +37,15 @@ _GRANT: Final = """
 INSERT INTO roles (principal, role, granted_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
 _REVOKE: Final = "DELETE FROM roles WHERE principal = $1 AND role = $2"
+_STATUS: Final = "SELECT status FROM user_statuses WHERE principal = $1"
+_SET_STATUS: Final = """
+INSERT INTO user_statuses (principal, status) VALUES ($1, $2)
+ON CONFLICT (principal) DO UPDATE SET status = excluded.status, change_time = kit_now()
+"""
+_DENIED: Final = """
+SELECT principal FROM user_statuses WHERE status <> 1 AND change_time > kit_now() - $1::interval
+ORDER BY principal LIMIT $2
+"""
 _IS_BOOTSTRAPPED: Final = f"""
 SELECT EXISTS (SELECT FROM roles WHERE role = '{SUPER_ADMIN}')
     OR EXISTS (SELECT FROM bootstrap_keys WHERE redeem_time IS NULL)
@@ -96,6 +112,23 @@ async def grant(connection: Connection, principal: str, role: str, granted_by: s
 async def revoke(connection: Connection, principal: str, role: str) -> None:
     """Takes a role away."""
     await connection.execute(_REVOKE, principal, role)
+
+
+async def status(connection: Database | Connection, principal: str) -> int:
+    """Status of a user, as icto.identity.v1.UserStatus."""
+    found: int | None = await connection.fetchval(_STATUS, principal)
+    return ACTIVE if found is None else found
+
+
+async def set_status(connection: Connection, principal: str, status: int) -> None:
+    """Changes a user's status."""
+    await connection.execute(_SET_STATUS, principal, status)
+
+
+async def denied(database: Database) -> list[str]:
+    """Users whose status changed while tokens from before may still be good."""
+    rows = await database.fetch(_DENIED, DENY_PERIOD, DENY_LIMIT)
+    return [row["principal"] for row in rows]
 
 
 async def is_bootstrapped(connection: Connection) -> bool:

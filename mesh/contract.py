@@ -33,6 +33,7 @@ GATEWAY: Final = "gateway"
 """The service that speaks for the whole mesh at the edge: sign-in, health, reflection."""
 
 EVERY_SERVICE: Final = "*"
+_FEATURE_FLAGS: Final = ".icto.config.v1.FeatureFlags"
 HTTP_BODY: Final = "google.api.HttpBody"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
 PAGE_SIZE_LIMIT: Final = 100
@@ -362,6 +363,12 @@ class _Reader:
             self.messages[name] = message
             self._add_messages(name, message.nested_type)
 
+    @property
+    def features(self) -> frozenset[str]:
+        """The feature flags that there are."""
+        flags = self.messages.get(_FEATURE_FLAGS)
+        return frozenset(f.name for f in flags.field) if flags else frozenset()
+
     def proto_services(self) -> Iterator[tuple[str, ServiceDescriptorProto]]:
         """Our services, each with its package."""
         for file in self._files:
@@ -464,7 +471,10 @@ def _method(
         cycle_cost=options.cycle_cost,
         anonymous_write=options.anonymous_write,
     )
-    problems.extend(f"{method.full_name}: {rule}" for rule in _broken_rules(method, request, known))
+    problems.extend(
+        f"{method.full_name}: {rule}"
+        for rule in _broken_rules(method, request, known, reader.features)
+    )
     return method
 
 
@@ -529,7 +539,9 @@ def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def _broken_rules(method: Method, request: DescriptorProto, known: frozenset[str]) -> Iterator[str]:
+def _broken_rules(
+    method: Method, request: DescriptorProto, known: frozenset[str], features: frozenset[str]
+) -> Iterator[str]:
     """Rules that a method breaks, in words."""
     audience = method.audience
     if not (audience.from_outside or audience.services):
@@ -546,6 +558,8 @@ def _broken_rules(method: Method, request: DescriptorProto, known: frozenset[str
     yield from _http_rules(method)
     if method.on_behalf_of and not audience.services:
         yield "on_behalf_of without a calling service in the audience"
+    if method.feature and method.feature not in features:
+        yield f"there is no feature {method.feature!r} in FeatureFlags"
     yield from _write_rules(method)
     if method.name.startswith(("List", "Search")) and method.kind is Kind.UNARY:
         yield from _page_rules(request)

@@ -56,6 +56,8 @@ class Envoy:
             self._write(name, self._renderer.resource(name))
         if not self._paths.resource("tokens").exists():
             self.write_keys(NO_KEYS)
+        if not self._paths.resource("denylist").exists():
+            self.write_denied(())
         self._write("bootstrap", self._renderer.bootstrap())
 
     def write_endpoints(self, mesh_name: str, sockets: Sequence[str]) -> None:
@@ -65,6 +67,10 @@ class Envoy:
     def write_keys(self, jwks: str) -> None:
         """Tells which keys verify access tokens: a JWK set as JSON."""
         self._write("tokens", self._renderer.tokens(jwks))
+
+    def write_denied(self, principals: Sequence[str]) -> None:
+        """Tells whom the edge turns away."""
+        self._write("denylist", self._renderer.denylist(principals))
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomically(self._paths.resource(name), json.dumps(content))

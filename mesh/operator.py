@@ -8,10 +8,13 @@ import grpc
 
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
+from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.contract import OPERATOR
 from mesh.render import Paths
 
 S = TypeVar("S")
+FEE_LEDGER = "ledgers/icp"
 _SECONDS = 5.0
 
 
@@ -40,6 +43,16 @@ class Operator:
         stub = self.stub(IdentityServiceStub)
         return await stub.GetJwks(identity_pb2.GetJwksRequest(), timeout=_SECONDS)
 
+    async def denied(self, known_revision: str) -> identity_pb2.GetDenyListResponse:
+        """Whom the edge turns away, when that is not the revision already known.
+
+        Raises:
+            grpc.aio.AioRpcError: the gateway does not answer.
+        """
+        stub = self.stub(IdentityServiceStub)
+        request = identity_pb2.GetDenyListRequest(known_revision=known_revision)
+        return await stub.GetDenyList(request, timeout=_SECONDS)
+
     async def issue_bootstrap_key(self, key_sha256: bytes, *, only_first: bool) -> bool:
         """Makes a bootstrap key work. False when `only_first` held it back.
 
@@ -51,6 +64,32 @@ class Operator:
             request_id=str(uuid4()), key_sha256=key_sha256, only_first=only_first
         )
         return (await stub.IssueBootstrapKey(request, timeout=_SECONDS)).issued
+
+    async def give(self, owner: str, amount: int) -> None:
+        """Mints fee tokens for somebody, where the operator may: nowhere but in play environments.
+
+        Raises:
+            grpc.aio.AioRpcError: the ledger refused.
+        """
+        await self.stub(LedgerServiceStub).Transfer(
+            ledger_pb2.TransferRequest(
+                request_id=str(uuid4()),
+                ledger=FEE_LEDGER,
+                to=ledger_pb2.Account(owner=owner),
+                amount=str(amount),
+            ),
+            timeout=_SECONDS,
+        )
+
+    async def balance(self, owner: str) -> int:
+        """What somebody holds of the fee token, base units.
+
+        Raises:
+            grpc.aio.AioRpcError: the ledger does not answer.
+        """
+        request = ledger_pb2.GetAccountRequest(name=f"{FEE_LEDGER}/accounts/{owner}")
+        account = await self.stub(LedgerServiceStub).GetAccount(request, timeout=_SECONDS)
+        return int(account.balance)
 
     async def close(self) -> None:
         """Closes the channel."""

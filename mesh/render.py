@@ -24,6 +24,7 @@ from mesh.contract import Contract, Method
 from mesh.topology import Topology
 from observability import names
 
+_DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
 # A key set that verifies nothing, until the gateway has told its own. Envoy refuses an empty one.
 NO_KEYS: Final = json.dumps(
@@ -135,8 +136,7 @@ class Renderer:
             manager["route_config"] = _untyped(routes[name])
             for http_filter in manager["http_filters"]:
                 if http_filter.pop("config_discovery", None):
-                    (discovered,) = self.tokens(NO_KEYS)["resources"]
-                    http_filter["typed_config"] = discovered["typed_config"]
+                    http_filter["typed_config"] = self._discovered(http_filter["name"])
         static = {
             "listeners": [_untyped(listener) for listener in listeners],
             "clusters": [_untyped(c) for c in self.resource("clusters")["resources"]],
@@ -145,9 +145,19 @@ class Renderer:
         del bootstrap["dynamic_resources"]
         return bootstrap | {"static_resources": static}
 
+    def _discovered(self, name: str) -> dict[str, Any]:
+        """The first configuration of a filter that Envoy reads from a file of its own."""
+        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(NO_KEYS)
+        typed_config: dict[str, Any] = first["resources"][0]["typed_config"]
+        return typed_config
+
     def tokens(self, jwks: str) -> dict[str, Any]:
         """How access tokens are verified, with a JWK set as JSON."""
         return self._render("tokens", jwks=jwks)
+
+    def denylist(self, denied: Sequence[str]) -> dict[str, Any]:
+        """Whom the edge turns away."""
+        return self._render("denylist", denied=denied)
 
     def endpoints(self, mesh_name: str, sockets: Sequence[str]) -> dict[str, Any]:
         """The replicas of a service."""
@@ -183,6 +193,9 @@ class Renderer:
             "error_shape": error_shape(),
             "role_regex": role_regex,
             "route_class": _flow(_ROUTE_CLASS),
+            "deny_filter": _DENY_FILTER,
+            "deny": _flow(_verdict("DENY")),
+            "allow": _flow(_verdict("ALLOW")),
         }
 
     def _file_source(self, name: str) -> str:
@@ -198,6 +211,16 @@ _ROUTE_CLASS: Final = {
         "metadata_key": {"key": "icto", "path": [{"key": "class"}]},
     }
 }
+
+
+def _verdict(action: str) -> dict[str, Any]:
+    """What a matcher of access decides; the name shows in Envoy's account of a refused call."""
+    typed_config = {
+        "@type": "type.googleapis.com/envoy.config.rbac.v3.Action",
+        "name": "deny_list",
+        "action": action,
+    }
+    return {"action": {"name": "verdict", "typed_config": typed_config}}
 
 
 class _Loader(yaml.CSafeLoader):

@@ -84,7 +84,7 @@ class Metrics:
         self._registry.register(_SpanCollector(statistics))
 
     def server_durations(self, method: str) -> Mapping[str, Histogram]:
-        """The histogram of a method that is served, by status code. Looked up once: it is costly."""
+        """The histogram of a method that is served, by status code."""
         return _by_status(self.call_duration, method)
 
     def client_durations(self, method: str) -> Mapping[str, Histogram]:
@@ -94,6 +94,10 @@ class Metrics:
     def counter(self, name: str, documentation: str, *labels: str) -> Counter:
         """A counter of one service's own."""
         return Counter(name, documentation, labels, registry=self._registry)
+
+    def gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        """A gauge of one service's own."""
+        return Gauge(name, documentation, labels, registry=self._registry)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

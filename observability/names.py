@@ -75,6 +75,7 @@ SPANS_DROPPED: Final = "icto_spans_dropped_total"
 HEADER_CALLER: Final = "x-icto-caller"
 HEADER_PRINCIPAL: Final = "x-icto-principal"
 HEADER_ROLES: Final = "x-icto-roles"
+HEADER_STATUS: Final = "x-icto-status"
 HEADER_ON_BEHALF_OF: Final = "x-icto-on-behalf-of"
 HEADER_HEALTH_TARGET: Final = "x-icto-health-target"
 HEADER_TRACE_ID: Final = "x-icto-trace-id"
@@ -82,6 +83,7 @@ IDENTITY_HEADERS: Final = (
     HEADER_CALLER,
     HEADER_PRINCIPAL,
     HEADER_ROLES,
+    HEADER_STATUS,
     HEADER_ON_BEHALF_OF,
     HEADER_HEALTH_TARGET,
     HEADER_TRACE_ID,
@@ -91,5 +93,7 @@ TRAILER_TRACE_ID: Final = "icto-trace-id"
 TRAILER_RETRIABLE: Final = "icto-retriable"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 TRACEPARENT: Final = "traceparent"
+SUSPENDED: Final = "suspended"
+"""Value of HEADER_STATUS for a user who is suspended or banned; absent for others."""
 EDGE: Final = "edge"
 """Value of HEADER_CALLER for a call from outside."""

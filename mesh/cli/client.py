@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import grpc
 import httpx
@@ -115,6 +116,23 @@ class Client:
         if reply.is_error:
             raise CallError(reply.status_code, _problem(reply))
         return Answer(reply.json(), reply.headers.get(names.HEADER_TRACE_ID, ""))
+
+    async def quote(self, *items: tuple[str, str]) -> dict[str, Any]:
+        """A quote for steps and the services that they are priced by, approved on the ledger.
+
+        Raises:
+            CallError: it was refused.
+        """
+        order = [{"step": step, "service": service} for step, service in items]
+        body = {"requestId": str(uuid4()), "items": order}
+        quote = (await self.rest("POST", "/v1/quotes", body)).body
+        approval = {
+            "requestId": str(uuid4()),
+            "spender": quote["spender"],
+            "amount": quote["approvalAmount"],
+        }
+        await self.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
+        return quote
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Metadata that signs a gRPC call in."""

@@ -7,8 +7,6 @@ from uuid import uuid4
 import grpc
 import typer
 
-from icto.ledger.v1 import ledger_pb2
-from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh import control
 from mesh.cli.client import CallError, Client, load_key
 from mesh.cli.terminal import (
@@ -122,15 +120,7 @@ def faucet(
             fail(f"{receiver!r} is not a principal.")
         operator = Operator(Paths(directory.envoy, directory.sockets))
         try:
-            await operator.stub(LedgerServiceStub).Transfer(
-                ledger_pb2.TransferRequest(
-                    request_id=str(uuid4()),
-                    ledger="ledgers/icp",
-                    to=ledger_pb2.Account(owner=receiver),
-                    amount=str(round(amount * _E8S)),
-                ),
-                timeout=5,
-            )
+            await operator.give(receiver, round(amount * _E8S))
         finally:
             await operator.close()
         out.print(f"Gave {amount} ICP to {receiver}.", markup=False)

@@ -1,4 +1,4 @@
-"""The platform's first story, told by doing it: sign in, deploy a token, transfer some of it."""
+"""The platform's story, told by doing it: sign in, pay for a token, transfer some of it."""
 
 import asyncio
 import secrets
@@ -11,16 +11,23 @@ from uuid import uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
+from icto.audit.v1 import audit_pb2
+from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh import control
 from mesh.cli.client import Client
+from mesh.operator import Operator
+from mesh.render import Paths
 from mesh.rundir import RunDirectory
 from observability import waterfall
 from observability.receiver import StoredSpan
 from services.kit import principal
 
 T = TypeVar("T")
+_E8S = 100_000_000
+_GIFT = 10 * _E8S
+_ORDER = ("create_token", "PAID_SERVICE_TOKEN")
 _SUPPLY = 1_000_000_00000000
 _TRANSFER = 1234_00000000
 _PATIENCE_SECONDS = 20.0
@@ -54,15 +61,21 @@ class Story:
         client = self._client
         await self._step("sign in with a fresh key (REST)", client.sign_in())
         self._console.print(f"           you are {client.principal}")
-        accepted = await self._step("ask for a token (REST)", self._deploy())
+        await self._step("get ICP from the operator's faucet", self._fund())
+        quote = await self._step("ask for a quote and approve it (REST)", client.quote(_ORDER))
+        self._console.print(f"           {int(quote['total']) / _E8S} ICP, {quote['name']}")
+        accepted = await self._step("order the token (REST)", self._deploy(quote["name"]))
         deployment = await self._step("wait until it is deployed", self._finished(accepted.body))
         token = deployment["token"]
         ledger = token.replace("tokens/", "ledgers/")
         self._console.print(f"           {token}, symbol {deployment['spec']['symbol']}")
         block = await self._step("transfer some of it (gRPC)", self._transfer(ledger))
+        self._console.print(f"           in block {block}")
         await self._step("read both balances (REST)", self._check_balances(ledger))
+        await self._step("read the invoice (REST)", self._invoiced(deployment, quote["total"]))
         await self._step("find it all in the audit (REST)", self._audited(deployment["name"]))
-        self._console.print(f"           the transfer is block {block}")
+        verified = await self._step("verify the audit chain (operator)", self._verified())
+        self._console.print(f"           {verified} entries, intact")
         self._console.print(await self._step("draw the trace", self._trace(accepted.trace_id)))
 
     async def _step(self, title: str, work: Awaitable[T]) -> T:
@@ -72,10 +85,17 @@ class Story:
         self._console.print(f"{milliseconds:7.1f} ms  {title}")
         return result
 
-    async def _deploy(self) -> Any:
+    async def _fund(self) -> None:
+        operator = Operator(Paths(self._run.envoy, self._run.sockets))
+        try:
+            await operator.give(self._client.principal, _GIFT)
+        finally:
+            await operator.close()
+
+    async def _deploy(self, quote: str) -> Any:
         symbol = "".join(secrets.choice(string.ascii_uppercase) for _ in range(8))
         spec = {"displayName": "Demo token", "symbol": symbol, "totalSupply": str(_SUPPLY)}
-        body = {"requestId": str(uuid4()), "spec": spec}
+        body = {"requestId": str(uuid4()), "spec": spec, "quote": quote}
         return await self._client.rest("POST", "/v1/tokens", body)
 
     async def _finished(self, deployment: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +128,24 @@ class Story:
             if int(account["balance"]) != amount:
                 raise StoryError(f"{owner} holds {account['balance']}, not {amount}")
 
+    async def _invoiced(self, deployment: dict[str, Any], total: str) -> None:
+        payment = (await self._client.rest("GET", f"/v1/{deployment['payment']}")).body
+        invoice = (await self._client.rest("GET", f"/v1/{payment['invoice']}")).body
+        if (invoice["total"], payment["deliveredAmount"]) != (total, total):
+            raise StoryError(f"the invoice says {invoice['total']}, the quote {total}")
+
+    async def _verified(self) -> int:
+        operator = Operator(Paths(self._run.envoy, self._run.sockets))
+        try:
+            answer = await operator.stub(AuditServiceStub).VerifyChain(
+                audit_pb2.VerifyChainRequest(), timeout=_PATIENCE_SECONDS
+            )
+        finally:
+            await operator.close()
+        if not answer.intact:
+            raise StoryError(f"the audit is not intact: {answer.fault.description}")
+        return int(answer.verified_count)
+
     async def _audited(self, operation: str) -> None:
         async def read() -> set[str]:
             entries = await self._client.rest("GET", f"/v1/auditEntries?operation={operation}")
@@ -126,7 +164,7 @@ class Story:
 
 _FRIEND = principal.of_service("friend of the demo")
 _UNFINISHED = {"DEPLOYMENT_STATE_PENDING", "DEPLOYMENT_STATE_IN_PROGRESS"}
-_EXPECTED = {"envoy", "backend", "token_deployer", "ledger", "audit_storage"}
+_EXPECTED = {"envoy", "backend", "token_deployer", "ledger", "invoice_storage", "audit_storage"}
 
 
 async def _until(read: Callable[[], Awaitable[T]], done: Callable[[T], bool]) -> T:

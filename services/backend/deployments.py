@@ -1,20 +1,38 @@
 """icto.backend.v1.DeploymentService."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
 
 from icto.backend.v1 import deployments_pb2 as pb
+from icto.config.v1 import config_pb2
 from icto.events.v1 import events_pb2 as events
+from icto.payment.v1 import payment_pb2
+from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
 from observability.tracing import current_traceparent, trace_id
 from services.backend import domain, store
-from services.backend.domain import Deployment
+from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
-from services.backend.pipelines import DeployTokenPipeline
-from services.kit import Call, Effect, Kit, ids, paging
-from services.kit.errors import Error
-from services.kit.journal import Engine, NewPipeline, PostgresJournal
+from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
+from services.kit import Call, Effect, Kit, ids, not_found, paging
+from services.kit.errors import Code, Error
+from services.kit.journal import ChangeFeed, Engine, NewPipeline, PostgresJournal
+
+_HEARTBEAT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """An order that may be accepted."""
+
+    spec: token_pb2.TokenSpec
+    cost: str
 
 
 class DeploymentService:
@@ -22,9 +40,13 @@ class DeploymentService:
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
+        self._platform = kit.platform
         self._worker = kit.settings.instance
         self._tokens = kit.clients.stub(TokenServiceStub)
-        self._journal = PostgresJournal(kit.database, kit.outbox)
+        self._payments = kit.clients.stub(PaymentServiceStub)
+        dsn = kit.settings.database_url.reveal()
+        self._changes = ChangeFeed(kit.database, dsn, kit.service.mesh_name)
+        self._journal = PostgresJournal(kit.database, kit.outbox, self._changes)
         self._definition = DeployTokenPipeline(kit).definition
         self._engine = Engine(
             self._journal,
@@ -36,13 +58,14 @@ class DeploymentService:
     async def run(self) -> None:
         """Works on pipelines, as long as the replica lives."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._changes.run())
             tasks.create_task(self._journal.run())
             tasks.create_task(self._engine.run())
 
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""
         try:
-            spec = await self._complete(request.spec, call)
+            checked = await self._checked(request, call)
         except Error:
             await call.replay()
             raise
@@ -52,19 +75,21 @@ class DeploymentService:
             project_id=ids.parse_name("projects", request.project, "project")
             if request.project
             else None,
-            spec=spec.SerializeToString(),
+            spec=checked.spec.SerializeToString(),
             trace_id=trace_id(call.span),
+            quote=request.quote,
+            cost=checked.cost,
         )
         claim, begun = self._journal.begin(self._pipeline(deployment), self._worker)
         response = deployment_message(deployment, self._definition, None)
         act = call.act(
             status=events.ACT_STATUS_INITIATED,
             operation=response.name,
-            details={"symbol": spec.symbol},
+            details={"symbol": checked.spec.symbol, "cost": checked.cost},
         )
         effects = (
             store.added_deployment(deployment),
-            store.counted_deployment(call.principal),
+            store.counted_deployment(call.principal, _limits(self._platform.config.limits)),
             begun,
         )
         if deployment.project_id is None:
@@ -77,13 +102,32 @@ class DeploymentService:
         self._engine.adopt(claim)
         return response
 
-    async def _complete(self, spec: token_pb2.TokenSpec, call: Call) -> token_pb2.TokenSpec:
-        """The deployer's own check, so that what is accepted here is not refused there (F-12)."""
-        checked = await self._tokens.ValidateToken(
-            token_pb2.ValidateTokenRequest(spec=spec),
-            metadata=((names.HEADER_ON_BEHALF_OF, call.principal),),
+    async def _checked(self, request: pb.DeployTokenRequest, call: Call) -> _Checked:
+        """Everything that can be known before anything is charged (F-12), asked at one time."""
+        metadata = ((names.HEADER_ON_BEHALF_OF, call.principal),)
+        validating = self._tokens.ValidateToken(
+            token_pb2.ValidateTokenRequest(spec=request.spec), metadata=metadata
         )
-        return checked.spec
+        validated, cost = await asyncio.gather(validating, self._cost(request.quote, metadata))
+        return _Checked(validated.spec, cost)
+
+    async def _cost(self, quote: str, metadata: tuple[tuple[str, str], ...]) -> str:
+        """What the order costs by its quote; nothing, where tokens are free on purpose."""
+        if not quote:
+            prices = self._platform.config.payment.prices
+            if not any(p.free for p in prices if p.service == payment_pb2.PAID_SERVICE_TOKEN):
+                raise domain.quote_required()
+            return "0"
+        found = await self._payments.GetQuote(
+            payment_pb2.GetQuoteRequest(name=quote), metadata=metadata
+        )
+        domain.check_quote([line.step for line in found.lines], [CREATE_TOKEN])
+        if found.state != payment_pb2.QUOTE_STATE_OPEN:
+            state = payment_pb2.QuoteState.Name(found.state).removeprefix("QUOTE_STATE_")
+            raise Error(
+                Code.FAILED_PRECONDITION, f"QUOTE_{state}", f"The quote is {state.lower()}."
+            )
+        return found.total
 
     async def _occupy(self, tx: Effect, deployment: Deployment, call: Call, name: str) -> None:
         assert deployment.project_id is not None  # noqa: S101  # checked by the caller
@@ -122,6 +166,97 @@ class DeploymentService:
         messages = await self._messages(list(page))
         return pb.ListDeploymentsResponse(deployments=messages, next_page_token=token)
 
+    async def WatchDeployment(
+        self, request: pb.WatchDeploymentRequest, call: Call
+    ) -> AsyncIterator[pb.WatchDeploymentResponse]:
+        """The deployment at every change, until it has ended; a heartbeat when it is quiet."""
+        deployment_id = ids.parse_name("deployments", request.name)
+        told = b""
+        async for _ in self._changes.watch(deployment_id, _HEARTBEAT_SECONDS):
+            row = await store.get_deployment(self._database, deployment_id)
+            (message,) = await self._messages([call.owned(row, "deployment", request.name)])
+            now = message.SerializeToString(deterministic=True)
+            if now == told:
+                yield pb.WatchDeploymentResponse()
+                continue
+            told = now
+            yield pb.WatchDeploymentResponse(deployment=message)
+            if message.state in _ENDED:
+                return
+
+    async def CancelDeployment(
+        self, request: pb.CancelDeploymentRequest, call: Call
+    ) -> pb.Deployment:
+        """Asks the pipeline to stop; what was charged and not delivered goes back."""
+        deployment_id = ids.parse_name("deployments", request.name)
+        async with call.transaction() as tx:
+            row = await store.get_deployment(tx, deployment_id)
+            deployment = call.owned(row, "deployment", request.name)
+            if not await self._journal.cancel(tx, deployment_id):
+                raise Error(
+                    Code.FAILED_PRECONDITION, "DEPLOYMENT_ENDED", "The deployment has ended."
+                )
+            run = (await self._journal.get([deployment_id]))[0]
+            response = deployment_message(deployment, self._definition, run)
+            act = call.act(operation=request.name)
+            tx.answer(response, subject=request.name, act=act)
+        self._engine.cancel(deployment_id)
+        return response
+
+    async def ListPendingDeployments(
+        self, request: pb.ListPendingDeploymentsRequest, call: Call
+    ) -> pb.ListPendingDeploymentsResponse:
+        """Deployments that wait for a person, oldest first."""
+        del call
+        cursor = paging.decode_token(request.page_token, str)
+        after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
+        size = paging.page_size(request.page_size)
+        runs = await self._journal.parked(after, size + 1)
+        page, token = paging.cut(runs, size, lambda run: paging.encode_token(str(run.id)))
+        rows = await store.get_deployments(self._database, [run.id for run in page])
+        messages = [
+            deployment_message(rows[run.id], self._definition, run)
+            for run in page
+            if run.id in rows
+        ]
+        return pb.ListPendingDeploymentsResponse(deployments=messages, next_page_token=token)
+
+    async def RetryDeployment(
+        self, request: pb.RetryDeploymentRequest, call: Call
+    ) -> pb.Deployment:
+        """Lets a parked deployment go on. One that has failed stays so: its money went back."""
+        deployment_id = ids.parse_name("deployments", request.name)
+        async with call.transaction() as tx:
+            deployment = await store.get_deployment(tx, deployment_id)
+            if deployment is None:
+                raise not_found("deployment", request.name)
+            if not await self._journal.unpark(tx, deployment_id):
+                raise Error(
+                    Code.FAILED_PRECONDITION,
+                    "DEPLOYMENT_NOT_PARKED",
+                    "Only a deployment that waits for a person can be retried.",
+                )
+            response = deployment_message(deployment, self._definition, None)
+            act = call.act(operation=request.name, justification=request.justification)
+            return tx.answer(response, subject=request.name, act=act)
+
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}
         return [deployment_message(d, self._definition, runs.get(d.id)) for d in deployments]
+
+
+_ENDED: Final = frozenset(
+    {
+        pb.DEPLOYMENT_STATE_SUCCEEDED,
+        pb.DEPLOYMENT_STATE_FAILED,
+        pb.DEPLOYMENT_STATE_CANCELLED,
+    }
+)
+
+
+def _limits(limits: config_pb2.UserLimits) -> Limits:
+    return Limits(
+        tokens=limits.max_tokens_per_user,
+        per_day=limits.max_deployments_per_day,
+        cooldown=timedelta(seconds=limits.deployment_cooldown.seconds),
+    )

@@ -1,8 +1,8 @@
 """The rules of users, projects and deployments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -51,6 +51,9 @@ class Deployment:
     project_id: UUID | None
     spec: bytes
     trace_id: str
+    quote: str = ""
+    cost: str = ""
+    payment: str = ""
     token: str = ""
     create_time: datetime | None = None
 
@@ -122,6 +125,69 @@ def check_etag(given: str, current: str) -> None:
         raise Error(
             Code.ABORTED, "ETAG_MISMATCH", "It was changed meanwhile; read it and try again."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one user may do."""
+
+    tokens: int
+    per_day: int
+    cooldown: timedelta
+
+
+TOO_MANY_TOKENS: Final = (
+    Code.RESOURCE_EXHAUSTED,
+    "TOKEN_LIMIT",
+    "You have as many tokens as one user may have.",
+)
+TOO_MANY_TODAY: Final = (
+    Code.RESOURCE_EXHAUSTED,
+    "DAILY_LIMIT",
+    "You have asked for as many deployments as one user may in 24 hours.",
+)
+TOO_SOON: Final = (
+    Code.RESOURCE_EXHAUSTED,
+    "COOLDOWN",
+    "Wait a little between two deployments.",
+)
+
+
+def check_project_count(count: int, limit: int) -> None:
+    """Passes when a user may have another project.
+
+    Raises:
+        Error: RESOURCE_EXHAUSTED, they have as many as one may have.
+    """
+    if count >= limit:
+        raise Error(
+            Code.RESOURCE_EXHAUSTED,
+            "PROJECT_LIMIT",
+            f"You have {count} projects, as many as one user may have.",
+        )
+
+
+def check_quote(steps: Sequence[str], wanted: Sequence[str]) -> None:
+    """Passes when a quote is for exactly the steps of an order.
+
+    Raises:
+        Error: FAILED_PRECONDITION, it is for something else.
+    """
+    if sorted(steps) != sorted(wanted):
+        raise Error(
+            Code.FAILED_PRECONDITION,
+            "QUOTE_MISMATCH",
+            f"The quote is for {', '.join(steps)}; this needs one for {', '.join(wanted)}.",
+        )
+
+
+def quote_required() -> Error:
+    """Nothing was said about how to pay."""
+    return Error(
+        Code.FAILED_PRECONDITION,
+        "QUOTE_REQUIRED",
+        "Ask for a quote (CreateQuote), approve it on the ledger, and send its name along.",
+    )
 
 
 def check_project_free(project: Project) -> None:

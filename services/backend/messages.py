@@ -67,16 +67,26 @@ def deployment_message(
         if deployment.project_id is None
         else ids.resource_name("projects", deployment.project_id),
         spec=token_pb2.TokenSpec.FromString(deployment.spec),
-        state=_state(run),
+        state=States.DEPLOYMENT_STATE_SUCCEEDED if deployment.token else _state(run),
         steps=[_step(step.name, run) for step in definition.steps],
         token=deployment.token,
         trace_id=deployment.trace_id,
         error=_error(run),
+        quote=deployment.quote,
+        payment=deployment.payment or _payment(run),
+        cost=deployment.cost,
+        parked_reason=run.parked_reason if run else "",
     )
     create_time = deployment.create_time or ids.time_of(deployment.id)
     message.create_time.FromDatetime(create_time)
     message.update_time.FromDatetime(run.update_time if run else create_time)
     return message
+
+
+def _payment(run: Run | None) -> str:
+    """The payment of a deployment that has not ended, once it is charged."""
+    charge = run.steps.get("charge") if run else None
+    return charge.result.decode() if charge else ""
 
 
 def _state(run: Run | None) -> "deployments_pb2.DeploymentState.ValueType":

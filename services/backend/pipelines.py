@@ -1,10 +1,12 @@
 """The pipelines of the backend, each declared in one readable place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
+from icto.payment.v1 import payment_pb2
+from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
@@ -16,10 +18,14 @@ from services.kit.journal import (
     Definition,
     Ended,
     PipelineState,
+    SkipStep,
     Step,
     StepContext,
+    StepRecord,
+    StepState,
 )
 
+CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step
 _ACTION: Final = "CreateToken"
 _METHOD: Final = f"{pb.DESCRIPTOR.services_by_name['DeploymentService'].full_name}/DeployToken"
 _STATUS: Final = {
@@ -30,64 +36,158 @@ _STATUS: Final = {
 
 
 class DeployTokenPipeline:
-    """Deploys one token."""
+    """Deploys one token: charge, create, settle. What was charged is delivered XOR refunded.
+
+    A token that could not be created is given up for good before its money goes back, so that a
+    late call cannot deliver it after all.
+    """
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
+        self._platform = kit.platform
+        self._faults = kit.faults
         self._tokens = kit.clients.stub(TokenServiceStub)
+        self._payments = kit.clients.stub(PaymentServiceStub)
         self.definition = Definition(
             "deploy_token",
             version=1,
-            steps=(Step("create_token", self._create_token),),
+            steps=(
+                Step("charge", self._charge),
+                Step(CREATE_TOKEN, self._create_token, after=("charge",)),
+                Step(
+                    "abandon",
+                    self._abandon,
+                    after=(CREATE_TOKEN,),
+                    needs=("charge",),
+                    unless=(CREATE_TOKEN,),
+                ),
+                Step(
+                    "settle",
+                    self._settle_payment,
+                    after=(CREATE_TOKEN, "abandon"),
+                    needs=("charge",),
+                ),
+            ),
             settle=self._settle,
         )
 
-    async def _create_token(self, context: StepContext) -> bytes:
-        """Has the token deployed for the owner that the deployment's row names."""
+    async def _deployment(self, context: StepContext) -> Deployment:
+        """The row that says for whom and what; never a header (design: identity)."""
+        self._platform.check_running()
         deployment = await store.get_deployment(self._database, context.pipeline_id)
         if deployment is None:
             raise RuntimeError("a pipeline without its deployment")
-        token = await self._tokens.DeployToken(
-            token_pb2.DeployTokenRequest(
-                request_id=context.request_id,
-                operation=ids.resource_name("deployments", deployment.id),
-                spec=token_pb2.TokenSpec.FromString(deployment.spec),
-            ),
-            metadata=((names.HEADER_ON_BEHALF_OF, deployment.owner),),
+        return deployment
+
+    async def _charge(self, context: StepContext) -> bytes:
+        """Takes the money of the quote that the deployment was accepted with."""
+        deployment = await self._deployment(context)
+        if not deployment.quote:
+            return b""
+        request = payment_pb2.ChargeRequest(
+            request_id=context.request_id,
+            operation=_name(deployment),
+            quote=deployment.quote,
         )
+        request.accept_time.FromDatetime(deployment.create_time or ids.time_of(deployment.id))
+        payment = await self._payments.Charge(request, metadata=_for(deployment))
+        return payment.name.encode()
+
+    async def _create_token(self, context: StepContext) -> bytes:
+        """Has the token deployed for its owner."""
+        deployment = await self._deployment(context)
+        request = token_pb2.DeployTokenRequest(
+            request_id=context.request_id,
+            operation=_name(deployment),
+            spec=token_pb2.TokenSpec.FromString(deployment.spec),
+            payment=context.result("charge").decode(),
+        )
+        self._faults.point("create_token.before")
+        token = await self._tokens.DeployToken(request, metadata=_for(deployment))
+        self._faults.point("create_token.after")
         return token.name.encode()
+
+    async def _abandon(self, context: StepContext) -> bytes:
+        """Gives the token up; tells if it was delivered before that."""
+        deployment = await self._deployment(context)
+        request = token_pb2.AbandonTokenRequest(
+            request_id=context.request_id, operation=_name(deployment)
+        )
+        self._faults.point("abandon.before")
+        answer = await self._tokens.AbandonToken(request)
+        self._faults.point("abandon.after")
+        return answer.delivered_token.encode()
+
+    async def _settle_payment(self, context: StepContext) -> bytes:
+        """Tells the payment what was delivered; the rest goes back."""
+        deployment = await self._deployment(context)
+        payment = context.result("charge").decode()
+        if not payment:
+            raise SkipStep
+        failure = context.records[CREATE_TOKEN].error_message or "The deployment was cancelled."
+        delivered = bool(_delivered(context.records))
+        request = payment_pb2.SettlePaymentRequest(
+            request_id=context.request_id,
+            operation=_name(deployment),
+            delivered_steps=[CREATE_TOKEN] if delivered else [],
+            failure="" if delivered else failure,
+        )
+        self._faults.point("settle.before")
+        await self._payments.SettlePayment(request)
+        self._faults.point("settle.after")
+        return b""
 
     async def _settle(
         self, connection: Connection, ended: Sequence[Ended]
     ) -> Sequence[events.Event]:
         """Links what was delivered, and tells the audit how it ended."""
-        tokens = {one.claim.id: _token(one) for one in ended}
-        deployments = await store.settle_deployments(connection, tokens)
-        linked = {d.project_id: d.token for d in deployments.values() if d.project_id}
+        outcomes = {one.claim.id: _outcome(one) for one in ended}
+        deployments = await store.settle_deployments(connection, outcomes)
+        rows = deployments.values()
+        linked = {d.project_id: d.token for d in rows if d.project_id}
         await store.settle_projects(connection, linked)
+        await store.count_tokens(connection, [d.owner for d in rows if d.token])
         return [_ending(one, deployments[one.claim.id]) for one in ended]
 
 
-def _token(ended: Ended) -> str:
-    created = ended.records.get("create_token")
-    return created.result.decode() if created else ""
+def _name(deployment: Deployment) -> str:
+    return ids.resource_name("deployments", deployment.id)
+
+
+def _for(deployment: Deployment) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call for the deployment's owner."""
+    return ((names.HEADER_ON_BEHALF_OF, deployment.owner),)
+
+
+def _delivered(records: Mapping[str, StepRecord]) -> str:
+    """The token, however it is known that it was delivered: "" when it was not."""
+    for step in (CREATE_TOKEN, "abandon"):
+        record = records.get(step)
+        if record is not None and record.state is StepState.SUCCEEDED and record.result:
+            return record.result.decode()
+    return ""
+
+
+def _outcome(ended: Ended) -> tuple[str, str]:
+    """Token and payment of a deployment that ends."""
+    charge = ended.records.get("charge")
+    return _delivered(ended.records), charge.result.decode() if charge else ""
 
 
 def _ending(ended: Ended, deployment: Deployment) -> events.Event:
-    name = ids.resource_name("deployments", deployment.id)
+    name = _name(deployment)
     failed = [record for record in ended.records.values() if record.error_reason]
+    state = PipelineState.SUCCEEDED if deployment.token else ended.state
     act = events.Act(
         action=_ACTION,
-        status=_STATUS[ended.state],
+        status=_STATUS[state],
         principal=deployment.owner,
         actor=events.ACTOR_KIND_USER,
         caller="backend",
         method=_METHOD,
         operation=name,
-        severity=events.SEVERITY_ERROR
-        if ended.state is PipelineState.FAILED
-        else events.SEVERITY_INFO,
-        error_reason=failed[0].error_reason if failed else "",
+        severity=events.SEVERITY_ERROR if state is PipelineState.FAILED else events.SEVERITY_INFO,
+        error_reason=failed[0].error_reason if failed and not deployment.token else "",
         details={"token": deployment.token} if deployment.token else {},
     )
     return events.Event(

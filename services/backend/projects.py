@@ -12,6 +12,7 @@ class ProjectService:
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
+        self._platform = kit.platform
 
     async def CreateProject(self, request: pb.CreateProjectRequest, call: Call) -> pb.Project:
         """Registers a project."""
@@ -21,7 +22,9 @@ class ProjectService:
             display_name=domain.project_name(request.project.display_name),
             description=request.project.description,
         )
+        limit = self._platform.config.limits.max_projects_per_user
         async with call.transaction() as tx:
+            domain.check_project_count(await store.count_projects(tx, call.principal), limit)
             response = project_message(await store.add_project(tx, project))
             return tx.answer(response, subject=response.name)
 

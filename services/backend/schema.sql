@@ -8,9 +8,16 @@ CREATE TABLE users (
     email            text        NOT NULL DEFAULT '',
     website          text        NOT NULL DEFAULT '',
     deployment_count int         NOT NULL DEFAULT 0,
+    token_count      int         NOT NULL DEFAULT 0,
+    day_start        timestamptz NOT NULL DEFAULT kit_now(),
+    day_count        int         NOT NULL DEFAULT 0,
+    last_deployment  timestamptz,
     create_time      timestamptz NOT NULL DEFAULT kit_now(),
     update_time      timestamptz NOT NULL DEFAULT kit_now()
 );
+
+COMMENT ON COLUMN users.day_start IS
+    'When the 24 hours began in which day_count deployments were asked for.';
 
 CREATE TABLE projects (
     id           uuid        PRIMARY KEY,
@@ -32,8 +39,27 @@ CREATE TABLE deployments (
     project_id  uuid,
     spec        bytea       NOT NULL,
     token       text        NOT NULL DEFAULT '',
+    quote       text        NOT NULL,
+    cost        text        NOT NULL,
+    payment     text        NOT NULL DEFAULT '',
     trace_id    text        NOT NULL,
     create_time timestamptz NOT NULL DEFAULT kit_now()
 );
 COMMENT ON COLUMN deployments.spec IS 'icto.token.v1.TokenSpec, complete.';
 CREATE INDEX deployments_owner ON deployments (owner, id);
+
+CREATE TABLE config_revisions (
+    revision      bigint      PRIMARY KEY,
+    config        bytea       NOT NULL,
+    changed_by    text        NOT NULL,
+    justification text        NOT NULL,
+    change_time   timestamptz NOT NULL DEFAULT kit_now()
+);
+COMMENT ON TABLE config_revisions IS
+    'icto.config.v1.SystemConfig, every one of them; the newest is in force.';
+
+CREATE TABLE release_requests (
+    principal    text        PRIMARY KEY,
+    request_time timestamptz NOT NULL DEFAULT kit_now()
+);
+COMMENT ON TABLE release_requests IS 'Who asked for the end of an emergency stop.';

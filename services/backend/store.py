@@ -1,11 +1,19 @@
 """SQL of the backend. One function an operation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from services.backend.domain import Deployment, Profile, Project
-from services.kit.database import Connection, Database
+from services.backend.domain import (
+    TOO_MANY_TODAY,
+    TOO_MANY_TOKENS,
+    TOO_SOON,
+    Deployment,
+    Limits,
+    Profile,
+    Project,
+)
+from services.kit.database import Connection, Database, requirement
 from services.kit.statement import Statement
 
 _PROFILE_COLUMNS: Final = """
@@ -18,10 +26,28 @@ UPDATE users SET display_name = coalesce($2, display_name), email = coalesce($3,
     website = coalesce($4, website), update_time = kit_now()
 WHERE principal = $1 RETURNING {_PROFILE_COLUMNS}
 """
+# The limits are decided on the user's own row, which one transaction at a time can change.
 _COUNT_DEPLOYMENT: Final = """
-INSERT INTO users (principal, deployment_count) VALUES ($1, 1)
-ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count + 1
+INSERT INTO users (principal, deployment_count, day_start, day_count, last_deployment)
+VALUES ($1, 1, kit_now(), 1, kit_now())
+ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count + 1,
+    day_start = CASE WHEN users.day_start > kit_now() - interval '24 hours'
+        THEN users.day_start ELSE kit_now() END,
+    day_count = CASE WHEN users.day_start > kit_now() - interval '24 hours'
+        THEN users.day_count + 1 ELSE 1 END,
+    last_deployment = kit_now()
+WHERE kit_require(users.token_count < $2, $5)
+  AND kit_require(users.day_count < $3 OR users.day_start <= kit_now() - interval '24 hours', $6)
+  AND kit_require(users.last_deployment IS NULL OR users.last_deployment <= kit_now() -
+  $4::interval,
+    $7)
 """
+_COUNT_TOKENS: Final = """
+UPDATE users SET token_count = token_count + delivered.count
+FROM (SELECT owner, count(*) FROM unnest($1::text[]) AS owner GROUP BY owner) AS delivered
+WHERE principal = delivered.owner
+"""
+_COUNT_PROJECTS: Final = "SELECT count(*) FROM projects WHERE owner = $1"
 _PROJECT_COLUMNS: Final = """
     id, owner, display_name, description, token, deployment, revision, create_time, update_time
 """
@@ -51,9 +77,12 @@ UPDATE projects SET token = settled.token,
 FROM unnest($1::uuid[], $2::text[]) AS settled (settled_id, token)
 WHERE id = settled_id
 """
-_DEPLOYMENT_COLUMNS: Final = "id, owner, project_id, spec, trace_id, token, create_time"
+_DEPLOYMENT_COLUMNS: Final = """
+    id, owner, project_id, spec, trace_id, quote, cost, payment, token, create_time
+"""
 _ADD_DEPLOYMENT: Final = """
-INSERT INTO deployments (id, owner, project_id, spec, trace_id) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO deployments (id, owner, project_id, spec, trace_id, quote, cost)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 _GET_DEPLOYMENT: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = $1"
 _LIST_DEPLOYMENTS: Final = f"""
@@ -61,11 +90,13 @@ SELECT {_DEPLOYMENT_COLUMNS} FROM deployments
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
 """
 _SETTLE_DEPLOYMENTS: Final = """
-UPDATE deployments SET token = settled.token
-FROM unnest($1::uuid[], $2::text[]) AS settled (settled_id, token)
+UPDATE deployments SET token = settled.token, payment = settled.payment
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS settled (settled_id, token, payment)
 WHERE id = settled_id
-RETURNING id, owner, project_id, spec, trace_id, deployments.token, create_time
+RETURNING id, owner, project_id, spec, trace_id, quote, cost, deployments.payment,
+    deployments.token, create_time
 """
+_DEPLOYMENTS: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = ANY ($1::uuid[])"
 
 
 async def get_profile(database: Database, principal: str) -> Profile | None:
@@ -89,9 +120,33 @@ async def update_profile(
     return Profile(*row)
 
 
-def counted_deployment(principal: str) -> Statement:
-    """Counts a deployment for its user."""
-    return Statement(_COUNT_DEPLOYMENT, (principal,))
+def counted_deployment(principal: str, limits: Limits) -> Statement:
+    """Counts a deployment for its user, and refuses one beyond the limits."""
+    refusals = (TOO_MANY_TOKENS, TOO_MANY_TODAY, TOO_SOON)
+    return Statement(
+        _COUNT_DEPLOYMENT,
+        (
+            principal,
+            limits.tokens,
+            limits.per_day,
+            limits.cooldown,
+            *(requirement(*refusal) for refusal in refusals),
+        ),
+    )
+
+
+async def count_tokens(connection: Connection, owners: Sequence[str]) -> None:
+    """Counts delivered tokens for their owners."""
+    if owners:
+        await connection.execute(_COUNT_TOKENS, list(owners))
+
+
+async def count_projects(connection: Connection, owner: str) -> int:
+    """How many projects a user has. The user's row is locked until the transaction ends."""
+    await connection.execute(_ENSURE_USER, owner)
+    await connection.execute("SELECT FROM users WHERE principal = $1 FOR UPDATE", owner)
+    count: int = await connection.fetchval(_COUNT_PROJECTS, owner)
+    return count
 
 
 async def add_project(connection: Connection, project: Project) -> Project:
@@ -152,6 +207,8 @@ def added_deployment(deployment: Deployment) -> Statement:
             deployment.project_id,
             deployment.spec,
             deployment.trace_id,
+            deployment.quote,
+            deployment.cost,
         ),
     )
 
@@ -159,7 +216,7 @@ def added_deployment(deployment: Deployment) -> Statement:
 async def get_deployment(database: Database | Connection, deployment_id: UUID) -> Deployment | None:
     """One deployment."""
     row = await database.fetchrow(_GET_DEPLOYMENT, deployment_id)
-    return Deployment(*row) if row else None
+    return Deployment(**row) if row else None
 
 
 async def list_deployments(
@@ -167,12 +224,23 @@ async def list_deployments(
 ) -> list[Deployment]:
     """Deployments of an owner, newest first."""
     rows = await database.fetch(_LIST_DEPLOYMENTS, owner, before, limit)
-    return [Deployment(*row) for row in rows]
+    return [Deployment(**row) for row in rows]
+
+
+async def get_deployments(database: Database, ids: Sequence[UUID]) -> dict[UUID, Deployment]:
+    """Deployments by id."""
+    rows = await database.fetch(_DEPLOYMENTS, list(ids))
+    return {row["id"]: Deployment(**row) for row in rows}
 
 
 async def settle_deployments(
-    connection: Connection, tokens: Mapping[UUID, str]
+    connection: Connection, outcomes: Mapping[UUID, tuple[str, str]]
 ) -> dict[UUID, Deployment]:
-    """Records what came of deployments: the token of each, or "" for none."""
-    rows = await connection.fetch(_SETTLE_DEPLOYMENTS, list(tokens), list(tokens.values()))
-    return {row["id"]: Deployment(*row) for row in rows}
+    """Records what came of deployments: token and payment of each, "" for none."""
+    rows = await connection.fetch(
+        _SETTLE_DEPLOYMENTS,
+        list(outcomes),
+        [token for token, _ in outcomes.values()],
+        [payment for _, payment in outcomes.values()],
+    )
+    return {row["id"]: Deployment(**row) for row in rows}

@@ -3,17 +3,20 @@
 Ownership of a row cannot be decided here: a method for owners passes, and `Call.owned` decides.
 """
 
-from mesh.contract import Audience
+from mesh.contract import Audience, Method
 from services.kit.errors import Code, Error
 from services.kit.identity import Identity
 
 
-def check(audience: Audience, identity: Identity) -> None:
+def check(method: Method, identity: Identity) -> None:
     """Passes, or refuses.
 
     Raises:
         Error: UNAUTHENTICATED, nobody is signed in; PERMISSION_DENIED, the caller may not.
     """
+    audience = method.audience
+    if identity.suspended and not method.allowed_when_suspended:
+        raise Error(Code.PERMISSION_DENIED, "USER_SUSPENDED", "This user is suspended.")
     if identity.is_service:
         if not audience.admits_service(identity.caller):
             raise _denied(f"Service {identity.caller!r} may not call this method.")

@@ -1,8 +1,8 @@
 """Time: the database decides it, and only a test can shift it.
 
-SQL asks `kit_now()`, which is the transaction's `now()`. In the test environment, and only there,
-the function adds the shift that the table `kit_clock` holds, so that a test can move 48 hours in
-one statement.
+SQL asks `kit_now()`, which is the transaction's `now()`, or `kit_clock_now()`, which goes on within
+it. In the test environment, and only there, they add the shift that the table `kit_clock` holds, so
+that a test can move 48 hours in one statement.
 """
 
 from typing import Final, Protocol
@@ -12,6 +12,8 @@ from services.kit.settings import Environment
 _PLAIN: Final = """
 CREATE OR REPLACE FUNCTION kit_now() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT now()';
+CREATE OR REPLACE FUNCTION kit_clock_now() RETURNS timestamptz
+    LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
 DROP TABLE IF EXISTS kit_clock;
 """
 _SHIFTED: Final = """
@@ -20,6 +22,8 @@ CREATE TABLE IF NOT EXISTS kit_clock (
 INSERT INTO kit_clock DEFAULT VALUES ON CONFLICT DO NOTHING;
 CREATE OR REPLACE FUNCTION kit_now() RETURNS timestamptz
     LANGUAGE sql STABLE AS 'SELECT now() + (SELECT shift FROM kit_clock)';
+CREATE OR REPLACE FUNCTION kit_clock_now() RETURNS timestamptz
+    LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp() + (SELECT shift FROM kit_clock)';
 """
 
 

@@ -34,6 +34,9 @@ _SERVER_SETTINGS: Final = {
     "statement_timeout": "30s",
     "jit": "off",
 }
+REQUIREMENT: Final = "KT001"
+"""SQLSTATE of a condition of `kit_require` that did not hold."""
+
 _ACQUIRE_SECONDS: Final = 3.0
 _COMMAND_SECONDS: Final = 30.0
 _COMMIT_SECONDS: Final = 5.0
@@ -254,6 +257,20 @@ async def _translated(running: Awaitable[T]) -> T:
         raise Error(
             Code.DEADLINE_EXCEEDED, "DATABASE_TIMEOUT", "The database took too long."
         ) from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == REQUIREMENT:
+            raise _requirement(str(error)) from None
+        raise
+
+
+def requirement(code: Code, reason: str, message: str) -> str:
+    """What `kit_require` is given, for a condition whose failure is this error."""
+    return f"{code.name} {reason} {message}"
+
+
+def _requirement(text: str) -> Error:
+    code, reason, message = text.split(" ", 2)
+    return Error(Code[code], reason, message)
 
 
 _TARGET: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|COPY)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)")

@@ -31,6 +31,7 @@ from services.kit.errors import Code, Error, invalid
 from services.kit.idempotency import Replayed
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
+from services.kit.platform import Platform
 from services.kit.validation import RequestValidator
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Surroundings:
     database: Database
     outbox: Outbox
     overload: Overload
+    platform: Platform
     validator: RequestValidator
 
 
@@ -214,7 +216,8 @@ class _Served:
         self._around.overload.admit(self._method)
         if seconds < _MINIMUM_SECONDS:
             raise _too_late()
-        authorization.check(self._method.audience, caller)
+        authorization.check(self._method, caller)
+        self._around.platform.check(self._method)
         return Call(
             self._method,
             caller,

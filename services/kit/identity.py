@@ -22,11 +22,13 @@ class Identity:
         principal: who acts: the signed-in user, the user a service acts for, or the service's own
             principal. The anonymous principal when nobody signed in.
         roles: administrative roles of a signed-in user.
+        suspended: the user may only do what is allowed to suspended users.
     """
 
     caller: str
     principal: str
     roles: frozenset[str]
+    suspended: bool = False
 
     @property
     def from_outside(self) -> bool:
@@ -55,7 +57,8 @@ def read(metadata: Mapping[str, str | bytes], method: Method) -> Identity:
     if caller == names.EDGE:
         acting = str(metadata.get(names.HEADER_PRINCIPAL, "")) or principal.ANONYMOUS
         roles = frozenset(str(metadata.get(names.HEADER_ROLES, "")).split())
-        return Identity(caller, acting, roles)
+        suspended = metadata.get(names.HEADER_STATUS) == names.SUSPENDED
+        return Identity(caller, acting, roles, suspended)
     if not caller:
         return Identity("", principal.ANONYMOUS, frozenset())
     behalf = str(metadata.get(names.HEADER_ON_BEHALF_OF, "")) if method.on_behalf_of else ""

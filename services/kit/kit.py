@@ -6,7 +6,9 @@ from mesh.contract import Contract, Service
 from observability.setup import Telemetry
 from services.kit.client import Clients
 from services.kit.database import Database
+from services.kit.faults import Faults
 from services.kit.outbox import Outbox
+from services.kit.platform import Platform
 from services.kit.readiness import Readiness
 from services.kit.settings import Settings
 
@@ -23,3 +25,5 @@ class Kit:
     clients: Clients
     telemetry: Telemetry
     readiness: Readiness
+    platform: Platform
+    faults: Faults

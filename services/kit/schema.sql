@@ -1,6 +1,16 @@
 -- Tables that every service has, in its own schema: answers kept for repeated requests, the
 -- outbox, and leases. Installed before the service's own schema.sql.
 
+-- Passes, or ends the statement with a reason that the kit turns into an error. For conditions that
+-- must hold when a row is written, in statements that are one round trip.
+CREATE FUNCTION kit_require(holds boolean, reason text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF holds THEN
+        RETURN true;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'KT001', MESSAGE = reason;
+END $$;
+
 CREATE TABLE kit_answers (
     principal   text        NOT NULL,
     method      text        NOT NULL,

@@ -33,10 +33,12 @@ from services.kit import discovery, durability, idempotency, lifeline, settings,
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.errors import Error
+from services.kit.faults import Faults
 from services.kit.handler import Handlers, Surroundings
 from services.kit.kit import Kit
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
+from services.kit.platform import Platform
 from services.kit.readiness import Readiness
 from services.kit.settings import Settings
 from services.kit.validation import RequestValidator
@@ -107,7 +109,18 @@ async def _kit(
     try:
         await durability.check(database, chosen)
         readiness = Readiness(service.proto_services)
-        yield Kit(contract, service, chosen, database, outbox, clients, telemetry, readiness)
+        yield Kit(
+            contract,
+            service,
+            chosen,
+            database,
+            outbox,
+            clients,
+            telemetry,
+            readiness,
+            Platform(clients),
+            Faults(chosen.environment),
+        )
     finally:
         await clients.close()
         await database.close()
@@ -166,6 +179,7 @@ class Replica:
             self._kit.database,
             self._kit.outbox,
             self._overload,
+            self._kit.platform,
             RequestValidator(),
         )
         handlers = Handlers(around)
@@ -187,6 +201,7 @@ class Replica:
         work = [
             self._overload.watch(),
             self._watch_readiness(),
+            self._kit.platform.follow(),
             self._kit.outbox.relay(_publisher(self._kit.clients)),
             self._keep_house(),
         ]

@@ -1,4 +1,4 @@
-"""The rules of ICRC-1 (dfinity/ICRC-1), applied to a working set of balances.
+"""The rules of ICRC-1 and ICRC-2 (dfinity/ICRC-1), applied to a working set of balances.
 
 Amounts are base units, times are nanoseconds since the epoch. Nothing here does I/O: a `Book` is
 filled by the store, applies operations in order, and is written back by the store.
@@ -23,7 +23,7 @@ _SECOND: Final = 1_000_000_000
 DEDUPLICATION_WINDOW: Final = 24 * 3600 * _SECOND
 PERMITTED_DRIFT: Final = 120 * _SECOND
 _HASH_DOMAIN: Final = b"icto-ledger-block-v1"
-STANDARDS: Final = ("ICRC-1",)
+STANDARDS: Final = ("ICRC-1", "ICRC-2")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,11 +57,28 @@ class Operation(IntEnum):
     MINT = 1
     BURN = 2
     TRANSFER = 3
+    TRANSFER_FROM = 4
+    APPROVE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a spender may take, fees included, until a moment in nanoseconds, if any."""
+
+    amount: int
+    expires: int | None = None
+
+    def at(self, now: int) -> int:
+        """What of it is good now."""
+        return 0 if self.expires is not None and self.expires <= now else self.amount
+
+
+NO_ALLOWANCE: Final = Allowance(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Arguments of icrc1_transfer, with the caller's account as `source`."""
+    """Arguments of icrc1_transfer, or with a spender of icrc2_transfer_from."""
 
     source: Account
     target: Account
@@ -69,21 +86,58 @@ class Transfer:
     fee: int | None = None
     memo: bytes = b""
     created_at: int | None = None
+    spender: Account | None = None
 
     @property
     def duplicate_key(self) -> bytes | None:
-        """What another transfer must share to be its duplicate; None without a time."""
+        """What another call must share to be its duplicate; None without a time.
+
+        The caller is part of it: the spender if there is one, else the source.
+        """
         if self.created_at is None:
             return None
-        parts = (
-            *_account_parts(self.source),
-            *_account_parts(self.target),
-            _number(self.amount),
-            b"" if self.fee is None else _number(self.fee),
-            self.memo,
-            _number(self.created_at),
+        return _digest(
+            (
+                b"transfer",
+                *_account_parts(self.spender),
+                *_account_parts(self.source),
+                *_account_parts(self.target),
+                *_common_parts(self),
+            )
         )
-        return _digest(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Arguments of icrc2_approve, with the caller's account as `source`."""
+
+    source: Account
+    spender: Account
+    amount: int
+    expected_allowance: int | None = None
+    expires: int | None = None
+    fee: int | None = None
+    memo: bytes = b""
+    created_at: int | None = None
+
+    @property
+    def duplicate_key(self) -> bytes | None:
+        """What another call must share to be its duplicate; None without a time."""
+        if self.created_at is None:
+            return None
+        return _digest(
+            (
+                b"approve",
+                *_account_parts(self.source),
+                *_account_parts(self.spender),
+                _optional(self.expected_allowance),
+                _optional(self.expires),
+                *_common_parts(self),
+            )
+        )
+
+
+Request = Transfer | Approval
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +155,8 @@ class Block:
     fee: int
     memo: bytes
     created_at: int | None
+    spender: Account | None = None
+    expires: int | None = None
 
     @property
     def hash(self) -> bytes:
@@ -118,13 +174,15 @@ class Block:
                 _number(self.amount),
                 _number(self.fee),
                 self.memo,
-                b"" if self.created_at is None else _number(self.created_at),
+                _optional(self.created_at),
+                *_account_parts(self.spender),
+                _optional(self.expires),
             )
         )
 
 
 class Book:
-    """A ledger with the balances that a batch touches.
+    """A ledger with the balances and allowances that a batch touches.
 
     `apply` either changes the book and returns the block, or raises and changes nothing.
     """
@@ -135,24 +193,79 @@ class Book:
         balances: Mapping[Account, int],
         duplicates: Mapping[bytes, int],
         now: int,
+        allowances: Mapping[tuple[Account, Account], Allowance] | None = None,
     ) -> None:
         self.ledger = ledger
         self.balances = dict(balances)
         self.duplicates = dict(duplicates)
+        self.allowances = dict(allowances or {})
         self.blocks: list[Block] = []
         self._now = now
 
-    def apply(self, transfer: Transfer) -> Block:
-        """Applies one transfer.
+    def apply(self, request: Request) -> Block:
+        """Applies one call.
 
         Raises:
-            Error: one of ICRC-1's TransferErrors, as reason and metadata.
+            Error: one of the standards' errors, as reason and metadata.
         """
+        if isinstance(request, Approval):
+            return self._approve(request)
+        return self._transfer(request)
+
+    def _transfer(self, transfer: Transfer) -> Block:
         operation = _operation(self.ledger, transfer)
-        fee = _fee(self.ledger, transfer, operation)
+        fee = _fee(self.ledger, transfer.fee, operation)
+        _check_burn(self.ledger, transfer, operation)
         key = self._check_duplicate(transfer)
+        self._check_allowance(transfer, fee)
         self._move(transfer, operation, fee)
         return self._append(transfer, operation, fee, key)
+
+    def _approve(self, approval: Approval) -> Block:
+        if approval.source == self.ledger.minting_account:
+            raise _refused("GENERIC_ERROR", "The minting account cannot approve.", error_code="3")
+        if approval.spender.owner == approval.source.owner:
+            raise _refused("GENERIC_ERROR", "Nobody approves themselves.", error_code="4")
+        fee = _fee(self.ledger, approval.fee, Operation.APPROVE)
+        key = self._check_duplicate(approval)
+        if approval.expires is not None and approval.expires <= self._now:
+            raise _refused(
+                "EXPIRED", "The approval would end in the past.", ledger_time=str(self._now)
+            )
+        current = self._allowance(approval.source, approval.spender).at(self._now)
+        if approval.expected_allowance not in (None, current):
+            raise _refused(
+                "ALLOWANCE_CHANGED",
+                f"The allowance is {current}, not {approval.expected_allowance}.",
+                current_allowance=str(current),
+            )
+        self._debit(approval.source, fee)
+        self._collect(fee)
+        allowance = Allowance(approval.amount, approval.expires)
+        self.allowances[approval.source, approval.spender] = allowance
+        return self._append(approval, Operation.APPROVE, fee, key)
+
+    def _allowance(self, source: Account, spender: Account) -> Allowance:
+        return self.allowances.get((source, spender), NO_ALLOWANCE)
+
+    def _check_allowance(self, transfer: Transfer, fee: int) -> None:
+        """A spender other than the payer needs an allowance for amount and fee."""
+        if transfer.spender is None or transfer.spender == transfer.source:
+            return
+        allowance = self._allowance(transfer.source, transfer.spender).at(self._now)
+        if allowance < transfer.amount + fee:
+            raise _refused(
+                "INSUFFICIENT_ALLOWANCE",
+                f"The allowance is {allowance}, but amount and fee need {transfer.amount + fee}.",
+                allowance=str(allowance),
+            )
+
+    def _use_allowance(self, transfer: Transfer, fee: int) -> None:
+        if transfer.spender is None or transfer.spender == transfer.source:
+            return
+        before = self._allowance(transfer.source, transfer.spender)
+        after = replace(before, amount=before.amount - transfer.amount - fee)
+        self.allowances[transfer.source, transfer.spender] = after
 
     def mint(self, target: Account, amount: int) -> Block:
         """Mints, as the ledger's creator does for the initial balances."""
@@ -160,8 +273,8 @@ class Book:
         self._credit(target, amount)
         return self._append(Transfer(target, target, amount), Operation.MINT, 0, None)
 
-    def _check_duplicate(self, transfer: Transfer) -> bytes | None:
-        created = transfer.created_at
+    def _check_duplicate(self, request: Request) -> bytes | None:
+        created = request.created_at
         if created is None:
             return None
         if created < self._now - DEDUPLICATION_WINDOW - PERMITTED_DRIFT:
@@ -172,13 +285,13 @@ class Book:
                 "created_at_time is ahead of the ledger's time.",
                 ledger_time=str(self._now),
             )
-        key = transfer.duplicate_key
+        key = request.duplicate_key
         index = self.duplicates.get(key) if key else None
         if index is not None:
             raise Error(
                 Code.ALREADY_EXISTS,
                 "DUPLICATE",
-                f"This transfer was made before, in block {index}.",
+                f"This call was made before, in block {index}.",
                 metadata={"duplicate_of": str(index)},
             )
         return key
@@ -192,6 +305,11 @@ class Book:
             self._shrink(transfer.amount)
         else:
             self._credit(transfer.target, transfer.amount)
+        self._collect(fee)
+        self._use_allowance(transfer, fee)
+
+    def _collect(self, fee: int) -> None:
+        """The fee goes to the collector, or leaves the supply."""
         if fee and self.ledger.fee_collector:
             self._credit(self.ledger.fee_collector, fee)
         elif fee:
@@ -219,21 +337,22 @@ class Book:
     def _shrink(self, amount: int) -> None:
         self.ledger = replace(self.ledger, total_supply=self.ledger.total_supply - amount)
 
-    def _append(
-        self, transfer: Transfer, operation: Operation, fee: int, key: bytes | None
-    ) -> Block:
+    def _append(self, request: Request, operation: Operation, fee: int, key: bytes | None) -> Block:
+        target = request.target if isinstance(request, Transfer) else None
         block = Block(
             ledger_id=self.ledger.id,
             index=self.ledger.block_count,
             parent_hash=self.ledger.tip_hash,
             time=self._now,
             operation=operation,
-            source=None if operation is Operation.MINT else transfer.source,
-            target=None if operation is Operation.BURN else transfer.target,
-            amount=transfer.amount,
+            source=None if operation is Operation.MINT else request.source,
+            target=None if operation is Operation.BURN else target,
+            amount=request.amount,
             fee=fee,
-            memo=transfer.memo,
-            created_at=transfer.created_at,
+            memo=request.memo,
+            created_at=request.created_at,
+            spender=request.spender,
+            expires=request.expires if isinstance(request, Approval) else None,
         )
         self.blocks.append(block)
         self.ledger = replace(self.ledger, block_count=block.index + 1, tip_hash=block.hash)
@@ -242,12 +361,26 @@ class Book:
         return block
 
 
-def touched(ledger: Ledger, transfers: Iterable[Transfer]) -> frozenset[Account]:
-    """Every account whose balance the transfers may change."""
-    accounts = {side for transfer in transfers for side in (transfer.source, transfer.target)}
+def touched(ledger: Ledger, requests: Iterable[Request]) -> frozenset[Account]:
+    """Every account whose balance the requests may change."""
+    accounts: set[Account] = set()
+    for request in requests:
+        accounts.add(request.source)
+        if isinstance(request, Transfer):
+            accounts.add(request.target)
     if ledger.fee_collector:
         accounts.add(ledger.fee_collector)
     return frozenset(accounts)
+
+
+def spenders(requests: Iterable[Request]) -> frozenset[tuple[Account, Account]]:
+    """Every pair of payer and spender whose allowance the requests may use or change."""
+    return frozenset((r.source, r.spender) for r in requests if r.spender is not None)
+
+
+def closed(name: str) -> Error:
+    """The ledger belongs to a token that was given up."""
+    return _refused("LEDGER_CLOSED", f"{name} is closed; nothing moves on it any more.")
 
 
 def new_ledger(ledger: Ledger, initial: Mapping[Account, int], now: int) -> Book:
@@ -282,22 +415,27 @@ def _operation(ledger: Ledger, transfer: Transfer) -> Operation:
                 "GENERIC_ERROR", "The minting account cannot pay itself.", error_code="2"
             )
         return Operation.MINT
-    return (
-        Operation.BURN if minter is not None and transfer.target == minter else Operation.TRANSFER
-    )
+    if minter is not None and transfer.target == minter:
+        return Operation.BURN
+    return Operation.TRANSFER if transfer.spender is None else Operation.TRANSFER_FROM
 
 
-def _fee(ledger: Ledger, transfer: Transfer, operation: Operation) -> int:
+def _fee(ledger: Ledger, given: int | None, operation: Operation) -> int:
     """The fee of an operation, checked against what the caller expects."""
-    expected = ledger.transfer_fee if operation is Operation.TRANSFER else 0
-    if transfer.fee is not None and transfer.fee != expected:
+    free = operation in (Operation.MINT, Operation.BURN)
+    expected = 0 if free else ledger.transfer_fee
+    if given is not None and given != expected:
         raise _refused(
-            "BAD_FEE", f"The fee is {expected}, not {transfer.fee}.", expected_fee=str(expected)
+            "BAD_FEE", f"The fee is {expected}, not {given}.", expected_fee=str(expected)
         )
+    return expected
+
+
+def _check_burn(ledger: Ledger, transfer: Transfer, operation: Operation) -> None:
+    """Accounts cannot be drained by dust burns, which cost nothing: the least is the fee."""
     smallest = max(ledger.transfer_fee, 1)
     if operation is Operation.BURN and transfer.amount < smallest:
         raise _refused("BAD_BURN", f"Burn at least {smallest}.", min_burn_amount=str(smallest))
-    return expected
 
 
 def _refused(reason: str, message: str, **metadata: str) -> Error:
@@ -306,6 +444,19 @@ def _refused(reason: str, message: str, **metadata: str) -> Error:
 
 def _account_parts(account: Account | None) -> tuple[bytes, bytes]:
     return (b"", b"") if account is None else (account.owner.encode(), account.subaccount)
+
+
+def _common_parts(request: Request) -> tuple[bytes, ...]:
+    return (
+        _number(request.amount),
+        _optional(request.fee),
+        request.memo,
+        _optional(request.created_at),
+    )
+
+
+def _optional(value: int | None) -> bytes:
+    return b"" if value is None else _number(value)
 
 
 def _number(value: int) -> bytes:

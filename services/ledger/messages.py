@@ -3,12 +3,22 @@
 from datetime import datetime
 from uuid import UUID
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import amounts, ids, principal
 from services.kit.errors import Error, invalid
-from services.ledger.domain import ICP_LEDGER, STANDARDS, Account, Block, Ledger, Transfer
+from services.ledger.domain import (
+    ICP_LEDGER,
+    STANDARDS,
+    Account,
+    Allowance,
+    Approval,
+    Block,
+    Ledger,
+    Transfer,
+)
 
 _ICP_NAME = "ledgers/icp"
 
@@ -78,26 +88,87 @@ def parse_subaccount(subaccount: bytes, field: str) -> bytes:
     return full
 
 
+def parse_allowance_name(name: str) -> tuple[UUID, Account, Account]:
+    """Ledger, payer and spender in `ledgers/{}/accounts/{}/allowances/{}`.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the name has another form.
+    """
+    head, _, text = name.partition("/allowances/")
+    ledger_id, payer = parse_account_name(head)
+    try:
+        spender = Account(*principal.decode_account(text))
+    except ValueError:
+        raise invalid(
+            "name", "must end with a spender in ICRC-1 text form", "INVALID_ACCOUNT"
+        ) from None
+    return ledger_id, payer, spender
+
+
 def parse_transfer(request: pb.TransferRequest, caller: str) -> Transfer:
     """The arguments of icrc1_transfer.
 
     Raises:
         Error: INVALID_ARGUMENT.
     """
-    source = Account(caller, parse_subaccount(request.from_subaccount, "from_subaccount"))
-    created = (
-        request.created_at_time.ToNanoseconds() if request.HasField("created_at_time") else None
-    )
-    if created is not None and created < 0:
-        raise invalid("created_at_time", "must not be before 1970")
     return Transfer(
-        source=source,
+        source=Account(caller, parse_subaccount(request.from_subaccount, "from_subaccount")),
         target=parse_account(request.to, "to"),
         amount=amounts.parse(request.amount, "amount"),
-        fee=amounts.parse(request.fee, "fee") if request.HasField("fee") else None,
+        fee=_optional_amount(request, "fee"),
         memo=request.memo,
-        created_at=created,
+        created_at=_optional_time(request, "created_at_time"),
     )
+
+
+def parse_transfer_from(request: pb.TransferFromRequest, caller: str) -> Transfer:
+    """The arguments of icrc2_transfer_from.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    subaccount = parse_subaccount(request.spender_subaccount, "spender_subaccount")
+    return Transfer(
+        source=parse_account(getattr(request, "from"), "from"),
+        target=parse_account(request.to, "to"),
+        amount=amounts.parse(request.amount, "amount"),
+        fee=_optional_amount(request, "fee"),
+        memo=request.memo,
+        created_at=_optional_time(request, "created_at_time"),
+        spender=Account(caller, subaccount),
+    )
+
+
+def parse_approval(request: pb.ApproveRequest, caller: str) -> Approval:
+    """The arguments of icrc2_approve.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    return Approval(
+        source=Account(caller, parse_subaccount(request.from_subaccount, "from_subaccount")),
+        spender=parse_account(request.spender, "spender"),
+        amount=amounts.parse(request.amount, "amount"),
+        expected_allowance=_optional_amount(request, "expected_allowance"),
+        expires=_optional_time(request, "expire_time"),
+        fee=_optional_amount(request, "fee"),
+        memo=request.memo,
+        created_at=_optional_time(request, "created_at_time"),
+    )
+
+
+def _optional_amount(request: Message, field: str) -> int | None:
+    return amounts.parse(getattr(request, field), field) if request.HasField(field) else None
+
+
+def _optional_time(request: Message, field: str) -> int | None:
+    """Nanoseconds since the epoch."""
+    if not request.HasField(field):
+        return None
+    moment: int = getattr(request, field).ToNanoseconds()
+    if moment < 0:
+        raise invalid(field, "must not be before 1970")
+    return moment
 
 
 def parse_new_ledger(request: pb.CreateLedgerRequest) -> tuple[Ledger, dict[Account, int]]:
@@ -180,11 +251,27 @@ def block_message(block: Block) -> pb.Block:
         amount=str(block.amount),
         fee=str(block.fee),
         memo=block.memo,
-        created_at_time=None if block.created_at is None else _timestamp(block.created_at),
+        created_at_time=_optional_timestamp(block.created_at),
+        spender=account_message(block.spender),
+        expire_time=_optional_timestamp(block.expires),
         **{"from": account_message(block.source)},  # type: ignore[arg-type]  # a Python keyword
     )
     message.time.CopyFrom(_timestamp(block.time))
     return message
+
+
+def allowance_message(name: str, allowance: Allowance, now: int) -> pb.Allowance:
+    """What is good of an allowance now."""
+    good = allowance.at(now)
+    return pb.Allowance(
+        name=name,
+        allowance=str(good),
+        expire_time=_optional_timestamp(allowance.expires) if good else None,
+    )
+
+
+def _optional_timestamp(nanoseconds: int | None) -> Timestamp | None:
+    return None if nanoseconds is None else _timestamp(nanoseconds)
 
 
 def _timestamp(nanoseconds: int) -> Timestamp:

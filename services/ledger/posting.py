@@ -1,4 +1,4 @@
-"""Posts transfers: the batch of one ledger in one transaction, each with its answer and event."""
+"""Posts operations: the batch of one ledger in one transaction, each with its answer and event."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,24 @@ from services.kit.idempotency import Key
 from services.kit.outbox import Outbox
 from services.kit.statement import Statement
 from services.ledger import domain, store
-from services.ledger.domain import Book, Transfer
+from services.ledger.domain import Book, Request
 from services.ledger.messages import ledger_name
+
+Response = pb.TransferResponse | pb.TransferFromResponse | pb.ApproveResponse
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One transfer to post, with what its record and its event need."""
+    """One operation to post, with what its record and its event need."""
 
-    transfer: Transfer
+    request: Request
+    response: type[Response]
     key: Key
     act: events.Act
     traceparent: str
 
 
-Outcome = pb.TransferResponse | Exception
+Outcome = Response | Exception
 
 
 class Poster:
@@ -63,13 +66,13 @@ class Poster:
         if not batch:
             return
         async with self._database.transaction() as connection:
-            book = await self._book(connection, ledger_id, [p.transfer for p in batch])
-            if book is None:
-                missing = not_found("ledger", ledger_name(ledger_id))
-                outcomes |= {posting.key: missing for posting in batch}
+            try:
+                book = await self._book(connection, ledger_id, [p.request for p in batch])
+            except Error as error:
+                outcomes |= {posting.key: error for posting in batch}
                 return
             known = frozenset(book.duplicates)
-            outcomes |= {posting.key: _apply(book, posting.transfer) for posting in batch}
+            outcomes |= {posting.key: _apply(book, posting) for posting in batch}
             refused = [p.key for p in batch if isinstance(outcomes[p.key], Exception)]
             if refused:
                 # A repeat may be refused because of what the first one did: its answer counts.
@@ -78,18 +81,25 @@ class Poster:
                 await connection.apply(*self._written(book, known, batch, outcomes))
 
     async def _book(
-        self, connection: Connection, ledger_id: UUID, transfers: Sequence[Transfer]
-    ) -> Book | None:
-        """The ledger, locked, with the balances that the transfers touch."""
+        self, connection: Connection, ledger_id: UUID, requests: Sequence[Request]
+    ) -> Book:
+        """The ledger, locked, with the balances and allowances that the requests touch.
+
+        Raises:
+            Error: NOT_FOUND; FAILED_PRECONDITION, it is closed.
+        """
         locked = await store.lock_ledger(connection, ledger_id)
         if locked is None:
-            return None
-        stored, now = locked
-        accounts = domain.touched(stored.ledger, transfers)
+            raise not_found("ledger", ledger_name(ledger_id))
+        if locked.closed:
+            raise domain.closed(ledger_name(ledger_id))
+        accounts = domain.touched(locked.ledger, requests)
         balances = await store.load_balances(connection, ledger_id, accounts)
-        keys = [key for key in (t.duplicate_key for t in transfers) if key]
+        pairs = domain.spenders(requests)
+        allowances = await store.load_allowances(connection, ledger_id, pairs)
+        keys = [key for key in (r.duplicate_key for r in requests) if key]
         duplicates = await store.load_duplicates(connection, ledger_id, keys)
-        return Book(stored.ledger, balances, duplicates, now)
+        return Book(locked.ledger, balances, duplicates, locked.now, allowances)
 
     def _written(
         self,
@@ -120,17 +130,17 @@ def _first_of_each_scope(postings: Sequence[Posting]) -> list[Posting]:
     return list(seen.values())
 
 
-def _apply(book: Book, transfer: Transfer) -> Outcome:
+def _apply(book: Book, posting: Posting) -> Outcome:
     try:
-        return pb.TransferResponse(block_index=book.apply(transfer).index)
+        return posting.response(block_index=book.apply(posting.request).index)
     except Error as error:
         return error
 
 
-def _event(book: Book, posting: Posting, outcome: pb.TransferResponse) -> events.Event:
+def _event(book: Book, posting: Posting, outcome: Response) -> events.Event:
     name = ledger_name(book.ledger.id)
     posting.act.details["block_index"] = str(outcome.block_index)
-    posting.act.details["amount"] = str(posting.transfer.amount)
+    posting.act.details["amount"] = str(posting.request.amount)
     return events.Event(
         subject=name, partition_key=name, act=posting.act, traceparent=posting.traceparent
     )

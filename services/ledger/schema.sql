@@ -26,23 +26,45 @@ CREATE TABLE balances (
     PRIMARY KEY (ledger_id, owner, subaccount)
 );
 
+CREATE TABLE allowances (
+    ledger_id          uuid          NOT NULL REFERENCES ledgers,
+    owner              text          NOT NULL,
+    subaccount         bytea         NOT NULL CHECK (length(subaccount) = 32),
+    spender_owner      text          NOT NULL,
+    spender_subaccount bytea         NOT NULL CHECK (length(spender_subaccount) = 32),
+    allowance          numeric(39,0) NOT NULL CHECK (allowance >= 0),
+    expire_ns          bigint,
+    PRIMARY KEY (ledger_id, owner, subaccount, spender_owner, spender_subaccount)
+);
+
+CREATE TABLE closed_ledgers (
+    id         uuid        PRIMARY KEY,
+    close_time timestamptz NOT NULL DEFAULT kit_now()
+);
+COMMENT ON TABLE closed_ledgers IS
+    'Tombstones, also of ledgers that never were: nothing moves there any more.';
+
 CREATE TABLE blocks (
-    ledger_id       uuid          NOT NULL REFERENCES ledgers,
-    index           bigint        NOT NULL,
-    parent_hash     bytea         NOT NULL,
-    hash            bytea         NOT NULL,
-    time_ns         bigint        NOT NULL,
-    operation       smallint      NOT NULL,
-    from_owner      text,
-    from_subaccount bytea,
-    to_owner        text,
-    to_subaccount   bytea,
-    amount          numeric(39,0) NOT NULL,
-    fee             numeric(39,0) NOT NULL,
-    memo            bytea         NOT NULL,
-    created_at_ns   bigint,
+    ledger_id          uuid          NOT NULL REFERENCES ledgers,
+    index              bigint        NOT NULL,
+    parent_hash        bytea         NOT NULL,
+    hash               bytea         NOT NULL,
+    time_ns            bigint        NOT NULL,
+    operation          smallint      NOT NULL,
+    from_owner         text,
+    from_subaccount    bytea,
+    to_owner           text,
+    to_subaccount      bytea,
+    amount             numeric(39,0) NOT NULL,
+    fee                numeric(39,0) NOT NULL,
+    memo               bytea         NOT NULL,
+    created_at_ns      bigint,
+    spender_owner      text,
+    spender_subaccount bytea,
+    expire_ns          bigint,
     PRIMARY KEY (ledger_id, index)
 );
+CREATE INDEX blocks_memo ON blocks (ledger_id, memo, index) WHERE memo <> '';
 
 CREATE TABLE duplicates (
     ledger_id     uuid   NOT NULL REFERENCES ledgers,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,21 +16,26 @@ from services.kit.errors import Code, Error
 from services.kit.group_commit import GroupCommit
 from services.kit.settings import Environment
 from services.ledger import domain, store
-from services.ledger.domain import Account, Ledger
+from services.ledger.domain import Account, Ledger, Request
 from services.ledger.messages import (
     account_message,
+    allowance_message,
     block_message,
     ledger_message,
     ledger_name,
     parse_account_name,
+    parse_allowance_name,
+    parse_approval,
     parse_block,
     parse_ledger,
     parse_new_ledger,
     parse_transfer,
+    parse_transfer_from,
 )
-from services.ledger.posting import Poster, Posting
+from services.ledger.posting import Poster, Posting, Response
 
 log = logging.getLogger(__name__)
+R = TypeVar("R", pb.TransferResponse, pb.TransferFromResponse, pb.ApproveResponse)
 
 _BATCH = 256
 _PARALLEL_LEDGERS = 4
@@ -44,7 +50,7 @@ class LedgerService:
         self._database = kit.database
         self._environment = kit.settings.environment
         poster = Poster(kit.database, kit.outbox)
-        self._postings: GroupCommit[UUID, Posting, pb.TransferResponse] = GroupCommit(
+        self._postings: GroupCommit[UUID, Posting, Response] = GroupCommit(
             poster.commit, batch=_BATCH, parallel=_PARALLEL_LEDGERS
         )
 
@@ -69,6 +75,13 @@ class LedgerService:
                 Code.ALREADY_EXISTS, "LEDGER_EXISTS", f"{request.name} exists already."
             ) from None
 
+    async def CloseLedger(
+        self, request: pb.CloseLedgerRequest, call: Call
+    ) -> pb.CloseLedgerResponse:
+        """Closes a ledger, whether it exists or not."""
+        closed = store.closed_ledger(parse_ledger(request.name))
+        return await call.commit(pb.CloseLedgerResponse(), closed, subject=request.name)
+
     async def SetController(self, request: pb.SetControllerRequest, call: Call) -> pb.Ledger:
         """Hands control of a ledger to another principal."""
         ledger_id = parse_ledger(request.name)
@@ -76,10 +89,11 @@ class LedgerService:
             locked = await store.lock_ledger(tx, ledger_id)
             if locked is None:
                 raise not_found("ledger", request.name)
-            stored, _ = locked
+            if locked.closed:
+                raise domain.closed(request.name)
             await store.set_controller(tx, ledger_id, request.controller)
-            act = call.act(previous_value=stored.ledger.controller, new_value=request.controller)
-            response = ledger_message(stored.ledger, stored.create_time)
+            act = call.act(previous_value=locked.ledger.controller, new_value=request.controller)
+            response = ledger_message(locked.ledger, locked.create_time)
             response.controller = request.controller
             return tx.answer(response, subject=response.name, act=act)
 
@@ -104,12 +118,42 @@ class LedgerService:
             balance=str(balances.get(account, 0)),
         )
 
+    async def GetAllowance(self, request: pb.GetAllowanceRequest, call: Call) -> pb.Allowance:
+        """What a spender may still take."""
+        del call
+        ledger_id, payer, spender = parse_allowance_name(request.name)
+        if await store.get_ledger(self._database, ledger_id) is None:
+            raise not_found("ledger", ledger_name(ledger_id))
+        pair = (payer, spender)
+        found = await store.load_allowances(self._database, ledger_id, [pair])
+        now = await store.now(self._database)
+        return allowance_message(request.name, found.get(pair, domain.NO_ALLOWANCE), now)
+
     async def Transfer(self, request: pb.TransferRequest, call: Call) -> pb.TransferResponse:
-        """Moves tokens; committed together with other transfers of the same token."""
-        ledger_id = parse_ledger(request.ledger, "ledger")
+        """Moves tokens; committed together with other operations on the same token."""
         transfer = parse_transfer(request, call.principal)
-        posting = Posting(transfer, call.idempotency_key, call.act(), current_traceparent())
-        return await self._postings.submit(ledger_id, posting)
+        return await self._post(request.ledger, transfer, pb.TransferResponse, call)
+
+    async def TransferFrom(
+        self, request: pb.TransferFromRequest, call: Call
+    ) -> pb.TransferFromResponse:
+        """Moves tokens of somebody who approved the caller."""
+        transfer = parse_transfer_from(request, call.principal)
+        return await self._post(request.ledger, transfer, pb.TransferFromResponse, call)
+
+    async def Approve(self, request: pb.ApproveRequest, call: Call) -> pb.ApproveResponse:
+        """Lets a spender pay from the caller's account."""
+        approval = parse_approval(request, call.principal)
+        return await self._post(request.ledger, approval, pb.ApproveResponse, call)
+
+    async def _post(self, ledger: str, request: Request, response: type[R], call: Call) -> R:
+        ledger_id = parse_ledger(ledger, "ledger")
+        posting = Posting(
+            request, response, call.idempotency_key, call.act(), current_traceparent()
+        )
+        posted = await self._postings.submit(ledger_id, posting)
+        assert isinstance(posted, response)  # noqa: S101  # made from the posting's own type
+        return posted
 
     async def GetBlock(self, request: pb.GetBlockRequest, call: Call) -> pb.Block:
         """One block."""
@@ -126,7 +170,7 @@ class LedgerService:
         cursor = paging.decode_token(request.page_token, int)
         size = paging.page_size(request.page_size)
         start = int(cursor[0]) + 1 if cursor else 0
-        blocks = await store.list_blocks(self._database, ledger_id, start, size + 1)
+        blocks = await store.list_blocks(self._database, ledger_id, start, size + 1, request.memo)
         page, token = paging.cut(blocks, size, lambda block: paging.encode_token(block.index))
         return pb.ListBlocksResponse(
             blocks=[block_message(block) for block in page], next_page_token=token

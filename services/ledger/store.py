@@ -8,16 +8,22 @@ from uuid import UUID
 
 from services.kit.database import Connection, Database
 from services.kit.statement import Statement
-from services.ledger.domain import Account, Block, Book, Ledger, Operation
+from services.ledger.domain import Account, Allowance, Block, Book, Ledger, Operation
 
 _LEDGER_COLUMNS: Final = """
     id, display_name, symbol, decimals, transfer_fee, total_supply, minting_owner,
     minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash, create_time
 """
-_NOW_NS: Final = "(extract(epoch FROM kit_now()) * 1000000)::bigint * 1000"
+# Read after the lock is held, so that the times of a chain's blocks never go back.
+_NOW_NS: Final = "(extract(epoch FROM kit_clock_now()) * 1000000)::bigint * 1000"
 
-_LOCK: Final = f"SELECT {_LEDGER_COLUMNS}, {_NOW_NS} AS now FROM ledgers WHERE id = $1 FOR UPDATE"
-_GET: Final = f"SELECT {_LEDGER_COLUMNS} FROM ledgers WHERE id = $1"
+_CLOSED: Final = "EXISTS (SELECT FROM closed_ledgers WHERE closed_ledgers.id = $1)"
+_LOCK: Final = f"""
+SELECT {_LEDGER_COLUMNS}, {_NOW_NS} AS now, {_CLOSED} AS closed
+FROM ledgers WHERE id = $1 FOR UPDATE
+"""
+_GET: Final = f"SELECT {_LEDGER_COLUMNS} FROM ledgers WHERE id = $1 AND NOT {_CLOSED}"
+_CLOSE: Final = "INSERT INTO closed_ledgers (id) VALUES ($1) ON CONFLICT DO NOTHING"
 _INSERT: Final = """
 INSERT INTO ledgers (id, display_name, symbol, decimals, transfer_fee, total_supply,
     minting_owner, minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash)
@@ -27,6 +33,21 @@ _BALANCES: Final = """
 SELECT owner, subaccount, balance FROM balances
 JOIN unnest($2::text[], $3::bytea[]) AS wanted (owner, subaccount) USING (owner, subaccount)
 WHERE ledger_id = $1
+"""
+_ALLOWANCES: Final = """
+SELECT owner, subaccount, spender_owner, spender_subaccount, allowance, expire_ns FROM allowances
+JOIN unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[])
+    AS wanted (owner, subaccount, spender_owner, spender_subaccount)
+    USING (owner, subaccount, spender_owner, spender_subaccount)
+WHERE ledger_id = $1
+"""
+_SET_ALLOWANCES: Final = """
+INSERT INTO allowances (ledger_id, owner, subaccount, spender_owner, spender_subaccount, allowance,
+    expire_ns)
+SELECT $1, * FROM unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[], $6::numeric[],
+    $7::bigint[])
+ON CONFLICT (ledger_id, owner, subaccount, spender_owner, spender_subaccount)
+DO UPDATE SET allowance = excluded.allowance, expire_ns = excluded.expire_ns
 """
 _DUPLICATES: Final = """
 SELECT key, block_index FROM duplicates WHERE ledger_id = $1 AND key = ANY ($2::bytea[])
@@ -41,10 +62,11 @@ ON CONFLICT (ledger_id, owner, subaccount) DO UPDATE SET balance = excluded.bala
 """
 _ADD_BLOCKS: Final = """
 INSERT INTO blocks (ledger_id, index, parent_hash, hash, time_ns, operation, from_owner,
-    from_subaccount, to_owner, to_subaccount, amount, fee, memo, created_at_ns)
+    from_subaccount, to_owner, to_subaccount, amount, fee, memo, created_at_ns, spender_owner,
+    spender_subaccount, expire_ns)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::smallint[],
     $7::text[], $8::bytea[], $9::text[], $10::bytea[], $11::numeric[], $12::numeric[],
-    $13::bytea[], $14::bigint[])
+    $13::bytea[], $14::bigint[], $15::text[], $16::bytea[], $17::bigint[])
 """
 _REMEMBER: Final = """
 INSERT INTO duplicates (ledger_id, key, block_index, created_at_ns)
@@ -58,12 +80,16 @@ UPDATE ledgers SET controller = $2 WHERE id = $1
 """
 _BLOCK_COLUMNS: Final = """
     ledger_id, index, parent_hash, hash, time_ns, operation, from_owner, from_subaccount, to_owner,
-    to_subaccount, amount, fee, memo, created_at_ns
+    to_subaccount, amount, fee, memo, created_at_ns, spender_owner, spender_subaccount, expire_ns
 """
 _GET_BLOCK: Final = f"SELECT {_BLOCK_COLUMNS} FROM blocks WHERE ledger_id = $1 AND index = $2"
 _LIST_BLOCKS: Final = f"""
 SELECT {_BLOCK_COLUMNS} FROM blocks
 WHERE ledger_id = $1 AND index >= $2 ORDER BY index LIMIT $3
+"""
+_FIND_BLOCKS: Final = f"""
+SELECT {_BLOCK_COLUMNS} FROM blocks
+WHERE ledger_id = $1 AND memo = $4 AND memo <> '' AND index >= $2 ORDER BY index LIMIT $3
 """
 
 
@@ -81,10 +107,27 @@ async def get_ledger(database: Database, ledger_id: UUID) -> StoredLedger | None
     return StoredLedger(_ledger(row), row["create_time"]) if row else None
 
 
-async def lock_ledger(connection: Connection, ledger_id: UUID) -> tuple[StoredLedger, int] | None:
-    """One ledger, locked until the transaction ends, and the ledger's time in nanoseconds."""
+@dataclass(frozen=True, slots=True)
+class LockedLedger:
+    """A ledger that nobody else can change now, and its time in nanoseconds."""
+
+    ledger: Ledger
+    create_time: datetime
+    now: int
+    closed: bool
+
+
+async def lock_ledger(connection: Connection, ledger_id: UUID) -> LockedLedger | None:
+    """One ledger, locked until the transaction ends."""
     row = await connection.fetchrow(_LOCK, ledger_id)
-    return (StoredLedger(_ledger(row), row["create_time"]), row["now"]) if row else None
+    if row is None:
+        return None
+    return LockedLedger(_ledger(row), row["create_time"], row["now"], row["closed"])
+
+
+def closed_ledger(ledger_id: UUID) -> Statement:
+    """Closes a ledger, or keeps one from being created."""
+    return Statement(_CLOSE, (ledger_id,))
 
 
 def inserted_ledger(ledger: Ledger) -> Statement:
@@ -129,6 +172,32 @@ async def load_balances(
     return {Account(row["owner"], row["subaccount"]): row["balance"] for row in rows}
 
 
+async def load_allowances(
+    connection: Connection | Database,
+    ledger_id: UUID,
+    pairs: Iterable[tuple[Account, Account]],
+) -> dict[tuple[Account, Account], Allowance]:
+    """Allowances of pairs of payer and spender, where there are any."""
+    wanted = list(pairs)
+    if not wanted:
+        return {}
+    rows = await connection.fetch(
+        _ALLOWANCES,
+        ledger_id,
+        [payer.owner for payer, _ in wanted],
+        [payer.subaccount for payer, _ in wanted],
+        [spender.owner for _, spender in wanted],
+        [spender.subaccount for _, spender in wanted],
+    )
+    return {
+        (
+            Account(row["owner"], row["subaccount"]),
+            Account(row["spender_owner"], row["spender_subaccount"]),
+        ): Allowance(row["allowance"], row["expire_ns"])
+        for row in rows
+    }
+
+
 async def load_duplicates(
     connection: Connection, ledger_id: UUID, keys: Sequence[bytes]
 ) -> dict[bytes, int]:
@@ -171,8 +240,13 @@ def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, 
         [b.fee for b in blocks],
         [b.memo for b in blocks],
         [b.created_at for b in blocks],
+        [b.spender and b.spender.owner for b in blocks],
+        [b.spender and b.spender.subaccount for b in blocks],
+        [b.expires for b in blocks],
     )
     statements = [Statement(_SET_BALANCES, balances), Statement(_ADD_BLOCKS, chain)]
+    if book.allowances:
+        statements.append(_written_allowances(book))
     new = [(key, index) for key, index in book.duplicates.items() if key not in known]
     if new:
         times = {block.index: block.created_at for block in blocks}
@@ -180,6 +254,15 @@ def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, 
         remembered = (ledger_id, keys, indexes, [times[index] for index in indexes])
         statements.append(Statement(_REMEMBER, remembered))
     return tuple(statements)
+
+
+def _written_allowances(book: Book) -> Statement:
+    rows = [
+        (payer.owner, payer.subaccount, spender.owner, spender.subaccount, a.amount, a.expires)
+        for (payer, spender), a in book.allowances.items()
+    ]
+    columns = (list(column) for column in zip(*rows, strict=True))
+    return Statement(_SET_ALLOWANCES, (book.ledger.id, *columns))
 
 
 async def forget_duplicates(database: Database, older_than: int) -> None:
@@ -199,9 +282,15 @@ async def get_block(database: Database, ledger_id: UUID, index: int) -> Block | 
     return _block(row) if row else None
 
 
-async def list_blocks(database: Database, ledger_id: UUID, start: int, limit: int) -> list[Block]:
-    """Blocks from an index on."""
-    return [_block(row) for row in await database.fetch(_LIST_BLOCKS, ledger_id, start, limit)]
+async def list_blocks(
+    database: Database, ledger_id: UUID, start: int, limit: int, memo: bytes = b""
+) -> list[Block]:
+    """Blocks from an index on; with a memo, only those that carry it."""
+    if memo:
+        rows = await database.fetch(_FIND_BLOCKS, ledger_id, start, limit, memo)
+    else:
+        rows = await database.fetch(_LIST_BLOCKS, ledger_id, start, limit)
+    return [_block(row) for row in rows]
 
 
 def _ledger(row: Any) -> Ledger:
@@ -233,6 +322,8 @@ def _block(row: Any) -> Block:
         fee=row["fee"],
         memo=row["memo"],
         created_at=row["created_at_ns"],
+        spender=_account(row["spender_owner"], row["spender_subaccount"]),
+        expires=row["expire_ns"],
     )
 
 

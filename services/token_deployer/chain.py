@@ -4,6 +4,7 @@ Every operation may be repeated with the same token and then finds what the firs
 """
 
 from typing import Protocol
+from uuid import UUID
 
 from services.token_deployer.domain import State, Token
 
@@ -24,6 +25,13 @@ class Chain(Protocol):
 
     async def install(self, token: Token) -> None:
         """Puts the token there, with its initial balances.
+
+        Raises:
+            RemoteError: as for create.
+        """
+
+    async def abandon(self, token_id: UUID) -> None:
+        """Makes sure that the token is not there and never will be; nothing moves on it.
 
         Raises:
             RemoteError: as for create.

@@ -225,6 +225,18 @@ def _is_url(text: str, schemes: tuple[str, ...], longest: int) -> bool:
     return parts.scheme in schemes and bool(parts.hostname)
 
 
+def abandoned(operation: str) -> Error:
+    """The operation was given up; what it would have made will never be."""
+    return Error(Code.FAILED_PRECONDITION, "OPERATION_ABANDONED", f"{operation} was given up.")
+
+
+def payment_consumed(payment: str) -> Error:
+    """The payment paid for another token (F-19)."""
+    return Error(
+        Code.ALREADY_EXISTS, "PAYMENT_CONSUMED", f"{payment} paid for another token already."
+    )
+
+
 def symbol_taken(symbol: str) -> Error:
     """The symbol belongs to another token of this platform, whatever its case (F-63)."""
     return Error(

@@ -1,5 +1,7 @@
 """The chain port's first adapter: the embedded ledger. It keeps balances; it is no blockchain."""
 
+from uuid import UUID
+
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from services.kit import ids
@@ -37,6 +39,15 @@ class LedgerChain:
                 minting_account=account_message(spec.minting_account),
                 fee_collector=account_message(spec.fee_collector),
                 controller=token.owner,
+            )
+        )
+
+    async def abandon(self, token_id: UUID) -> None:
+        """Closes the ledger, or keeps it from being created by a late call."""
+        await self._ledger.CloseLedger(
+            ledger_pb2.CloseLedgerRequest(
+                request_id=f"{token_id}:abandon",
+                name=ids.resource_name("ledgers", token_id),
             )
         )
 

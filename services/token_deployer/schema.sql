@@ -3,6 +3,7 @@
 CREATE TABLE tokens (
     id           uuid        PRIMARY KEY,
     operation    text        NOT NULL UNIQUE,
+    payment      text        UNIQUE,
     owner        text        NOT NULL,
     display_name text        NOT NULL,
     symbol       text        NOT NULL,
@@ -14,8 +15,11 @@ CREATE TABLE tokens (
     create_time  timestamptz NOT NULL DEFAULT kit_now(),
     deploy_time  timestamptz
 );
+COMMENT ON COLUMN tokens.payment IS 'The payment that it consumed; no other token may (F-19).';
 COMMENT ON COLUMN tokens.spec IS 'icto.token.v1.TokenSpec with every default filled in.';
-COMMENT ON COLUMN tokens.state IS 'icto.token.v1.TokenState.';
+COMMENT ON COLUMN tokens.state IS
+    'icto.token.v1.TokenState. An operation that was given up before anybody heard of it has a row '
+    'that says so and nothing else: a tombstone.';
 -- A symbol is taken from its reservation until its deployment is abandoned (state 9).
 CREATE UNIQUE INDEX tokens_symbol ON tokens (upper(symbol)) WHERE state <> 9;
 CREATE INDEX tokens_owner ON tokens (owner, id);

@@ -8,9 +8,11 @@ from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.token.v1 import token_pb2 as pb
 from services.kit import Call, Kit, RemoteError, ids, not_found, paging
 from services.kit.errors import Code, Error
+from services.kit.settings import Environment
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import State, Token, TokenSpec
+from services.token_deployer.faulty_chain import FaultyChain
 from services.token_deployer.ledger_chain import LedgerChain
 from services.token_deployer.messages import parse_spec, spec_message, token_message
 from services.token_deployer.store import StoredToken
@@ -25,7 +27,7 @@ class TokenService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         ledger = kit.clients.stub(LedgerServiceStub)
-        self._chain: Chain = LedgerChain(ledger)
+        self._chain = _chain(LedgerChain(ledger), kit.settings.environment)
         self._deployments = kit.telemetry.metrics.counter(
             _DEPLOYMENTS, "Deployments that ended, by how.", "state"
         )
@@ -33,7 +35,7 @@ class TokenService:
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Token:
         """Deploys a token, or goes on where an earlier call of the operation stopped."""
         spec = domain.complete(parse_spec(request.spec), call.principal)
-        stored = await self._reserve(request.operation, spec, call.principal)
+        stored = await self._reserve(request, spec, call.principal)
         for stage in domain.remaining_stages(stored.token.state, self._chain.stages):
             await self._run(stage, stored)
         active = store.activated(stored, call.method.cycle_cost, datetime.now(UTC))
@@ -55,20 +57,33 @@ class TokenService:
             raise domain.symbol_taken(spec.symbol)
         return pb.ValidateTokenResponse(spec=spec_message(spec))
 
-    async def _reserve(self, operation: str, spec: TokenSpec, owner: str) -> StoredToken:
+    async def AbandonToken(
+        self, request: pb.AbandonTokenRequest, call: Call
+    ) -> pb.AbandonTokenResponse:
+        """Gives an operation up: its tombstone first, then whatever it left on the chain."""
+        token_id, delivered = await store.give_up(self._database, request.operation)
+        if not delivered:
+            await self._chain.abandon(token_id)
+        name = ids.resource_name("tokens", token_id)
+        response = pb.AbandonTokenResponse(delivered_token=name if delivered else "")
+        act = call.act(operation=request.operation, details={"delivered": str(delivered).lower()})
+        await call.commit(response, subject=name, act=act)
+        if not delivered:
+            self._deployments.labels(State.ABANDONED.name).inc()
+        return response
+
+    async def _reserve(
+        self, request: pb.DeployTokenRequest, spec: TokenSpec, owner: str
+    ) -> StoredToken:
         """The token of the operation: reserved now, or found where an earlier call left it."""
         first = self._chain.stages[0]
-        token = Token(ids.new_id(spec.symbol.upper()), operation, owner, spec, first)
-        stored = await store.reserve(self._database, token)
+        token = Token(ids.new_id(spec.symbol.upper()), request.operation, owner, spec, first)
+        stored = await store.reserve(self._database, token, request.payment)
         if stored.token.spec != spec or stored.token.owner != owner:
             raise Error(
                 Code.ALREADY_EXISTS,
                 "OPERATION_REUSED",
-                f"{operation} deployed a different token.",
-            )
-        if stored.token.state is State.ABANDONED:
-            raise Error(
-                Code.FAILED_PRECONDITION, "OPERATION_ABANDONED", f"{operation} was given up."
+                f"{request.operation} deployed a different token.",
             )
         return stored
 
@@ -137,6 +152,11 @@ class TokenService:
             self._database, request.symbol
         )
         return pb.CheckSymbolResponse(available=free)
+
+
+def _chain(chain: Chain, environment: Environment) -> Chain:
+    """The chain; in the test environment one that refuses tokens which ask for it."""
+    return FaultyChain(chain) if environment is Environment.TEST else chain
 
 
 def _message(stored: StoredToken) -> pb.Token:

@@ -1,6 +1,5 @@
 """SQL of the token registry. One function an operation."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,19 +9,20 @@ from uuid import UUID
 import asyncpg
 
 from icto.token.v1 import token_pb2
-from services.kit.database import Database
+from services.kit import ids
+from services.kit.database import Database, requirement
 from services.kit.statement import Statement
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import State, Token
 
-log = logging.getLogger(__name__)
-
+_PAYMENT_KEY: Final = "tokens_payment_key"
 _COLUMNS: Final = """
     id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time
 """
 _RESERVE: Final = """
-INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operation) DO NOTHING RETURNING create_time
+INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state, payment)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (operation) DO NOTHING RETURNING create_time
 """
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM tokens WHERE operation = $1"
 _GET: Final = f"SELECT {_COLUMNS} FROM tokens WHERE id = $1"
@@ -36,7 +36,16 @@ UPDATE tokens SET state = $2, failure = $3 WHERE id = $1 AND state NOT IN (5, 9)
 _ACTIVATE: Final = """
 UPDATE tokens SET state = 5, failure = '', cycles_used = $2,
     deploy_time = coalesce(deploy_time, $3)
-WHERE id = $1
+WHERE id = $1 AND kit_require(state <> 9, $4)
+"""
+# One statement, so that a late deployment either finds the tombstone or is found by it.
+_GIVE_UP: Final = """
+INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
+VALUES ($1, $2, '', '', '', '', 9)
+ON CONFLICT (operation) DO UPDATE SET
+    state = CASE WHEN tokens.state = 5 THEN 5 ELSE 9 END,
+    payment = CASE WHEN tokens.state = 5 THEN tokens.payment END
+RETURNING id, state
 """
 _ADD_TERMS: Final = """
 INSERT INTO token_terms (term, token_id) SELECT term, $2 FROM unnest($1::text[]) AS term
@@ -74,13 +83,14 @@ class StoredToken:
     found: bool = True
 
 
-async def reserve(database: Database, token: Token) -> StoredToken:
+async def reserve(database: Database, token: Token, payment: str) -> StoredToken:
     """Reserves the symbol for the operation, or returns what the operation reserved before.
 
     Raises:
-        Error: ALREADY_EXISTS, another operation has the symbol.
+        Error: ALREADY_EXISTS, another operation has the symbol or consumed the payment;
+            FAILED_PRECONDITION, the operation was given up.
     """
-    row = None
+    row, conflict = None, ""
     try:
         row = await database.fetchrow(
             _RESERVE,
@@ -91,15 +101,29 @@ async def reserve(database: Database, token: Token) -> StoredToken:
             token.spec.symbol,
             messages.spec_message(token.spec).SerializeToString(),
             int(token.state),
+            payment or None,
         )
-    except asyncpg.UniqueViolationError:
-        log.debug("the symbol %s is taken", token.spec.symbol)
+    except asyncpg.UniqueViolationError as error:
+        conflict = error.constraint_name or ""
     if row is not None:
         return StoredToken(token, row["create_time"], None, found=False)
     row = await database.fetchrow(_BY_OPERATION, token.operation)
-    if row is None:
-        raise domain.symbol_taken(token.spec.symbol)
-    return _stored(row)
+    if row is not None and row["state"] == State.ABANDONED:
+        raise domain.abandoned(token.operation)
+    if row is not None:
+        return _stored(row)
+    if conflict == _PAYMENT_KEY:
+        raise domain.payment_consumed(payment)
+    raise domain.symbol_taken(token.spec.symbol)
+
+
+async def give_up(database: Database, operation: str) -> tuple[UUID, bool]:
+    """Gives an operation up for good, whether it was heard of or not.
+
+    Returns the id of its token and whether that was delivered before; then nothing is given up.
+    """
+    row: Any = await database.fetchrow(_GIVE_UP, ids.new_id(operation), operation)
+    return row["id"], row["state"] == State.ACTIVE
 
 
 async def get(database: Database, token_id: UUID) -> StoredToken | None:
@@ -128,8 +152,10 @@ def activation(active: StoredToken) -> tuple[Statement, ...]:
     """Marks a token as deployed and makes it findable."""
     token = active.token
     terms = sorted(domain.search_terms(token.spec))
+    late = domain.abandoned(token.operation)
+    given_up = requirement(late.code, late.reason, late.message)
     return (
-        Statement(_ACTIVATE, (token.id, token.cycles_used, active.deploy_time)),
+        Statement(_ACTIVATE, (token.id, token.cycles_used, active.deploy_time, given_up)),
         Statement(_ADD_TERMS, (terms, token.id)),
     )
 

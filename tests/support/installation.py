@@ -29,6 +29,20 @@ from mesh.rundir import RunDirectory
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 HEALTH_INTERVAL: Final = 0.5
+E8S: Final = 100_000_000
+TOKEN_ORDER: Final = ("create_token", "PAID_SERVICE_TOKEN")
+# Many tokens in one test run; the limits themselves are tested under limits of their own.
+INITIAL_CONFIG: Final = json.dumps(
+    {
+        "limits": {
+            "maxProjectsPerUser": 1000,
+            "maxTokensPerUser": 100000,
+            "maxDeploymentsPerDay": 100000,
+            "deploymentCooldown": "0s",
+            "pipelineCooldown": "0s",
+        }
+    }
+)
 ICTO: Final = Path(sys.executable).with_name("icto")
 
 # Tests use many principals; what a single one may do is raised through configuration, not bypassed.
@@ -77,7 +91,7 @@ class Installation:
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | (environment or {}),
+                env=os.environ | {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {}),
                 start_new_session=True,
             )  # fmt: skip
 
@@ -125,10 +139,13 @@ class Installation:
 
         await until(healthy, seconds)
 
-    async def user(self) -> Client:
-        """A fresh user, signed in."""
+    async def user(self, funds: int = 1000 * E8S) -> Client:
+        """A fresh user, signed in, with some ICP (base units)."""
         client = Client(self.edge, Ed25519PrivateKey.generate())
         await client.sign_in()
+        if funds:
+            async with self.operator() as operator:
+                await operator.give(client.principal, funds)
         return client
 
     @contextlib.asynccontextmanager
@@ -207,14 +224,20 @@ def new_symbol() -> str:
 
 
 def token_body(**spec: Any) -> dict[str, Any]:
-    """A request for a token, as REST takes it."""
+    """A request for a token, as REST takes it, not paid for."""
     standard = {"displayName": "Test token", "symbol": new_symbol(), "totalSupply": "1000000000"}
     return {"requestId": str(uuid4()), "spec": standard | spec}
 
 
+async def paid_body(client: Client, **spec: Any) -> dict[str, Any]:
+    """A request for a token, with a quote that the client has approved."""
+    quote = await client.quote(TOKEN_ORDER)
+    return token_body(**spec) | {"quote": quote["name"]}
+
+
 async def deployed(client: Client, **spec: Any) -> dict[str, Any]:
-    """A token of the client, deployed."""
-    accepted = await client.rest("POST", "/v1/tokens", token_body(**spec))
+    """A token of the client, paid for and deployed."""
+    accepted = await client.rest("POST", "/v1/tokens", await paid_body(client, **spec))
     return await finished(client, accepted.body["name"])
 
 

@@ -1,5 +1,6 @@
 """Pipelines that survive anything: each finished step is a row, and whoever is alive goes on."""
 
+from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.engine import Engine
 from services.kit.journal.model import (
     Claim,
@@ -9,15 +10,16 @@ from services.kit.journal.model import (
     PipelineState,
     RetryPolicy,
     Run,
+    SkipStep,
     Step,
     StepContext,
     StepRecord,
     StepState,
-    When,
 )
 from services.kit.journal.postgres import PostgresJournal
 
 __all__ = [
+    "ChangeFeed",
     "Claim",
     "Definition",
     "Ended",
@@ -27,9 +29,9 @@ __all__ = [
     "PostgresJournal",
     "RetryPolicy",
     "Run",
+    "SkipStep",
     "Step",
     "StepContext",
     "StepRecord",
     "StepState",
-    "When",
 ]

@@ -29,8 +29,6 @@ from services.kit.journal.model import (
     StepContext,
     StepRecord,
     StepState,
-    applies,
-    outcome,
 )
 from services.kit.journal.port import Continue, FencedError, Finish, Journal, Next, Park, Sleep
 
@@ -103,6 +101,11 @@ class Engine:
         task = self._tasks.create_task(self._drive(work))
         self._working[claim.id] = (work, task)
         task.add_done_callback(lambda _: self._working.pop(claim.id, None))
+
+    def cancel(self, pipeline_id: UUID) -> None:
+        """Tells a pipeline at once that it was asked to stop, if it is at work here."""
+        if pipeline_id in self._working:
+            self._working[pipeline_id][0].cancelled = True
 
     async def _keep_claiming(self) -> None:
         while True:
@@ -186,7 +189,7 @@ class Engine:
         while progress:
             progress = False
             for step in list(work.definition.ready(work.records, set(running.values()))):
-                if applies(step, work.records) and not self._dropped(work, step):
+                if step.applies(work.records) and not self._dropped(work, step):
                     task = asyncio.ensure_future(self._run_step(work, step))
                     running[task] = step.name
                 else:
@@ -197,7 +200,7 @@ class Engine:
 
     def _dropped(self, work: _Work, step: Step) -> bool:
         """A cancelled pipeline begins no step of its ordinary course."""
-        return work.cancelled and step.when.value == "succeeded"
+        return work.cancelled and not step.cleans_up
 
     def _pause(self, work: _Work, record: StepRecord, before: float | None) -> float:
         step = next(s for s in work.definition.steps if s.name == record.name)
@@ -205,7 +208,7 @@ class Engine:
 
     def _conclude(self, work: _Work, pause: float | None) -> Next:
         if pause is None:
-            state = outcome(work.records, cancelled=work.cancelled)
+            state = work.definition.outcome(work.records, cancelled=work.cancelled)
             return Finish(state, work.definition.settle, dict(work.records))
         for step in work.definition.steps:
             record = work.records.get(step.name)
@@ -240,7 +243,7 @@ class Engine:
         )
         span = self._span(work.claim, step, attempt)
         try:
-            with use_span(span), deadline.detached(step.deadline):
+            with use_span(span, record_exception=False), deadline.detached(step.deadline):
                 async with asyncio.timeout(step.deadline):
                     result = await step.work(context)
             return self._record(step, StepState.SUCCEEDED, attempt, started, result)

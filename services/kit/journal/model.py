@@ -2,17 +2,17 @@
 
 A definition is written in one place and read top to bottom:
 
-    DEPLOY = Definition("deploy_token", version=1, steps=(
+    DEPLOY = Definition("deploy_token", version=1, settle=settle, steps=(
         Step("charge", charge),
-        Step("create_token", create_token, after=("charge",)),
-        Step("refund", refund, after=("create_token",), when=When.FAILED),
+        Step("create", create, after=("charge",)),
+        Step("abandon", abandon, after=("create",), needs=("charge",), unless=("create",)),
     ))
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -48,14 +48,6 @@ class StepState(IntEnum):
     def finished(self) -> bool:
         """Whether the step will not run again."""
         return self is not StepState.RETRYING
-
-
-class When(Enum):
-    """What the steps before must have come to, for a step to run; otherwise it is skipped."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    FINISHED = "finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +103,37 @@ Work = Callable[[StepContext], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. It must be harmless to run twice: a crash before its record repeats it."""
+    """One step. It must be harmless to run twice: a crash before its record repeats it.
+
+    Attributes:
+        name: unique in its definition.
+        work: what it does.
+        after: it is looked at once these have ended, however they did.
+        needs: it runs only if these succeeded; what it comes after, unless said otherwise.
+        unless: it is skipped if all of these succeeded: it undoes what they would have done.
+        deadline: seconds for one attempt.
+        retry: what happens while it is not known how an attempt went.
+    """
 
     name: str
     work: Work
     after: tuple[str, ...] = ()
-    when: When = When.SUCCEEDED
+    needs: tuple[str, ...] | None = None
+    unless: tuple[str, ...] = ()
     deadline: float = 15.0
     retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def cleans_up(self) -> bool:
+        """Whether it also runs when other steps failed, or the pipeline was cancelled."""
+        return self.needs is not None
+
+    def applies(self, records: "Mapping[str, StepRecord]") -> bool:
+        """Whether it runs, now that all before it have ended."""
+        needed = self.after if self.needs is None else self.needs
+        if not all(_succeeded(records, name) for name in needed):
+            return False
+        return not self.unless or not all(_succeeded(records, name) for name in self.unless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +221,7 @@ class Definition:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for step in self.steps:
-            unknown = set(step.after) - seen
+            unknown = {*step.after, *(step.needs or ()), *step.unless} - seen
             if unknown or step.name in seen:
                 raise DefinitionError(f"{self.name}.{step.name}: {unknown or 'named twice'}")
             seen.add(step.name)
@@ -224,22 +239,20 @@ class Definition:
         """Whether every step has ended."""
         return all((r := records.get(s.name)) and r.state.finished for s in self.steps)
 
-
-def applies(step: Step, records: Mapping[str, StepRecord]) -> bool:
-    """Whether a ready step runs, or is skipped because of how the steps before it went."""
-    before = [records[name].state for name in step.after]
-    match step.when:
-        case When.SUCCEEDED:
-            return all(state is StepState.SUCCEEDED for state in before)
-        case When.FAILED:
-            return any(state is StepState.FAILED for state in before)
-        case When.FINISHED:
-            return True
+    def outcome(self, records: Mapping[str, StepRecord], *, cancelled: bool) -> PipelineState:
+        """How a pipeline ended: by the steps of its ordinary course."""
+        course = [step.name for step in self.steps if not step.cleans_up]
+        if all(_succeeded(records, name) or _skipped(records, name) for name in course):
+            everything = not cancelled or all(_succeeded(records, name) for name in course)
+            return PipelineState.SUCCEEDED if everything else PipelineState.CANCELLED
+        return PipelineState.FAILED
 
 
-def outcome(records: Mapping[str, StepRecord], *, cancelled: bool) -> PipelineState:
-    """How a pipeline ended: failed if a step did, cancelled if it was asked to and did nothing."""
-    states = {record.state for record in records.values()}
-    if cancelled and StepState.SUCCEEDED not in states:
-        return PipelineState.CANCELLED
-    return PipelineState.FAILED if StepState.FAILED in states else PipelineState.SUCCEEDED
+def _succeeded(records: Mapping[str, StepRecord], name: str) -> bool:
+    record = records.get(name)
+    return record is not None and record.state is StepState.SUCCEEDED
+
+
+def _skipped(records: Mapping[str, StepRecord], name: str) -> bool:
+    record = records.get(name)
+    return record is not None and record.state is StepState.SKIPPED

@@ -95,10 +95,13 @@ class Journal(Protocol):
         """Asks a pipeline to stop. False when it has ended or never was."""
 
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
-        """Lets a parked or failed pipeline run again, forgetting the records of `reset` steps."""
+        """Lets a failed pipeline run again, forgetting the records of `reset` steps."""
 
     async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
         """Pipelines by id, in any order; those that never were are left out."""
 
-    async def parked(self, limit: int) -> Sequence[Run]:
-        """Pipelines that wait for a person, oldest first."""
+    async def unpark(self, connection: Connection, pipeline_id: UUID) -> bool:
+        """Lets a parked pipeline go on where it stopped. False when it is not parked."""
+
+    async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
+        """Pipelines after this id that wait for a person, oldest first."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection, Database
 from services.kit.group_commit import GroupCommit
+from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import (
     Claim,
     Ended,
@@ -94,7 +95,7 @@ UPDATE kit_pipelines SET cancelled = true, update_time = kit_now() WHERE id = $1
 _RESUME: Final = """
 UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
     lease_time = NULL, epoch = epoch + 1, wake_time = clock_timestamp(), update_time = kit_now()
-WHERE id = $1 AND state IN (3, 5)
+WHERE id = $1 AND state = $2
 """
 _FORGET_STEPS: Final = "DELETE FROM kit_steps WHERE pipeline_id = $1 AND name = ANY ($2::text[])"
 _RUN_COLUMNS: Final = """
@@ -102,7 +103,9 @@ _RUN_COLUMNS: Final = """
     coalesce(lease_time > clock_timestamp(), false) AS leased
 """
 _GET: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE id = ANY ($1::uuid[])"
-_PARKED: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE state = 5 ORDER BY id LIMIT $1"
+_PARKED: Final = f"""
+SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE state = 5 AND id > $1 ORDER BY id LIMIT $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +118,12 @@ class _Advance:
 class PostgresJournal:
     """Implements the port. `run` must be at work for `advance` to be answered."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(
+        self, database: Database, outbox: Outbox, changes: ChangeFeed | None = None
+    ) -> None:
         self._database = database
         self._outbox = outbox
+        self._changes = changes
         self._advances: GroupCommit[str, _Advance, None] = GroupCommit(
             self._commit, batch=_BATCH, parallel=1
         )
@@ -179,6 +185,8 @@ class PostgresJournal:
             if parts:
                 await connection.apply(*parts)
         self._outbox.hint()
+        if self._changes is not None:
+            self._changes.tell(good)
         return [None if a.claim.id in good else FencedError(str(a.claim.id)) for a in batch]
 
     async def _fence(self, connection: Connection, batch: Sequence[_Advance]) -> set[UUID]:
@@ -221,18 +229,24 @@ class PostgresJournal:
 
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a pipeline run again. A worker that still believes in an old claim is fenced off."""
-        if await connection.execute(_RESUME, pipeline_id) != "UPDATE 1":
+        failed = int(PipelineState.FAILED)
+        if await connection.execute(_RESUME, pipeline_id, failed) != "UPDATE 1":
             return False
         await connection.execute(_FORGET_STEPS, pipeline_id, list(reset))
         return True
+
+    async def unpark(self, connection: Connection, pipeline_id: UUID) -> bool:
+        """Lets a parked pipeline go on."""
+        tag = await connection.execute(_RESUME, pipeline_id, int(PipelineState.PARKED))
+        return tag == "UPDATE 1"
 
     async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
         """Pipelines by id."""
         return await self._runs(await self._database.fetch(_GET, list(pipeline_ids)))
 
-    async def parked(self, limit: int) -> Sequence[Run]:
+    async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
         """Pipelines that wait for a person."""
-        return await self._runs(await self._database.fetch(_PARKED, limit))
+        return await self._runs(await self._database.fetch(_PARKED, after, limit))
 
     async def _runs(self, rows: Sequence[Any]) -> list[Run]:
         steps = await self._steps([row["id"] for row in rows]) if rows else {}

@@ -1,0 +1,90 @@
+"""SQL of the platform's configuration. One function an operation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from icto.config.v1 import config_pb2 as pb
+from services.kit.database import Connection, Database
+from services.kit.statement import Statement
+
+_COLUMNS: Final = "revision, config, changed_by, justification, change_time"
+_NEWEST: Final = f"SELECT {_COLUMNS} FROM config_revisions ORDER BY revision DESC LIMIT 1"
+_LOCK: Final = "LOCK TABLE config_revisions IN SHARE ROW EXCLUSIVE MODE"
+_ADD: Final = """
+INSERT INTO config_revisions (revision, config, changed_by, justification)
+VALUES ($1, $2, $3, $4)
+"""
+_LIST: Final = f"""
+SELECT {_COLUMNS} FROM config_revisions
+WHERE $1::bigint IS NULL OR revision < $1 ORDER BY revision DESC LIMIT $2
+"""
+_ASK_RELEASE: Final = """
+INSERT INTO release_requests (principal) VALUES ($1)
+ON CONFLICT (principal) DO UPDATE SET request_time = kit_now()
+"""
+_COUNT_RELEASE: Final = "SELECT count(*) FROM release_requests WHERE request_time > kit_now() - $1"
+_FORGET_RELEASE: Final = "DELETE FROM release_requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One configuration, who set it and why."""
+
+    config: pb.SystemConfig
+    changed_by: str
+    justification: str
+
+
+async def newest(connection: Database | Connection) -> Revision | None:
+    """The configuration in force."""
+    row = await connection.fetchrow(_NEWEST)
+    return _revision(row) if row else None
+
+
+async def lock(connection: Connection) -> None:
+    """Lets one change at a time through."""
+    await connection.execute(_LOCK)
+
+
+def added(revision: Revision) -> Statement:
+    """Puts a configuration in force; its revision must be new."""
+    return Statement(
+        _ADD,
+        (
+            revision.config.revision,
+            revision.config.SerializeToString(),
+            revision.changed_by,
+            revision.justification,
+        ),
+    )
+
+
+async def add_first(database: Database, revision: Revision) -> None:
+    """Puts the first configuration in force, unless there is one."""
+    statement = added(revision)
+    await database.execute(f"{statement.sql} ON CONFLICT DO NOTHING", *statement.args)
+
+
+async def history(database: Database, before: int | None, limit: int) -> Sequence[Revision]:
+    """Configurations, newest first."""
+    return [_revision(row) for row in await database.fetch(_LIST, before, limit)]
+
+
+async def ask_release(connection: Connection, principal: str, window: timedelta) -> int:
+    """Records who wants the stop to end; returns how many different people do."""
+    await connection.execute(_ASK_RELEASE, principal)
+    count: int = await connection.fetchval(_COUNT_RELEASE, window)
+    return count
+
+
+async def forget_release(connection: Connection) -> None:
+    """Forgets who asked: for a new stop, or after its end."""
+    await connection.execute(_FORGET_RELEASE)
+
+
+def _revision(row: Any) -> Revision:
+    stored = pb.SystemConfig.FromString(row["config"])
+    stored.update_time.FromDatetime(row["change_time"])
+    return Revision(stored, row["changed_by"], row["justification"])

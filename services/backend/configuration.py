@@ -1,0 +1,241 @@
+"""icto.config.v1.ConfigService."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf import json_format
+
+from icto.config.v1 import config_pb2 as pb
+from icto.events.v1 import events_pb2 as events
+from services.backend import config_rules, config_store
+from services.backend.config_store import Revision
+from services.kit import Call, Effect, Kit, paging, settings
+from services.kit.errors import Code, Error
+from services.kit.settings import Environment, SettingsError
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.25
+_HEARTBEAT_SECONDS: Final = 10.0
+_SYSTEM: Final = "system"
+_SUBJECT: Final = "config"
+
+
+@dataclass(frozen=True)
+class ConfigSettings:
+    """What a new platform starts with instead of the standard configuration."""
+
+    initial_config: str = ""
+    """JSON of a SystemConfig, merged over the standard one. Not in production."""
+
+
+class ConfigService:
+    """Keeps the configuration and tells everybody about it."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._first = _first(kit.settings.environment)
+        self._newest: pb.SystemConfig | None = None
+        self._changed = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Looks for changes that other replicas made, as long as this one lives."""
+        while True:
+            try:
+                if self._newest is None:
+                    first = Revision(self._first, _SYSTEM, "first configuration")
+                    await config_store.add_first(self._database, first)
+                found = await config_store.newest(self._database)
+                if found is not None:
+                    await self._take(found.config)
+            except Error as error:
+                log.debug("configuration waits: %s", error)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _take(self, newest: pb.SystemConfig) -> None:
+        if self._newest is None or newest.revision > self._newest.revision:
+            async with self._changed:
+                self._newest = newest
+                self._changed.notify_all()
+
+    async def GetConfig(self, request: pb.GetConfigRequest, call: Call) -> pb.SystemConfig:
+        """The configuration in force."""
+        del request, call
+        found = await config_store.newest(self._database)
+        if found is None:
+            raise Error(Code.UNAVAILABLE, "CONFIGURATION_UNKNOWN", "The platform is starting.")
+        return found.config
+
+    async def WatchConfig(
+        self, request: pb.WatchConfigRequest, call: Call
+    ) -> AsyncIterator[pb.SystemConfig]:
+        """The configuration, at every change and as a heartbeat."""
+        del request, call
+        while True:
+            if self._newest is not None:
+                yield self._newest
+            try:
+                async with asyncio.timeout(_HEARTBEAT_SECONDS), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def UpdateConfig(self, request: pb.UpdateConfigRequest, call: Call) -> pb.SystemConfig:
+        """Replaces limits, features and payment settings."""
+        config_rules.check(request.config)
+
+        def change(current: pb.SystemConfig) -> pb.SystemConfig:
+            config_rules.check_revision(request.config.revision, current.revision)
+            replaced = pb.SystemConfig()
+            replaced.CopyFrom(request.config)
+            replaced.maintenance_mode = current.maintenance_mode
+            replaced.emergency_stop = current.emergency_stop
+            return replaced
+
+        return await self._change(call, change, request.justification, events.SEVERITY_WARNING)
+
+    async def SetMaintenance(
+        self, request: pb.SetMaintenanceRequest, call: Call
+    ) -> pb.SystemConfig:
+        """Switches maintenance."""
+
+        def change(current: pb.SystemConfig) -> pb.SystemConfig:
+            current.maintenance_mode = request.enabled
+            return current
+
+        return await self._change(call, change, request.justification, events.SEVERITY_WARNING)
+
+    async def StopPlatform(self, request: pb.StopPlatformRequest, call: Call) -> pb.SystemConfig:
+        """Stops every change, and turns maintenance on."""
+
+        def change(current: pb.SystemConfig) -> pb.SystemConfig:
+            current.emergency_stop = current.maintenance_mode = True
+            return current
+
+        return await self._change(call, change, request.justification, events.SEVERITY_CRITICAL)
+
+    async def _change(
+        self,
+        call: Call,
+        change: Callable[[pb.SystemConfig], pb.SystemConfig],
+        justification: str,
+        severity: "events.Severity.ValueType",
+    ) -> pb.SystemConfig:
+        async with call.transaction() as tx:
+            answer, act = await self._apply(tx, call, change, justification, severity)
+            if answer.emergency_stop:
+                await config_store.forget_release(tx)
+            tx.answer(answer, subject=_SUBJECT, act=act)
+        await self._take(answer)
+        return answer
+
+    async def _apply(
+        self,
+        tx: Effect,
+        call: Call,
+        change: Callable[[pb.SystemConfig], pb.SystemConfig],
+        justification: str,
+        severity: "events.Severity.ValueType",
+    ) -> tuple[pb.SystemConfig, events.Act]:
+        """Puts a changed configuration in force; returns it and what the audit is told."""
+        await config_store.lock(tx)
+        before = await config_store.newest(tx)
+        if before is None:
+            raise Error(Code.UNAVAILABLE, "CONFIGURATION_UNKNOWN", "The platform is starting.")
+        current = pb.SystemConfig()
+        current.CopyFrom(before.config)
+        after = change(current)
+        after.revision = before.config.revision + 1
+        await tx.apply(config_store.added(Revision(after, call.principal, justification)))
+        act = call.act(
+            severity=severity,
+            previous_value=_text(before.config),
+            new_value=_text(after),
+            justification=justification,
+        )
+        return after, act
+
+    async def ReleasePlatform(
+        self, request: pb.ReleasePlatformRequest, call: Call
+    ) -> pb.ReleasePlatformResponse:
+        """Ends the stop once two people asked for it. Maintenance stays on."""
+
+        def change(current: pb.SystemConfig) -> pb.SystemConfig:
+            current.emergency_stop = False
+            return current
+
+        after: pb.SystemConfig | None = None
+        async with call.transaction() as tx:
+            window = config_rules.RELEASE_WINDOW
+            people = await config_store.ask_release(tx, call.principal, window)
+            released = people >= config_rules.RELEASE_PEOPLE
+            act = call.act(
+                severity=events.SEVERITY_CRITICAL,
+                justification=request.justification,
+                details={"people": str(people), "released": str(released).lower()},
+            )
+            if released:
+                after, act = await self._apply(
+                    tx, call, change, request.justification, events.SEVERITY_CRITICAL
+                )
+                await config_store.forget_release(tx)
+            answer = tx.answer(
+                pb.ReleasePlatformResponse(released=released), subject=_SUBJECT, act=act
+            )
+        if after is not None:
+            await self._take(after)
+        return answer
+
+    async def ListConfigRevisions(
+        self, request: pb.ListConfigRevisionsRequest, call: Call
+    ) -> pb.ListConfigRevisionsResponse:
+        """Configurations, newest first."""
+        del call
+        cursor = paging.decode_token(request.page_token, int)
+        size = paging.page_size(request.page_size)
+        before = int(cursor[0]) if cursor else None
+        rows = await config_store.history(self._database, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(row.config.revision))
+        return pb.ListConfigRevisionsResponse(
+            revisions=[
+                pb.ConfigRevision(
+                    config=row.config,
+                    changed_by=row.changed_by,
+                    justification=row.justification,
+                )
+                for row in page
+            ],
+            next_page_token=token,
+        )
+
+
+def _first(environment: Environment) -> pb.SystemConfig:
+    """The first configuration of a platform.
+
+    Raises:
+        SettingsError: ICTO_INITIAL_CONFIG is not one, or this is production.
+    """
+    standard = config_rules.initial()
+    text = settings.load(ConfigSettings, os.environ).initial_config
+    if not text:
+        return standard
+    if not environment.is_play:
+        raise SettingsError("ICTO_INITIAL_CONFIG is not for production; use UpdateConfig.")
+    try:
+        over = json_format.Parse(text, pb.SystemConfig())
+    except json_format.ParseError as error:
+        raise SettingsError(f"ICTO_INITIAL_CONFIG is not a SystemConfig: {error}") from None
+    if over.payment.prices:
+        del standard.payment.prices[:]
+    standard.MergeFrom(over)
+    config_rules.check(standard)
+    return standard
+
+
+def _text(config: pb.SystemConfig) -> str:
+    """A configuration as the audit keeps it, within its bound."""
+    return json_format.MessageToJson(config, indent=None)[:2000]

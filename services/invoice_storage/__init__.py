@@ -1,0 +1,1 @@
+"""Payments: quotes, charges by allowance, invoices and refunds."""

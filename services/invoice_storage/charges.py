@@ -1,0 +1,150 @@
+"""Charging and settling: the money of one operation, taken once, then earned or owed back."""
+
+from dataclasses import replace
+
+from icto.events.v1 import events_pb2 as events
+from icto.payment.v1 import payment_pb2 as pb
+from services.invoice_storage import domain, store
+from services.invoice_storage.domain import (
+    Payment,
+    PaymentState,
+    Settlement,
+)
+from services.invoice_storage.messages import moment, payment_message
+from services.invoice_storage.refunds import Refunds
+from services.invoice_storage.treasury import Treasury
+from services.kit import Call, Kit, ids, not_found
+from services.kit.call import event
+from services.kit.errors import Code, Error, RemoteError
+
+
+class Charges:
+    """Payments of operations."""
+
+    def __init__(self, kit: Kit, treasury: Treasury, refunds: Refunds) -> None:
+        self._database = kit.database
+        self._outbox = kit.outbox
+        self._platform = kit.platform
+        self._faults = kit.faults
+        self._treasury = treasury
+        self._refunds = refunds
+
+    async def charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
+        """Takes the money of an operation, or finds that it was taken."""
+        payment = await self._begun(request, call)
+        if payment.state is PaymentState.FAILED:
+            raise _refused(payment.failure, payment.failure)
+        if payment.state is not PaymentState.IN_FLIGHT:
+            return payment_message(payment)
+        block = await self._taken(payment, call)
+        charged = await self._charged(payment, block)
+        response = payment_message(charged)
+        act = call.act(
+            operation=payment.operation,
+            details={"amount": str(payment.amount), "block_index": str(block)},
+        )
+        written = store.completed(payment, block)
+        await call.commit(response, written, subject=response.name, act=act)
+        self._faults.point("charge.committed")
+        return response
+
+    async def _begun(self, request: pb.ChargeRequest, call: Call) -> Payment:
+        """The payment of the operation, begun now or before."""
+        quote_id = ids.parse_name("quotes", request.quote, "quote")
+        known = await store.payment_of(self._database, request.operation)
+        if known is None:
+            await store.begin_payment(
+                self._database,
+                ids.new_id(call.principal),
+                request.operation,
+                quote_id,
+                call.principal,
+                moment(request.accept_time),
+            )
+            known = await store.payment_of(self._database, request.operation)
+        if known is None:
+            raise not_found("quote", request.quote)
+        if known.owner != call.principal or known.quote_id != quote_id:
+            raise Error(
+                Code.ALREADY_EXISTS,
+                "OPERATION_REUSED",
+                f"{request.operation} is paid for by another quote.",
+            )
+        return known
+
+    async def _taken(self, payment: Payment, call: Call) -> int:
+        """The block of the charge. A definite refusal is recorded, and gives the quote back."""
+        if payment.amount == 0:
+            return 0
+        try:
+            return await self._treasury.charge(
+                payment, lambda: store.renew_charge(self._database, payment.id)
+            )
+        except RemoteError as error:
+            if error.outcome_unknown:
+                raise
+            await self._record_failure(payment, error, call)
+            raise _refused(error.reason, error.message, error.metadata) from None
+
+    async def _record_failure(self, payment: Payment, error: RemoteError, call: Call) -> None:
+        act = call.act(
+            status=events.ACT_STATUS_FAILED,
+            severity=events.SEVERITY_ERROR,
+            operation=payment.operation,
+            details={"reason": error.reason},
+        )
+        act.error_reason = error.reason
+        told = event(ids.resource_name("payments", payment.id), act)
+        parts = (*store.failed(payment, error.reason), self._outbox.added([told]))
+        await self._database.apply(*parts)
+
+    async def _charged(self, payment: Payment, block: int) -> Payment:
+        return replace(
+            payment,
+            state=PaymentState.COMPLETED,
+            block_index=block,
+            charge_time=await store.now(self._database),
+        )
+
+    async def settle(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
+        """Splits a payment into what was delivered for and what goes back."""
+        payment = await store.payment_of(self._database, request.operation)
+        if payment is None:
+            raise not_found("payment", request.operation)
+        settlement = domain.settle(payment.lines, request.delivered_steps)
+        if payment.state in (PaymentState.SETTLED, PaymentState.REFUNDED):
+            return await self._settled_before(payment, settlement)
+        owed = await self._refunds.owe(payment, settlement.refunded, request.failure)
+        after = replace(
+            payment,
+            state=PaymentState.SETTLED,
+            delivered_amount=settlement.delivered,
+            refunded_amount=settlement.refunded,
+        )
+        response = payment_message(after, owed.refund)
+        act = call.act(
+            operation=payment.operation,
+            details={
+                "delivered": str(settlement.delivered),
+                "refunded": str(settlement.refunded),
+            },
+        )
+        written = (store.settled(payment, settlement), *owed.written)
+        await call.commit(response, *written, subject=response.name, act=act)
+        self._faults.point("settle.committed")
+        self._refunds.follow(owed)
+        return response
+
+    async def _settled_before(self, payment: Payment, settlement: Settlement) -> pb.Payment:
+        """A repeat: the same split is answered, another one is refused."""
+        if payment.delivered_amount != settlement.delivered:
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                "PAYMENT_SETTLED",
+                "The payment was settled before, and otherwise.",
+            )
+        return payment_message(payment, await store.refund_of(self._database, payment.id))
+
+
+def _refused(reason: str, message: str, metadata: dict[str, str] | None = None) -> Error:
+    return Error(Code.FAILED_PRECONDITION, reason, message, metadata=metadata)

@@ -1,0 +1,235 @@
+"""Handlers of payments: translate, call, answer."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from icto.payment.v1 import payment_pb2 as pb
+from services.invoice_storage import domain, store
+from services.invoice_storage.charges import Charges
+from services.invoice_storage.domain import PaymentState, Quote, RefundState
+from services.invoice_storage.messages import (
+    invoice_message,
+    parse_items,
+    payment_message,
+    prices_of,
+    quote_message,
+    refund_message,
+)
+from services.invoice_storage.refunds import Refunds
+from services.invoice_storage.treasury import Treasury
+from services.kit import Call, Kit, amounts, ids, paging
+from services.kit.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_FLOAT_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 1.0
+# A charge follows its quote within this time; an approval that ends sooner is not good enough.
+_APPROVAL_SECONDS: Final = 60
+
+
+class PaymentService:
+    """icto.payment.v1.PaymentService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._platform = kit.platform
+        self._treasury = Treasury(kit)
+        self._refunds = Refunds(kit, self._treasury)
+        self._charges = Charges(kit, self._treasury, self._refunds)
+        self._balance = kit.telemetry.metrics.gauge(
+            "icto_treasury_balance_base_units", "What the treasury holds of the fee token."
+        )
+        self._float = kit.telemetry.metrics.gauge(
+            "icto_treasury_float_base_units", "What the treasury should hold at least."
+        )
+
+    async def run(self) -> None:
+        """Pays refunds and watches the treasury, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._refunds.run())
+            tasks.create_task(self._watch_treasury())
+
+    async def CreateQuote(self, request: pb.CreateQuoteRequest, call: Call) -> pb.Quote:
+        """Prices an order."""
+        config = self._platform.config
+        items = parse_items(request.items)
+        domain.check_order(items)
+        volume = await store.volume(self._database, call.principal)
+        lines, points = domain.price_lines(
+            items,
+            prices_of(config.payment),
+            volume,
+            discounts=config.features.volume_discounts,
+        )
+        minimum = amounts.parse(config.payment.minimum_payment_amount, "minimum")
+        now = await store.now(self._database)
+        quote = Quote(
+            id=ids.new_id(call.principal),
+            owner=call.principal,
+            lines=lines,
+            total=domain.total(lines, minimum),
+            discount_basis_points=points,
+            ledger=config.payment.ledger,
+            ledger_fee=await self._treasury.fee(config.payment.ledger),
+            price_revision=config.revision,
+            expire_time=now + timedelta(seconds=config.payment.quote_lifetime.seconds),
+        )
+        response = quote_message(quote, self._treasury.account, now)
+        act = call.act(details={"total": response.total})
+        return await call.commit(response, store.added_quote(quote), subject=response.name, act=act)
+
+    async def GetQuote(self, request: pb.GetQuoteRequest, call: Call) -> pb.Quote:
+        """One quote of the caller, or of the user whom a service acts for."""
+        quote = await store.get_quote(self._database, ids.parse_name("quotes", request.name))
+        found = call.owned(quote, "quote", request.name)
+        return quote_message(found, self._treasury.account, await store.now(self._database))
+
+    async def CheckPaymentApproval(
+        self, request: pb.CheckPaymentApprovalRequest, call: Call
+    ) -> pb.PaymentApproval:
+        """Looks at the ledger as the charge would (F-9, F-58)."""
+        found = await store.get_quote(
+            self._database, ids.parse_name("quotes", request.quote, "quote")
+        )
+        quote = call.owned(found, "quote", request.quote)
+        now = await store.now(self._database)
+        domain.check_quote_usable(quote, now)
+        spender = await self._treasury.spender(quote.ledger, quote.owner)
+        latest = int((now + timedelta(seconds=_APPROVAL_SECONDS)).timestamp() * 1e9)
+        soon = spender.expires is not None and spender.expires < latest
+        problem = domain.approval_problem(quote, spender.allowance, soon, spender.balance)
+        approval = pb.PaymentApproval(
+            approved=not problem,
+            required=str(quote.required_allowance),
+            allowance=str(spender.allowance),
+            balance=str(spender.balance),
+            problem=problem,
+        )
+        if spender.expires is not None:
+            approval.expire_time.FromNanoseconds(spender.expires)
+        return approval
+
+    async def Charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
+        """Takes the money of an operation, once."""
+        return await self._charges.charge(request, call)
+
+    async def SettlePayment(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
+        """Says what of a payment was delivered."""
+        return await self._charges.settle(request, call)
+
+    async def GetPayment(self, request: pb.GetPaymentRequest, call: Call) -> pb.Payment:
+        """One payment."""
+        payment_id = ids.parse_name("payments", request.name)
+        row = await store.get_payment(self._database, payment_id)
+        payment = call.owned(row, "payment", request.name)
+        return payment_message(payment, await store.refund_of(self._database, payment.id))
+
+    async def ListPayments(
+        self, request: pb.ListPaymentsRequest, call: Call
+    ) -> pb.ListPaymentsResponse:
+        """Payments, newest first."""
+        owner = _visible_owner(request.owner, call, "MANAGE_PAYMENTS")
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_payments(self._database, owner, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListPaymentsResponse(
+            payments=[payment_message(payment) for payment in page], next_page_token=token
+        )
+
+    async def GetInvoice(self, request: pb.GetInvoiceRequest, call: Call) -> pb.Invoice:
+        """The invoice of a payment that was charged."""
+        payment_id = ids.parse_name("invoices", request.name)
+        payment = await store.get_payment(self._database, payment_id)
+        if payment is not None and payment.state in (PaymentState.IN_FLIGHT, PaymentState.FAILED):
+            payment = None
+        return invoice_message(call.owned(payment, "invoice", request.name))
+
+    async def RequestRefund(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
+        """A user asks for money back."""
+        return await self._refunds.request(request, call)
+
+    async def CancelRefund(self, request: pb.CancelRefundRequest, call: Call) -> pb.Refund:
+        """A user takes a request back."""
+        return await self._refunds.cancel(request, call)
+
+    async def GetRefund(self, request: pb.GetRefundRequest, call: Call) -> pb.Refund:
+        """One refund."""
+        row = await store.get_refund(self._database, ids.parse_name("refunds", request.name))
+        return refund_message(call.owned(row, "refund", request.name))
+
+    async def ListRefunds(
+        self, request: pb.ListRefundsRequest, call: Call
+    ) -> pb.ListRefundsResponse:
+        """Refunds, newest first."""
+        owner = _visible_owner(request.owner, call, "MANAGE_REFUNDS")
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        state = RefundState(request.state) if request.state else None
+        rows = await store.list_refunds(self._database, owner, before, size + 1, state)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListRefundsResponse(refunds=map(refund_message, page), next_page_token=token)
+
+    async def ApproveRefund(self, request: pb.ApproveRefundRequest, call: Call) -> pb.Refund:
+        """An administrator approves."""
+        return await self._refunds.approve(request, call)
+
+    async def RejectRefund(self, request: pb.RejectRefundRequest, call: Call) -> pb.Refund:
+        """An administrator refuses."""
+        return await self._refunds.reject(request, call)
+
+    async def ProcessRefund(self, request: pb.ProcessRefundRequest, call: Call) -> pb.Refund:
+        """An administrator has a failed refund tried again."""
+        return await self._refunds.process(request, call)
+
+    async def GetPaymentTotals(
+        self, request: pb.GetPaymentTotalsRequest, call: Call
+    ) -> pb.PaymentTotals:
+        """Sums over everything."""
+        del request, call
+        sums = await store.totals(self._database)
+        ledger = self._platform.config.payment.ledger
+        return pb.PaymentTotals(
+            charged=str(sums.charged),
+            delivered=str(sums.delivered),
+            refunded=str(sums.refunded),
+            refund_pending=str(sums.owed_back - sums.refunded),
+            held=str(sums.held),
+            treasury_balance=str(await self._treasury.balance(ledger)),
+            treasury_short_count=sums.short,
+        )
+
+    async def _watch_treasury(self) -> None:
+        """Measures what the treasury holds; a treasury below its float shows before it is short."""
+        while True:
+            pause = _FLOAT_SECONDS
+            try:
+                settings = self._platform.config.payment
+                wanted = amounts.parse(settings.treasury_float, "treasury_float")
+                held = await self._treasury.balance(settings.ledger)
+                self._balance.set(held)
+                self._float.set(wanted)
+                if held < wanted:
+                    log.warning("the treasury holds %d, below its float of %d", held, wanted)
+            except Error as error:
+                log.debug("the treasury cannot be seen: %s", error)
+                pause = _RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+
+def _visible_owner(asked: str, call: Call, permission: str) -> str | None:
+    """Whose rows the caller sees: their own, or with the permission whoever's they ask for.
+
+    Raises:
+        Error: PERMISSION_DENIED, somebody else's without the permission.
+    """
+    if call.holds(permission):
+        return asked or None
+    if asked not in ("", call.principal):
+        raise Error(Code.PERMISSION_DENIED, "ACCESS_DENIED", "You may list your own only.")
+    return call.principal

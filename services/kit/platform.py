@@ -1,0 +1,95 @@
+"""The platform's configuration as this replica knows it, and what it forbids at the moment.
+
+Every service follows the configuration over a stream. A replica that has not heard of it yet
+changes nothing: what is not known may be an emergency stop. One that lost the stream goes on with
+what it knew.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from icto.config.v1 import config_pb2
+from icto.config.v1.config_pb2_grpc import ConfigServiceStub
+from mesh.contract import Method
+from services.kit.client import Clients
+from services.kit.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 0.25
+
+
+class Platform:
+    """The configuration, followed."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._stub = clients.stub(ConfigServiceStub)
+        self._config: config_pb2.SystemConfig | None = None
+
+    @property
+    def config(self) -> config_pb2.SystemConfig:
+        """The newest configuration.
+
+        Raises:
+            Error: UNAVAILABLE, none was heard of yet.
+        """
+        if self._config is None:
+            raise Error(
+                Code.UNAVAILABLE,
+                "CONFIGURATION_UNKNOWN",
+                "This replica is still starting; try again in a moment.",
+                retriable=True,
+            )
+        return self._config
+
+    async def follow(self) -> None:
+        """Keeps up with every change, as long as the replica lives."""
+        while True:
+            try:
+                async for newest in self._stub.WatchConfig(config_pb2.WatchConfigRequest()):
+                    self._take(newest)
+            except Error as error:
+                log.debug("configuration stream: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _take(self, newest: config_pb2.SystemConfig) -> None:
+        """Takes a configuration in, unless a newer one is known: streams may overtake another."""
+        if self._config is None or newest.revision > self._config.revision:
+            self._config = newest
+
+    def check_running(self) -> None:
+        """Passes unless everything is stopped; for work that goes on behind calls.
+
+        Raises:
+            Error: UNAVAILABLE, it is.
+        """
+        if self.config.emergency_stop:
+            raise _stopped()
+
+    def check(self, method: Method) -> None:
+        """Passes, or refuses a change that the configuration forbids now (F-16).
+
+        Raises:
+            Error: UNAVAILABLE, a stop or maintenance that will end; FAILED_PRECONDITION, the
+                feature is switched off.
+        """
+        if not method.mutates or method.allowed_in_emergency_stop:
+            return
+        known = self.config
+        if known.emergency_stop:
+            raise _stopped()
+        if known.maintenance_mode and not method.allowed_in_maintenance:
+            raise Error(
+                Code.UNAVAILABLE, "MAINTENANCE", "The platform is in maintenance; try again later."
+            )
+        if method.feature and not getattr(known.features, method.feature):
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                "FEATURE_DISABLED",
+                f"The feature {method.feature} is switched off.",
+            )
+
+
+def _stopped() -> Error:
+    return Error(Code.UNAVAILABLE, "EMERGENCY_STOP", "The platform is stopped; nothing changes.")
