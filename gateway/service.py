@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway import domain, store
+from gateway.access_log import LogsService
 from gateway.domain import SigningKey
 from gateway.health import Health
 from gateway.reflection import ServerReflection
@@ -25,7 +26,7 @@ from mesh.contract import role_name
 from services.kit import Call, Kit, ids, principal, settings
 from services.kit.errors import Code, Error, invalid
 
-__all__ = ["Health", "IdentityService", "ServerReflection"]
+__all__ = ["Health", "IdentityService", "LogsService", "ServerReflection"]
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,9 @@ from icto.policy.v1 import policy_pb2 as policy
 OPERATOR: Final = "operator"
 """Mesh identity of whoever holds the run directory. It calls; nothing calls it."""
 
+PROXY: Final = "envoy"
+"""Mesh identity of Envoy itself, when it has something to tell."""
+
 GATEWAY: Final = "gateway"
 """The service that speaks for the whole mesh at the edge: sign-in, health, reflection."""
 
@@ -280,7 +283,7 @@ def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
 
 
 def _standard_methods() -> tuple[Method, ...]:
-    """GRPC's own services, which the gateway offers for the whole mesh.
+    """Standard services that the gateway offers for the whole mesh.
 
     Their protos are not ours, so their policy stands here.
     """
@@ -336,7 +339,22 @@ def _standard_methods() -> tuple[Method, ...]:
         )
         for version in ("v1", "v1alpha")
     )
-    return (check, everything, stream, *versions)
+    return (check, everything, stream, *versions, _access_log(check))
+
+
+def _access_log(like: Method) -> Method:
+    """Envoy's account of what it refused, in OpenTelemetry's protocol."""
+    package = "opentelemetry.proto.collector.logs.v1"
+    return replace(
+        like,
+        service=f"{package}.LogsService",
+        name="Export",
+        request_type=f"{package}.ExportLogsServiceRequest",
+        response_type=f"{package}.ExportLogsServiceResponse",
+        audience=replace(like.audience, public=False, services=frozenset({PROXY})),
+        max_request_bytes=1024 * 1024,
+        retry_safety=RetrySafety.UNSAFE,
+    )
 
 
 @dataclass(frozen=True)

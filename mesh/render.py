@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
 from gateway.domain import ISSUER
-from mesh.contract import Contract, Method
+from mesh.contract import GATEWAY, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import names
 
@@ -178,6 +178,8 @@ class Renderer:
             "names": names,
             "file_source": self._file_source,
             "service_name": "envoy",
+            "gateway": GATEWAY,
+            "proxy": PROXY,
             "issuer": ISSUER,
             "edge_methods": edge,
             "identities": [self._identity(name) for name in self._contract.identities],

@@ -1,7 +1,7 @@
 """icto.backend.v1.DeploymentService."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -22,7 +22,7 @@ from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
 from services.kit import Call, Effect, Kit, ids, not_found, paging
 from services.kit.errors import Code, Error
-from services.kit.journal import ChangeFeed, Engine, NewPipeline, PostgresJournal
+from services.kit.journal import ChangeFeed, Engine, NewPipeline, PostgresJournal, Run
 
 _HEARTBEAT_SECONDS: Final = 10.0
 
@@ -53,6 +53,8 @@ class DeploymentService:
             [self._definition],
             worker=self._worker,
             tracer=kit.telemetry.tracing.tracer,
+            faults=kit.faults,
+            may_run=lambda: kit.platform.running,
         )
 
     async def run(self) -> None:
@@ -189,15 +191,11 @@ class DeploymentService:
     ) -> pb.Deployment:
         """Asks the pipeline to stop; what was charged and not delivered goes back."""
         deployment_id = ids.parse_name("deployments", request.name)
+        before = await self._journal.get([deployment_id])
         async with call.transaction() as tx:
             row = await store.get_deployment(tx, deployment_id)
             deployment = call.owned(row, "deployment", request.name)
-            if not await self._journal.cancel(tx, deployment_id):
-                raise Error(
-                    Code.FAILED_PRECONDITION, "DEPLOYMENT_ENDED", "The deployment has ended."
-                )
-            run = (await self._journal.get([deployment_id]))[0]
-            response = deployment_message(deployment, self._definition, run)
+            response = await self._stop(tx, deployment, before)
             act = call.act(operation=request.name)
             tx.answer(response, subject=request.name, act=act)
         self._engine.cancel(deployment_id)
@@ -239,6 +237,30 @@ class DeploymentService:
             response = deployment_message(deployment, self._definition, None)
             act = call.act(operation=request.name, justification=request.justification)
             return tx.answer(response, subject=request.name, act=act)
+
+    async def ReconcileDeployment(
+        self, request: pb.ReconcileDeploymentRequest, call: Call
+    ) -> pb.Deployment:
+        """Has an open deployment decided now: what was not delivered is given up and refunded."""
+        deployment_id = ids.parse_name("deployments", request.name)
+        before = await self._journal.get([deployment_id])
+        async with call.transaction() as tx:
+            deployment = await store.get_deployment(tx, deployment_id)
+            if deployment is None:
+                raise not_found("deployment", request.name)
+            act = call.act(operation=request.name, justification=request.justification)
+            response = await self._stop(tx, deployment, before)
+            tx.answer(response, subject=request.name, act=act)
+        self._engine.cancel(deployment_id)
+        return response
+
+    async def _stop(
+        self, tx: Effect, deployment: Deployment, before: Sequence[Run]
+    ) -> pb.Deployment:
+        """Asks a pipeline to stop; `before` is how it was."""
+        if not await self._journal.cancel(tx, deployment.id):
+            raise Error(Code.FAILED_PRECONDITION, "DEPLOYMENT_ENDED", "The deployment has ended.")
+        return deployment_message(deployment, self._definition, next(iter(before), None))
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}

@@ -44,8 +44,6 @@ class DeployTokenPipeline:
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
-        self._platform = kit.platform
-        self._faults = kit.faults
         self._tokens = kit.clients.stub(TokenServiceStub)
         self._payments = kit.clients.stub(PaymentServiceStub)
         self.definition = Definition(
@@ -73,7 +71,6 @@ class DeployTokenPipeline:
 
     async def _deployment(self, context: StepContext) -> Deployment:
         """The row that says for whom and what; never a header (design: identity)."""
-        self._platform.check_running()
         deployment = await store.get_deployment(self._database, context.pipeline_id)
         if deployment is None:
             raise RuntimeError("a pipeline without its deployment")
@@ -102,9 +99,7 @@ class DeployTokenPipeline:
             spec=token_pb2.TokenSpec.FromString(deployment.spec),
             payment=context.result("charge").decode(),
         )
-        self._faults.point("create_token.before")
         token = await self._tokens.DeployToken(request, metadata=_for(deployment))
-        self._faults.point("create_token.after")
         return token.name.encode()
 
     async def _abandon(self, context: StepContext) -> bytes:
@@ -113,9 +108,7 @@ class DeployTokenPipeline:
         request = token_pb2.AbandonTokenRequest(
             request_id=context.request_id, operation=_name(deployment)
         )
-        self._faults.point("abandon.before")
         answer = await self._tokens.AbandonToken(request)
-        self._faults.point("abandon.after")
         return answer.delivered_token.encode()
 
     async def _settle_payment(self, context: StepContext) -> bytes:
@@ -132,9 +125,7 @@ class DeployTokenPipeline:
             delivered_steps=[CREATE_TOKEN] if delivered else [],
             failure="" if delivered else failure,
         )
-        self._faults.point("settle.before")
         await self._payments.SettlePayment(request)
-        self._faults.point("settle.after")
         return b""
 
     async def _settle(

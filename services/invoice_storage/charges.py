@@ -45,7 +45,7 @@ class Charges:
         )
         written = store.completed(payment, block)
         await call.commit(response, written, subject=response.name, act=act)
-        self._faults.point("charge.committed")
+        self._faults.point("payment.charge.committed")
         return response
 
     async def _begun(self, request: pb.ChargeRequest, call: Call) -> Payment:
@@ -131,7 +131,7 @@ class Charges:
         )
         written = (store.settled(payment, settlement), *owed.written)
         await call.commit(response, *written, subject=response.name, act=act)
-        self._faults.point("settle.committed")
+        self._faults.point("payment.settle.committed")
         self._refunds.follow(owed)
         return response
 

@@ -38,8 +38,7 @@ AUTOMATIC: Final = "automatic"
 TREASURY_SHORT: Final = "TREASURY_SHORT"
 _ACTION: Final = "RefundPayment"
 _TRANSFER: Final = "transfer"
-# Whoever is owed money waits for the treasury as long as it takes.
-_PATIENT: Final = RetryPolicy(first=0.1, factor=2.0, longest=5.0, attempts=1_000_000_000)
+_RETRY: Final = RetryPolicy(first=0.1, longest=5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,18 @@ class Refunds:
     def __init__(self, kit: Kit, treasury: Treasury) -> None:
         self._database = kit.database
         self._platform = kit.platform
-        self._faults = kit.faults
         self._worker = kit.settings.instance
         self._treasury = treasury
         self._journal = PostgresJournal(kit.database, kit.outbox)
-        transfer = Step(_TRANSFER, self._transfer, retry=_PATIENT)
+        transfer = Step(_TRANSFER, self._transfer, retry=_RETRY)
         self._definition = Definition("refund", 1, (transfer,), self._settle)
         self._engine = Engine(
             self._journal,
             [self._definition],
             worker=self._worker,
             tracer=kit.telemetry.tracing.tracer,
+            faults=kit.faults,
+            may_run=lambda: kit.platform.running,
         )
         self._short = kit.telemetry.metrics.counter(
             "icto_refunds_held_up_total",
@@ -237,7 +237,6 @@ class Refunds:
 
     async def _transfer(self, context: StepContext) -> bytes:
         """Pays the refund. A treasury that is short holds it up, until it no longer is."""
-        self._platform.check_running()
         refund = await store.get_refund(self._database, context.pipeline_id)
         if refund is None:
             raise RuntimeError("a pipeline without its refund")

@@ -67,9 +67,9 @@ class Treasury:
                 created_at_time=_stamp(created_at),
                 **{"from": ledger_pb2.Account(owner=payment.owner)},  # type: ignore[arg-type]
             )
-            self._faults.point("charge.before")
+            self._faults.point("payment.charge.before")
             answer = await self._ledger.TransferFrom(request)
-            self._faults.point("charge.after")
+            self._faults.point("payment.charge.after")
             return int(answer.block_index)
 
         return await self._once(payment.ledger, payment.memo, payment.created_at, attempt, renew)
@@ -90,9 +90,9 @@ class Treasury:
                 memo=refund.memo,
                 created_at_time=_stamp(created_at),
             )
-            self._faults.point("refund.before")
+            self._faults.point("payment.refund.before")
             answer = await self._ledger.Transfer(request)
-            self._faults.point("refund.after")
+            self._faults.point("payment.refund.after")
             return int(answer.block_index)
 
         return await self._once(refund.ledger, refund.memo, refund.created_at, attempt, renew)

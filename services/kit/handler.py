@@ -27,8 +27,10 @@ from observability.tracing import trace_id
 from services.kit import authorization, deadline, identity, status
 from services.kit.call import Call
 from services.kit.database import Database
-from services.kit.errors import Code, Error, invalid
+from services.kit.denials import Denial, Denials
+from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.idempotency import Replayed
+from services.kit.identity import Identity
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
 from services.kit.platform import Platform
@@ -57,6 +59,7 @@ class Surroundings:
     outbox: Outbox
     overload: Overload
     platform: Platform
+    denials: Denials
     validator: RequestValidator
 
 
@@ -173,8 +176,9 @@ class _Served:
         context: Context,
         work: Callable[[Call], Awaitable[bytes]],
     ) -> tuple[bytes, Error | None]:
+        caller = identity.read(metadata, self._method)
         try:
-            call = self._admit(metadata, span, context)
+            call = self._admit(caller, span, context)
             async with asyncio.timeout(self._own_timeout(context)):
                 with deadline.within(call.remaining):
                     return await work(call), None
@@ -183,6 +187,7 @@ class _Served:
             self._around.telemetry.metrics.replays.inc()
             return replayed.answer, None
         except Error as error:
+            self._note_denial(caller, error)
             return b"", _marked(span, error)
         except TimeoutError:
             return b"", _marked(span, _too_late())
@@ -198,15 +203,19 @@ class _Served:
             return self._method.deadline
         return None if remaining <= ceiling else ceiling
 
-    def _admit(
-        self, metadata: Mapping[str, str | bytes], span: trace.Span, context: Context
-    ) -> Call:
+    def _note_denial(self, caller: Identity, error: Error) -> None:
+        """Has the audit told of a caller whom we refused ourselves."""
+        if error.code is Code.PERMISSION_DENIED and not isinstance(error, RemoteError):
+            name = self._method.full_name
+            denial = Denial(caller.principal, caller.caller, name, error.reason)
+            self._around.denials.note(denial)
+
+    def _admit(self, caller: Identity, span: trace.Span, context: Context) -> Call:
         """Everything that is decided before the request is read.
 
         Raises:
             Error: the call is refused.
         """
-        caller = identity.read(metadata, self._method)
         remaining = _time_remaining(context)
         ceiling = self._method.deadline_ceiling
         seconds = self._method.deadline if remaining is None else min(remaining, ceiling)

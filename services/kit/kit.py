@@ -6,6 +6,7 @@ from mesh.contract import Contract, Service
 from observability.setup import Telemetry
 from services.kit.client import Clients
 from services.kit.database import Database
+from services.kit.denials import Denials
 from services.kit.faults import Faults
 from services.kit.outbox import Outbox
 from services.kit.platform import Platform
@@ -27,3 +28,4 @@ class Kit:
     readiness: Readiness
     platform: Platform
     faults: Faults
+    denials: Denials

@@ -58,14 +58,10 @@ class Platform:
         if self._config is None or newest.revision > self._config.revision:
             self._config = newest
 
-    def check_running(self) -> None:
-        """Passes unless everything is stopped; for work that goes on behind calls.
-
-        Raises:
-            Error: UNAVAILABLE, it is.
-        """
-        if self.config.emergency_stop:
-            raise _stopped()
+    @property
+    def running(self) -> bool:
+        """Whether work that goes on behind calls may: not in a stop, nor before we know."""
+        return self._config is not None and not self._config.emergency_stop
 
     def check(self, method: Method) -> None:
         """Passes, or refuses a change that the configuration forbids now (F-16).

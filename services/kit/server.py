@@ -32,6 +32,7 @@ from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard
 from services.kit.client import Clients
 from services.kit.database import Database
+from services.kit.denials import Denials
 from services.kit.errors import Error
 from services.kit.faults import Faults
 from services.kit.handler import Handlers, Surroundings
@@ -120,6 +121,7 @@ async def _kit(
             readiness,
             Platform(clients),
             Faults(chosen.environment),
+            Denials(database, outbox),
         )
     finally:
         await clients.close()
@@ -180,6 +182,7 @@ class Replica:
             self._kit.outbox,
             self._overload,
             self._kit.platform,
+            self._kit.denials,
             RequestValidator(),
         )
         handlers = Handlers(around)
@@ -202,6 +205,7 @@ class Replica:
             self._overload.watch(),
             self._watch_readiness(),
             self._kit.platform.follow(),
+            self._kit.denials.run(),
             self._kit.outbox.relay(_publisher(self._kit.clients)),
             self._keep_house(),
         ]

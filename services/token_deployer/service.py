@@ -27,6 +27,7 @@ class TokenService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         ledger = kit.clients.stub(LedgerServiceStub)
+        self._faults = kit.faults
         self._chain = _chain(LedgerChain(ledger), kit.settings.environment)
         self._deployments = kit.telemetry.metrics.counter(
             _DEPLOYMENTS, "Deployments that ended, by how.", "state"
@@ -45,6 +46,7 @@ class TokenService:
             details={"symbol": spec.symbol, "cycles": str(call.method.cycle_cost)},
         )
         await call.commit(response, *store.activation(active), subject=response.name, act=act)
+        self._faults.point("token.active.committed")
         self._deployments.labels(State.ACTIVE.name).inc()
         return response
 
@@ -98,7 +100,9 @@ class TokenService:
         if stored.found or stage is not token.state:
             await store.enter(self._database, token.id, stage, retry=stored.found)
         try:
+            self._faults.point(f"token.{stage.name.lower()}.before")
             await ask(token)
+            self._faults.point(f"token.{stage.name.lower()}.after")
         except RemoteError as error:
             if not error.outcome_unknown:
                 await store.fail(self._database, token.id, domain.failed(stage), str(error))

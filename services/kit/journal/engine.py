@@ -8,7 +8,7 @@ again, in place for a short while and by a durable timer after that, until it is
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -21,6 +21,7 @@ from observability import names
 from observability.tracing import parent_context
 from services.kit import deadline
 from services.kit.errors import OUTCOME_UNKNOWN, Code, Error
+from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
     Definition,
@@ -39,6 +40,7 @@ _HEARTBEAT_SECONDS: Final = 1.0
 # A pause up to this long is waited out in place; a longer one goes to the durable timer.
 _PATIENCE_SECONDS: Final = 1.0
 _MAX_IDLE_CLAIMS: Final = 10
+_STOPPED_SECONDS: Final = 1.0
 # These may come from a moment of trouble on our own side as well as from the work itself.
 _TRANSIENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 
@@ -52,6 +54,10 @@ class _Work:
     records: dict[str, StepRecord]
     cancelled: bool
     changed: list[StepRecord] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    """Steps that may have begun, here or in a replica that had the pipeline before."""
+    unavailable: set[str] = field(default_factory=set)
+    """Steps that last failed because something is away."""
 
 
 class Engine:
@@ -64,12 +70,16 @@ class Engine:
         *,
         worker: str,
         tracer: trace.Tracer,
+        faults: Faults,
+        may_run: Callable[[], bool] = lambda: True,
         capacity: int = 64,
     ) -> None:
         self._journal = journal
         self._definitions = {(d.name, d.version): d for d in definitions}
         self._worker = worker
         self._tracer = tracer
+        self._faults = faults
+        self._may_run = may_run
         self._capacity = capacity
         self._working: dict[UUID, tuple[_Work, asyncio.Task[None]]] = {}
         self._leaving: list[Claim] = []
@@ -98,6 +108,8 @@ class Engine:
             log.error("no definition of %s version %d", claim.definition, claim.version)
             return
         work = _Work(claim, definition, dict(claim.records), claim.cancelled)
+        if claim.epoch > 1:
+            work.begun.update(step.name for step in definition.ready(work.records, set()))
         task = self._tasks.create_task(self._drive(work))
         self._working[claim.id] = (work, task)
         task.add_done_callback(lambda _: self._working.pop(claim.id, None))
@@ -109,7 +121,7 @@ class Engine:
 
     async def _keep_claiming(self) -> None:
         while True:
-            room = self._capacity - len(self._working)
+            room = self._capacity - len(self._working) if self._may_run() else 0
             try:
                 claims = await self._journal.claim(self._worker, room) if room > 0 else ()
             except Error as error:
@@ -143,8 +155,7 @@ class Engine:
                 reason = f"claimed {work.claim.idle_claims} times without finishing a step"
                 await self._journal.advance(work.claim, (), Park(reason))
                 return
-            then = await self._run_steps(work)
-            await self._journal.advance(work.claim, work.changed, then)
+            await self._advance(work, await self._run_steps(work))
         except FencedError:
             log.warning("pipeline %s is somebody else's now", work.claim.id)
         except asyncio.CancelledError:
@@ -162,6 +173,8 @@ class Engine:
         pause: float | None = None
         try:
             while True:
+                if pause is None and not self._may_run():
+                    pause = _STOPPED_SECONDS
                 if pause is None:
                     self._start_ready(work, running)
                 if not running:
@@ -175,13 +188,22 @@ class Engine:
                     if not record.state.finished:
                         pause = self._pause(work, record, pause)
                 if running or (pause is None and not work.definition.finished(work.records)):
-                    await self._journal.advance(work.claim, work.changed, Continue())
-                    work.changed.clear()
+                    await self._advance(work, Continue())
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         return self._conclude(work, pause)
+
+    async def _advance(self, work: _Work, then: Next) -> None:
+        records, work.changed = work.changed, []
+        await self._journal.advance(work.claim, records, then)
+        for record in records:
+            self._point(work, record.name, "committed")
+
+    def _point(self, work: _Work, step: str, moment: str) -> None:
+        """Where a test may have this process die."""
+        self._faults.point(f"{work.definition.name}.{step}.{moment}")
 
     def _start_ready(self, work: _Work, running: dict[asyncio.Task[StepRecord], str]) -> None:
         """Starts every step that can run now; skips those whose condition does not hold."""
@@ -190,17 +212,20 @@ class Engine:
             progress = False
             for step in list(work.definition.ready(work.records, set(running.values()))):
                 if step.applies(work.records) and not self._dropped(work, step):
+                    work.begun.add(step.name)
                     task = asyncio.ensure_future(self._run_step(work, step))
                     running[task] = step.name
                 else:
-                    record = self._record(step, StepState.SKIPPED, 0, datetime.now(UTC))
+                    known = work.records.get(step.name)
+                    attempts = known.attempts if known else 0
+                    record = self._record(step, StepState.SKIPPED, attempts, datetime.now(UTC))
                     work.records[step.name] = record
                     work.changed.append(record)
                     progress = True
 
     def _dropped(self, work: _Work, step: Step) -> bool:
         """A cancelled pipeline begins no step of its ordinary course."""
-        return work.cancelled and not step.cleans_up
+        return work.cancelled and work.definition.drops(step, begun=step.name in work.begun)
 
     def _pause(self, work: _Work, record: StepRecord, before: float | None) -> float:
         step = next(s for s in work.definition.steps if s.name == record.name)
@@ -212,7 +237,9 @@ class Engine:
             return Finish(state, work.definition.settle, dict(work.records))
         for step in work.definition.steps:
             record = work.records.get(step.name)
-            if record and not record.state.finished and record.attempts >= step.retry.attempts:
+            if record is None or record.state.finished or step.name in work.unavailable:
+                continue
+            if record.attempts >= step.retry.attempts:
                 return Park(f"{step.name}: {record.error_reason} after {record.attempts} attempts")
         return Sleep(pause)
 
@@ -242,10 +269,13 @@ class Engine:
             cancelled=work.cancelled,
         )
         span = self._span(work.claim, step, attempt)
+        work.unavailable.discard(step.name)
         try:
             with use_span(span, record_exception=False), deadline.detached(step.deadline):
                 async with asyncio.timeout(step.deadline):
+                    self._point(work, step.name, "before")
                     result = await step.work(context)
+                    self._point(work, step.name, "after")
             return self._record(step, StepState.SUCCEEDED, attempt, started, result)
         except SkipStep:
             return self._record(step, StepState.SKIPPED, attempt, started)
@@ -255,6 +285,8 @@ class Engine:
         except Error as error:
             span.set_attribute(names.REASON, error.reason)
             span.set_status(StatusCode.ERROR, error.reason)
+            if error.code is Code.UNAVAILABLE:
+                work.unavailable.add(step.name)
             return self._failed(step, attempt, started, error)
         except Exception as error:
             log.exception("step %s of %s is broken", step.name, work.claim.id)

@@ -55,7 +55,8 @@ class RetryPolicy:
     """How a step is tried again. Seconds.
 
     A step whose outcome is unknown is tried until it answers; after `attempts` tries the pipeline
-    is parked for a person to look at, since neither success nor failure may be assumed.
+    is parked for a person to look at, since neither success nor failure may be assumed. What is
+    merely unavailable is waited for, however long that takes.
     """
 
     first: float = 0.05
@@ -234,6 +235,16 @@ class Definition:
                 continue
             if all((r := records.get(name)) and r.state.finished for name in step.after):
                 yield step
+
+    def drops(self, step: Step, *, begun: bool) -> bool:
+        """Whether a cancelled pipeline leaves a step out.
+
+        A step that may have begun is run to a known end first, unless a later one undoes whatever
+        it may have done.
+        """
+        if step.cleans_up:
+            return False
+        return not begun or any(step.name in other.unless for other in self.steps)
 
     def finished(self, records: Mapping[str, StepRecord]) -> bool:
         """Whether every step has ended."""

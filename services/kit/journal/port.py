@@ -92,7 +92,7 @@ class Journal(Protocol):
         """
 
     async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
-        """Asks a pipeline to stop. False when it has ended or never was."""
+        """Asks a pipeline to stop, also a parked one. False when it has ended or never was."""
 
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a failed pipeline run again, forgetting the records of `reset` steps."""

@@ -90,7 +90,9 @@ ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state, attempts =
     replica = excluded.replica
 """
 _CANCEL: Final = """
-UPDATE kit_pipelines SET cancelled = true, update_time = kit_now() WHERE id = $1 AND state = 1
+UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
+    wake_time = least(wake_time, clock_timestamp()), update_time = kit_now()
+WHERE id = $1 AND state IN (1, 5)
 """
 _RESUME: Final = """
 UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
@@ -224,7 +226,7 @@ class PostgresJournal:
         return told
 
     async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
-        """Asks a pipeline to stop; its worker learns it with its next heartbeat."""
+        """Asks a pipeline to stop; its worker, if it has one, learns it with its next heartbeat."""
         return await connection.execute(_CANCEL, pipeline_id) == "UPDATE 1"
 
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
