@@ -1,9 +1,10 @@
-"""A chain that refuses, for tests: tokens that ask for it in their name fail for good.
+"""A chain that takes its time, or refuses: for tests, with tokens that ask for it in their name.
 
 Only the test environment has it. What follows a definite failure after the charge (tombstone,
-refund) can so be shown on the real mesh.
+refund) can so be shown on the real mesh, and deployments take as long as on a real chain.
 """
 
+import asyncio
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +14,9 @@ from services.token_deployer.domain import State, Token
 
 REFUSED_PREFIX: Final = "Faulty "
 """Start of the names of tokens that are refused."""
+SLOW_PREFIX: Final = "Slow "
+"""Start of the names of tokens that take a while."""
+_SLOW_SECONDS: Final = 0.5
 
 
 class FaultyChain:
@@ -31,7 +35,9 @@ class FaultyChain:
         await self._chain.create(token)
 
     async def install(self, token: Token) -> None:
-        """Refuses tokens that ask for it."""
+        """Takes its time, or refuses."""
+        if token.spec.display_name.startswith(SLOW_PREFIX):
+            await asyncio.sleep(_SLOW_SECONDS)
         if token.spec.display_name.startswith(REFUSED_PREFIX):
             raise RemoteError(
                 Code.FAILED_PRECONDITION, "CHAIN_REFUSED", "The chain refuses this token."

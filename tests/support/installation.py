@@ -24,7 +24,7 @@ from mesh.cli.client import Client
 from mesh.cli.demo import free_ports
 from mesh.operator import Operator
 from mesh.render import Paths
-from mesh.rundir import RunDirectory
+from mesh.rundir import RunDirectory, RunDirectoryError
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
@@ -56,7 +56,10 @@ _LIMITS: Final = {
 class Installation:
     """A supervisor and all that it started, as the operator has it."""
 
-    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, folder: Path, ports: tuple[int, int], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._environment = {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {})
         self.run = RunDirectory(folder)
         self.port, self.metrics_port = ports
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,7 +83,16 @@ class Installation:
         host, password = self.run.database / "socket", self.run.secret("postgres")
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
-    def spawn(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    @property
+    def postgres_pid(self) -> int | None:
+        """The database server's main process, as it says itself."""
+        file = self.run.database / "data" / "postmaster.pid"
+        try:
+            return int(file.read_text().splitlines()[0])
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def spawn(self, *arguments: str) -> None:
         """Starts the supervisor and returns at once."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -91,14 +103,14 @@ class Installation:
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {}),
+                env=os.environ | self._environment,
                 start_new_session=True,
             )  # fmt: skip
 
-    async def start(self, environment: Mapping[str, str] | None = None) -> None:
+    async def start(self) -> None:
         """Starts the supervisor and waits until it says that it is up."""
         before = self.log.stat().st_size if self.log.exists() else 0
-        self.spawn(environment=environment)
+        self.spawn()
         deadline = time.monotonic() + START_SECONDS
         while b"is up after" not in self.output(before):
             assert self.process is not None
@@ -139,6 +151,18 @@ class Installation:
 
         await until(healthy, seconds)
 
+    async def until_served(self, seconds: float = START_SECONDS) -> None:
+        """Waits until every service has a replica that passes its health checks."""
+
+        async def served() -> bool:
+            with contextlib.suppress(RunDirectoryError):
+                state = await self.status()
+                healthy = {r["service"] for r in state["replicas"] if r["healthy"]}
+                return healthy == {r["service"] for r in state["replicas"]}
+            return False
+
+        await until(served, seconds)
+
     async def user(self, funds: int = 1000 * E8S) -> Client:
         """A fresh user, signed in, with some ICP (base units)."""
         client = Client(self.edge, Ed25519PrivateKey.generate())
@@ -161,10 +185,19 @@ class Installation:
     async def superuser(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
         """A connection that may do anything to the database."""
         connection = await asyncpg.connect(self.database)
+        await _exact(connection)
         try:
             yield connection
         finally:
             await connection.close()
+
+    @contextlib.asynccontextmanager
+    async def superusers(self) -> AsyncIterator["asyncpg.Pool[Any]"]:
+        """Such connections that are replaced when they break."""
+        async with asyncpg.create_pool(
+            self.database, min_size=0, max_size=4, timeout=2, command_timeout=5, init=_exact
+        ) as pool:
+            yield pool
 
     async def icto(self, *arguments: str, home: Path | None = None) -> tuple[int, str]:
         """Runs the command line against this installation; exit code and output."""
@@ -190,14 +223,19 @@ async def installation(
         folder.mkdir(mode=0o700)
         (folder / "mesh.toml").write_text(_toml() + overrides)
         edge, metrics = free_ports(2)
-        made = Installation(folder, (edge, metrics))
+        made = Installation(folder, (edge, metrics), environment)
         try:
             if start:
-                await made.start(environment)
+                await made.start()
             yield made
         finally:
             await made.stop()
             made.run.remove()
+
+
+async def _exact(connection: Any) -> None:
+    """Amounts are whole numbers."""
+    await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
 
 
 def _toml() -> str:
