@@ -171,6 +171,7 @@ class Renderer:
     @cached_property
     def _context(self) -> dict[str, Any]:
         edge = [m for m in self._contract.methods() if m.audience.from_outside]
+        origins = self._topology.edge.cors_origins
         return {
             "topology": self._topology,
             "services": list(self._topology.services.values()),
@@ -186,8 +187,8 @@ class Renderer:
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
             "max_request_bytes": 2 * max(m.max_request_bytes for m in edge),
             "max_header_kb": MAX_HEADER_KB,
-            "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
-            "allowed_origin_cel": local_replies.allowed_origin_cel(self._topology.edge.cors_origins),
+            "cors_origins": [{"exact": origin} for origin in origins],
+            "allowed_origin_cel": local_replies.allowed_origin_cel(origins),
             "stripped_headers": _STRIPPED,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),

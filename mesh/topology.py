@@ -78,7 +78,8 @@ class Topology:
     observability: Observability
     database: DatabaseLimits
     health_interval: float
-    """Seconds between two health checks of a replica; three of them notice a dead one."""
+    """Seconds between two health checks of a replica. One that was killed is noticed at once, one
+    that hangs within four of them: two must fail, each for almost an interval."""
     services: Mapping[str, Service]
     buckets: Mapping[str, Bucket]
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesh.cli.client import Client
+from tests.support.edge import Edge, caller
 from tests.support.installation import Installation, installation
+from tests.support.tokens import Mint, mint_of
 
 REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 
@@ -24,6 +26,19 @@ async def own_mesh() -> AsyncIterator[Installation]:
     """A mesh of the test's own, to break."""
     async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+async def edge(mesh: Installation) -> AsyncIterator[Edge]:
+    """A caller of the shared mesh, whoever it says it is."""
+    async with caller(mesh.target) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def mint(mesh: Installation) -> Mint:
+    """Makes tokens for the shared mesh."""
+    return await mint_of(mesh)
 
 
 @pytest.fixture

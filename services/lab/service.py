@@ -28,9 +28,11 @@ class LabService:
         """Ends as asked."""
         del call
         self._calls += 1
+        if request.key:
+            await store.count_attempt(self._database, request.key)
         if request.code and not request.reason:
             raise LabBrokenError(_SECRET)
-        _fail(request.code, request.reason, request.message)
+        _fail(request.code, request.reason, request.message, retriable=request.retriable)
         return pb.FailResponse(call_count=self._calls, instance=self._instance)
 
     async def FailSafely(self, request: pb.FailSafelyRequest, call: Call) -> pb.FailSafelyResponse:
