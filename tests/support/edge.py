@@ -297,10 +297,10 @@ def bearer(token: str) -> dict[str, str]:
 
 def sample(method: Method) -> Sample:
     """The smallest request: empty, but for the fields that its REST path names."""
-    message = message_class(method.request_type)()
-    rest = None
-    for http in method.http[:1]:
-        rest = Rest(http.verb, _fill(message, http), b"{}" if http.body else b"")
+    if not method.http:
+        return Sample(method, None, Rpc(method.path))
+    message, http = message_class(method.request_type)(), method.http[0]
+    rest = Rest(http.verb, _fill(message, http), b"{}" if http.body else b"")
     return Sample(method, rest, Rpc(method.path, message.SerializeToString()))
 
 

@@ -42,7 +42,9 @@ class Mint:
     ) -> str:
         """A token for a user; `changes` are claims that differ from what the gateway writes."""
         now = datetime.now(UTC)
-        claims = domain.claims(user or somebody(), roles, self.audience, now) | changes
+        claims = (
+            domain.claims(user or somebody(), roles, domain.ACTIVE, self.audience, now) | changes
+        )
         return jwt.encode(
             claims, key or self.key.key, algorithm="EdDSA", headers={"kid": self.key.kid}
         )
