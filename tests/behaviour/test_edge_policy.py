@@ -34,7 +34,6 @@ from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from icto.lab.v1 import lab_pb2
 from mesh import contract as contracts
-from mesh import control
 from mesh.cli.call import load_messages
 from mesh.contract import Method
 from observability import names
@@ -72,12 +71,15 @@ class NextKey:
 
     kid: str
     activate_time: datetime
+    listeners: list[str]
+    """Envoy's count of listener changes before."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 async def next_key(mesh: Installation) -> AsyncIterator[NextKey]:
     """Made before the other tests, since it takes Envoy some seconds to hear of it."""
-    made = NextKey(f"next-{uuid4().hex}", datetime.now(UTC) + timedelta(minutes=10))
+    activate = datetime.now(UTC) + timedelta(minutes=10)
+    made = NextKey(f"next-{uuid4().hex}", activate, await listener_changes(mesh))
     raw_key = Ed25519PrivateKey.generate().private_bytes(
         Encoding.Raw, PrivateFormat.Raw, NoEncryption()
     )
@@ -182,7 +184,7 @@ async def server_span(mesh: Installation, trace_id: str) -> dict[str, Any]:
     """The span of the service that served a trace."""
 
     async def found() -> dict[str, Any] | None:
-        spans = await control.ask(mesh.run, "trace", trace_id=trace_id)
+        spans = await mesh.spans(trace_id)
         return next((span for span in spans if names.CALLER in span["attributes"]), None)
 
     span: dict[str, Any] = await until(found)
@@ -506,7 +508,6 @@ async def test_keys_rotate_without_a_change_of_the_listener(
     mesh: Installation, edge: Edge, next_key: NextKey
 ) -> None:
     """The next key is published before it signs; tokens of the last one stay good."""
-    listeners = await listener_versions(mesh)
 
     async def published() -> bool:
         return next_key.kid in mesh.paths.resource("tokens").read_text()
@@ -522,10 +523,10 @@ async def test_keys_rotate_without_a_change_of_the_listener(
     for token in (before, after):
         for outcome in (await edge.all(*with_headers(WHO, bearer(token)))).values():
             assert caller_of(outcome) == (principal.of_public_key(signer.public), [])
-    assert await listener_versions(mesh) == listeners
+    assert await listener_changes(mesh) == next_key.listeners
 
 
-async def listener_versions(mesh: Installation) -> list[str]:
+async def listener_changes(mesh: Installation) -> list[str]:
     """How often Envoy took a listener in."""
     text = await mesh.envoy("/stats?filter=listener_manager.listener_(added|modified)")
     return sorted(text.splitlines())

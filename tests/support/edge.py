@@ -5,8 +5,8 @@ import base64
 import contextlib
 import re
 import struct
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -144,11 +144,14 @@ class Edge:
                 body=body,
             )
 
-    async def grpc(self, request: Rpc, *, follow: bool = True) -> Outcome:
+    async def grpc(
+        self, request: Rpc, *, follow: bool = True, timeout: float | None = None
+    ) -> Outcome:
         """Calls by gRPC."""
         call: Any = self.channel.unary_stream(request.path)
         running = call(
             request.body,
+            timeout=timeout,
             metadata=tuple((name.lower(), value) for name, value in request.headers.items()),
         )
         body = b""
@@ -192,16 +195,27 @@ class Edge:
         return _refused(Code(code), unquote(headers["grpc-message"]), headers, details, body)
 
     async def all(
-        self, rest: Rest | None, rpc: Rpc | None, *, follow: bool = True
+        self,
+        rest: Rest | None,
+        rpc: Rpc | None,
+        *,
+        follow: bool = True,
+        timeout: float | None = None,
+        together: bool = True,
     ) -> dict[str, Outcome]:
-        """The same call by every way that can make it, at once. Outcomes by name of the way."""
-        calls = {}
+        """The same call by every way that can make it. Outcomes by the name of the way."""
+        asked = {} if timeout is None else {"grpc-timeout": f"{round(timeout * 1000)}m"}
+        calls: dict[str, Awaitable[Outcome]] = {}
         if rest is not None:
-            calls["REST"] = self.rest(rest, follow=follow)
+            timed = replace(rest, headers={**rest.headers, **asked})
+            calls["REST"] = self.rest(timed, follow=follow)
         if rpc is not None:
-            calls["gRPC"] = self.grpc(rpc, follow=follow)
-            calls["gRPC-Web"] = self.web(rpc, follow=follow)
-        return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
+            timed_rpc = replace(rpc, headers={**rpc.headers, **asked})
+            calls["gRPC"] = self.grpc(rpc, follow=follow, timeout=timeout)
+            calls["gRPC-Web"] = self.web(timed_rpc, follow=follow)
+        if together:
+            return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
+        return {way: await call for way, call in calls.items()}
 
 
 @contextlib.asynccontextmanager

@@ -132,6 +132,11 @@ class Installation:
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
             return (await admin.get(path)).text
 
+    async def spans(self, trace_id: str) -> list[dict[str, Any]]:
+        """What is known of a trace by now."""
+        found: list[dict[str, Any]] = await control.ask(self.run, "trace", trace_id=trace_id)
+        return found
+
     async def replicas(self, service: str) -> list[dict[str, Any]]:
         """The replicas of a service."""
         state = await self.status()
