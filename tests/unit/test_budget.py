@@ -14,7 +14,7 @@ VERIFY = contracts.load("test").method("/icto.audit.v1.AuditService/VerifyChain"
 def rounded_up(seconds: float) -> float:
     """A deadline as gRPC's core writes it: hundredths from one second on, tenths from ten."""
     digits = 3 if seconds < 1 else 2 if seconds < 10 else 1
-    return math.ceil(seconds * 10**digits) / 10**digits
+    return math.ceil(seconds * 10.0**digits) / 10.0**digits
 
 
 @pytest.mark.parametrize("left", [0.05, 0.999, 1.0, 1.999, 9.99, 10.01, 15.0, 29.99])
