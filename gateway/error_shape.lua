@@ -2,10 +2,20 @@
 --
 -- REST: the transcoder's {"code", "message", "details"} becomes application/problem+json (RFC 9457)
 -- with type, title, status, detail, reason and trace_id in front of what was there.
--- gRPC: an error that Envoy made itself gets google.rpc.Status with ErrorInfo, as a service's has.
+-- gRPC: an error that nobody typed, as Envoy's own, gets google.rpc.Status with ErrorInfo, as a
+-- service's has; gRPC-Web gets it with HTTP status 200, or its clients would not read it.
 
--- TITLES, by HTTP status, is put in front of this file when it is rendered.
-local RESOURCE_EXHAUSTED = "8"
+-- TITLES, by HTTP status, and CODES, names of gRPC's, are put in front when this is rendered.
+
+-- Where Envoy and the transcoder have no status that fits.
+local GRPC_STATUS = {REQUEST_TOO_LARGE = "8", RATE_LIMITED = "8", DEADLINE_EXCEEDED = "4"}
+local HTTP_STATUS = {REQUEST_TOO_LARGE = "413"}
+-- An error without ErrorInfo is not ours; its words speak of sockets and settings.
+local UNTYPED = "The service ended the call without saying why. The trace id finds it."
+-- What gRPC says to gRPC clients, and means nothing to others.
+local LEFTOVERS = {
+  "grpc-status", "grpc-message", "grpc-accept-encoding", "icto-trace-id", "icto-retriable",
+}
 
 -- The raw JSON string (without quotes) after `key` in `text`, or nil.
 local function json_string(text, key)
@@ -39,48 +49,60 @@ local function unescaped(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
--- An error that Envoy made for a gRPC caller.
-local function complete_grpc(handle, headers)
+-- An error that came without details: Envoy's own has a reason, gRPC's has not.
+local function complete_grpc(handle, headers, status)
   local reason = headers:get("icto-reason")
-  local status = headers:get("grpc-status")
-  if not reason or not status or status == "0" or headers:get("grpc-status-details-bin") then
-    return
+  if not reason then
+    reason = CODES[tonumber(status)] or "UNKNOWN"
+    headers:replace("icto-reason", reason)
+    headers:replace("grpc-message", UNTYPED)
   end
-  if reason == "REQUEST_TOO_LARGE" or reason == "RATE_LIMITED" then
-    status = RESOURCE_EXHAUSTED
-    headers:replace("grpc-status", status)
-  end
+  status = GRPC_STATUS[reason] or status
+  headers:replace("grpc-status", status)
   local trace_id = headers:get("x-icto-trace-id")
-  local message = unescaped(headers:get("grpc-message") or "")
   if trace_id then headers:replace("icto-trace-id", trace_id) end
+  local message = unescaped(headers:get("grpc-message") or "")
   local details = status_details(status, message, reason, trace_id)
   headers:add("grpc-status-details-bin", handle:base64Escape(details))
 end
 
 -- An error that a service answered to a REST caller.
 local function complete_rest(handle, headers, status)
-  local trace_id = headers:get("x-icto-trace-id")
+  local trace_id = headers:get("x-icto-trace-id") or ""
   local body = handle:body()
   local text = body and body:getBytes(0, body:length()) or ""
-  if text:sub(1, 8) ~= '{"code":' then return end
-  local reason = json_string(text, "reason") or "UNKNOWN"
+  local code = text:match('^{"code":(%d+)')
+  if not code then return end
+  local reason, detail, rest = json_string(text, "reason"), json_string(text, "message"), text:sub(2)
+  if not reason then
+    reason, detail = CODES[tonumber(code)] or "UNKNOWN", UNTYPED
+    rest = string.format('"code":%s,"message":"%s","details":[]}', code, detail)
+  end
+  status = HTTP_STATUS[reason] or status
   local head = string.format(
-    '{"type":"https://icto.dev/errors/%s","title":"%s","status":%d,"detail":"%s","reason":"%s",'
+    '{"type":"https://icto.dev/errors/%s","title":"%s","status":%s,"detail":"%s","reason":"%s",'
       .. '"domain":"icto","trace_id":"%s",',
-    reason, TITLES[status] or "Error", status, json_string(text, "message") or "", reason,
-    trace_id or "")
-  body:setBytes(head .. text:sub(2))
+    reason, TITLES[tonumber(status)] or "Error", status, detail or "", reason, trace_id)
+  body:setBytes(head .. rest)
   -- Fetched again: the object from before the body was read is out of scope.
-  handle:headers():replace("content-type", "application/problem+json")
+  headers = handle:headers()
+  headers:replace(":status", status)
+  headers:replace("content-type", "application/problem+json")
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local status = tonumber(headers:get(":status"))
   local content_type = headers:get("content-type") or ""
   if content_type:sub(1, 16) == "application/grpc" then
-    complete_grpc(handle, headers)
-  elseif status >= 400 and content_type == "application/json" then
+    local status = headers:get("grpc-status")
+    if not status or status == "0" then return end
+    if not headers:get("grpc-status-details-bin") then complete_grpc(handle, headers, status) end
+    headers:replace(":status", "200")
+    return
+  end
+  for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
+  local status = headers:get(":status")
+  if content_type == "application/json" and tonumber(status) >= 400 then
     complete_rest(handle, headers, status)
   end
 end

@@ -4,10 +4,12 @@ Rows are looked through from top to bottom; `when` is a CEL condition over Envoy
 attributes. Envoy's own texts stay inside: they name filters and sockets, and help nobody outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+
+from services.kit.errors import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,21 @@ def title_cel() -> str:
     return _choose([(f"response.code == {code}", TITLES[code]) for code in used], "Error")
 
 
-def lua_titles() -> str:
-    """The titles as a Lua table."""
-    return "{" + ", ".join(f'[{code}] = "{title}"' for code, title in TITLES.items()) + "}"
+def allowed_origin_cel(origins: Sequence[str]) -> str:
+    """A CEL expression for the origin of a page that may read an answer; empty for any other."""
+    origin = "request.headers['origin']"
+    listed = ", ".join(map(_quoted, origins))
+    return f"'origin' in request.headers && {origin} in [{listed}] ? {origin} : ''"
+
+
+def lua_tables() -> str:
+    """Titles by HTTP status and names of gRPC codes, as Lua tables."""
+    codes = {code.value: code.name for code in Code}
+    return f"local TITLES = {_lua(TITLES)}\nlocal CODES = {_lua(codes)}"
+
+
+def _lua(texts: Mapping[int, str]) -> str:
+    return "{" + ", ".join(f'[{number}] = "{text}"' for number, text in texts.items()) + "}"
 
 
 def _choose(rows: Sequence[tuple[str, str]], otherwise: str) -> str:

@@ -40,6 +40,9 @@ _FEATURE_FLAGS: Final = ".icto.config.v1.FeatureFlags"
 HTTP_BODY: Final = "google.api.HttpBody"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
 PAGE_SIZE_LIMIT: Final = 100
+MAX_HEADER_KB: Final = 16
+"""Largest head of a call that the edge lets in, in KiB. Replicas take twice that: Envoy adds to it,
+and what they refuse themselves has no shape of ours."""
 
 
 class ContractError(Exception):
@@ -158,6 +161,11 @@ class Method:
     def retriable(self) -> bool:
         """Whether the mesh may send a call twice."""
         return self.retry_safety is not RetrySafety.UNSAFE
+
+    @property
+    def sends_events(self) -> bool:
+        """Whether it streams server-sent events, which the kit keeps from being quiet."""
+        return self.response_type == HTTP_BODY and self.kind is not Kind.UNARY
 
 
 @dataclass(frozen=True, slots=True)

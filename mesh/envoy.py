@@ -81,6 +81,7 @@ class Envoy:
             (
                 str(binary()), "--config-path", str(self._paths.resource("bootstrap")),
                 "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn",
+                "--file-flush-interval-msec", "500",  # 10 s by default: too late for whoever looks
                 "--log-format", _LOG_FORMAT,
             ),
             {"PATH": os.defpath},

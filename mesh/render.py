@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
 from gateway.domain import ISSUER
-from mesh.contract import GATEWAY, PROXY, Contract, Method
+from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import names
 
@@ -171,6 +171,7 @@ class Renderer:
     @cached_property
     def _context(self) -> dict[str, Any]:
         edge = [m for m in self._contract.methods() if m.audience.from_outside]
+        origins = self._topology.edge.cors_origins
         return {
             "topology": self._topology,
             "services": list(self._topology.services.values()),
@@ -187,7 +188,9 @@ class Renderer:
             "rest_services": sorted({m.service for m in edge if m.http}),
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
             "max_request_bytes": 2 * max(m.max_request_bytes for m in edge),
-            "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
+            "max_header_kb": MAX_HEADER_KB,
+            "cors_origins": [{"exact": origin} for origin in origins],
+            "allowed_origin_cel": local_replies.allowed_origin_cel(origins),
             "stripped_headers": _STRIPPED,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),
@@ -248,7 +251,7 @@ def _untyped(resource: dict[str, Any]) -> dict[str, Any]:
 def error_shape() -> str:
     """The Lua filter that gives errors their shape."""
     source = (resources.files("gateway") / "error_shape.lua").read_text()
-    return f"local TITLES = {local_replies.lua_titles()}\n{source}"
+    return f"{local_replies.lua_tables()}\n{source}"
 
 
 def role_regex(method: Method) -> str:

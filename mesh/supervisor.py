@@ -221,6 +221,7 @@ class Supervisor:
             "trace_ratio": str(seen.trace_ratio),
             "log_level": seen.log_level,
             "health_interval": str(self.topology.health_interval),
+            "heartbeat_seconds": str(self.topology.edge.heartbeat),
             "audience": self.topology.edge.audience,
         }
         return {PREFIX + name.upper(): value for name, value in values.items()}

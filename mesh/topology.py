@@ -40,6 +40,13 @@ class Edge:
     audience: str = "icto"
     """Name of this installation in challenges and tokens."""
     max_connections: int = 20_000
+    stream_idle_timeout: float = 60.0
+    """Seconds after which an event stream, or a request on its way in, is cut when it is silent."""
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds after which a quiet event stream beats: a lost beat or two cut nothing."""
+        return self.stream_idle_timeout / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,8 @@ class Topology:
     observability: Observability
     database: DatabaseLimits
     health_interval: float
-    """Seconds between two health checks of a replica; three of them notice a dead one."""
+    """Seconds between two health checks of a replica. One that was killed is noticed at once, one
+    that hangs within four of them: two must fail, each for almost an interval."""
     services: Mapping[str, Service]
     buckets: Mapping[str, Bucket]
 

@@ -7,9 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesh.cli.client import Client
+from tests.support.edge import Edge, caller
 from tests.support.installation import Installation, installation
+from tests.support.tokens import Mint, mint_of
 
 REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
+
+PAGE = "https://app.example"
+NARROW_IDLE_SECONDS = 1.2
+NARROW_SIGN_INS = 5
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +30,40 @@ async def own_mesh() -> AsyncIterator[Installation]:
     """A mesh of the test's own, to break."""
     async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+async def edge(mesh: Installation) -> AsyncIterator[Edge]:
+    """A caller of the shared mesh, whoever it says it is."""
+    async with caller(mesh.target) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def narrow() -> AsyncIterator[Installation]:
+    """A mesh with a page of its own, little patience, and few sign-ins for an address."""
+    async with installation(
+        f"""
+        [edge]
+        cors_origins = ["{PAGE}"]
+        stream_idle_timeout = {NARROW_IDLE_SECONDS}
+        """,
+        limits={"SIGN_IN": {"capacity": NARROW_SIGN_INS, "per_second": 1}},
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def narrow_edge(narrow: Installation) -> AsyncIterator[Edge]:
+    """A caller of the narrow mesh."""
+    async with caller(narrow.target) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def mint(mesh: Installation) -> Mint:
+    """Makes tokens for the shared mesh."""
+    return await mint_of(mesh)
 
 
 @pytest.fixture

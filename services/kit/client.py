@@ -21,8 +21,10 @@ from services.kit.status import from_rpc_error
 
 S = TypeVar("S")
 
-# What a hop needs beside the work: the answer must be back before the caller's own deadline.
+# What a hop needs beside the work: the answer must be back before the caller's own deadline. gRPC
+# rounds a deadline up by as much as a hundredth.
 _HOP_SECONDS: Final = 0.01
+_ROUNDING: Final = 0.99
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -132,7 +134,8 @@ class _Stream:
 def _budget(method: Method, timeout: float | None) -> float:
     """Seconds that a call may take: what was asked for, within what the caller has left."""
     wanted = min(timeout or method.deadline, method.deadline_ceiling)
-    left = deadline.remaining() - _HOP_SECONDS
+    remaining = deadline.remaining()
+    left = min(remaining - _HOP_SECONDS, remaining * _ROUNDING)
     if left <= 0:
         raise Error(
             Code.DEADLINE_EXCEEDED,

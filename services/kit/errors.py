@@ -80,11 +80,27 @@ class RemoteError(Error):
         """Whether the call may have taken effect all the same."""
         return self.code in OUTCOME_UNKNOWN and not self.retriable
 
+    def passed_on(self) -> Error:
+        """The error as our own caller is told it: one that the hop before us does not repeat.
+
+        The hop after us has done so already, and attempts would multiply. CANCELLED there is not
+        our caller's doing, and Envoy repeats it.
+        """
+        code = Code.UNAVAILABLE if self.code is Code.CANCELLED else self.code
+        return Error(code, self.reason, self.message, metadata=self.metadata)
+
 
 def invalid(field: str, problem: str, reason: str = "INVALID_FIELD") -> Error:
     """A field that cannot be accepted. `problem` completes "<field> …"."""
     return Error(
         Code.INVALID_ARGUMENT, reason, f"{field} {problem}.", violations=((field, f"{problem}."),)
+    )
+
+
+def internal() -> Error:
+    """What is told of an error that we do not know: nothing but where to find it."""
+    return Error(
+        Code.INTERNAL, "INTERNAL", "Something went wrong on our side. The trace id finds it."
     )
 
 

@@ -28,7 +28,7 @@ from services.kit import authorization, deadline, identity, status
 from services.kit.call import Call
 from services.kit.database import Database
 from services.kit.denials import Denial, Denials
-from services.kit.errors import Code, Error, RemoteError, invalid
+from services.kit.errors import Code, Error, RemoteError, internal, invalid
 from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
@@ -165,8 +165,7 @@ class _Served:
             span.set_attribute(names.RPC_STATUS, outcome)
             span.end()
         if error is not None:
-            code = status.GRPC_CODES[int(error.code)]
-            await context.abort(code, error.message, status.to_trailers(error, trace_id(span)))
+            await context.abort(*status.to_abort(error, trace_id(span)))
         return answer
 
     async def _guarded(
@@ -186,6 +185,8 @@ class _Served:
             span.set_attribute(names.REPLAYED, True)
             self._around.telemetry.metrics.replays.inc()
             return replayed.answer, None
+        except RemoteError as error:
+            return b"", _marked(span, error.passed_on())
         except Error as error:
             self._note_denial(caller, error)
             return b"", _marked(span, error)
@@ -193,7 +194,7 @@ class _Served:
             return b"", _marked(span, _too_late())
         except Exception:
             log.exception("%s failed", self._method.full_name)
-            return b"", _marked(span, _internal())
+            return b"", _marked(span, internal())
 
     def _own_timeout(self, context: Context) -> float | None:
         """Seconds after which we end the call; None when gRPC does, at the caller's deadline."""
@@ -259,7 +260,7 @@ class _Served:
     def _parse(self, raw: bytes) -> Message:
         if len(raw) > self._method.max_request_bytes:
             raise Error(
-                Code.INVALID_ARGUMENT,
+                Code.RESOURCE_EXHAUSTED,
                 "REQUEST_TOO_LARGE",
                 f"The request has {len(raw)} bytes; this method takes"
                 f" {self._method.max_request_bytes} at most.",
@@ -307,10 +308,4 @@ def _marked(span: trace.Span, error: Error) -> Error:
 def _too_late() -> Error:
     return Error(
         Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The call took longer than its deadline."
-    )
-
-
-def _internal() -> Error:
-    return Error(
-        Code.INTERNAL, "INTERNAL", "Something went wrong on our side. The trace id finds it."
     )

@@ -25,7 +25,7 @@ from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.events.v1 import events_pb2 as events
 from mesh import contract as contracts
-from mesh.contract import Contract, Service
+from mesh.contract import MAX_HEADER_KB, Contract, Service
 from observability import setup
 from observability.metrics import SCRAPE_PATH
 from observability.setup import Telemetry
@@ -51,7 +51,7 @@ _HOUSEKEEPING_SECONDS: Final = 60.0
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_metadata_size", 2 * MAX_HEADER_KB * 1024),
     # Envoy pings every 30 s at most; without this the server takes that for an attack.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

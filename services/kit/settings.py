@@ -75,6 +75,8 @@ class Settings:
     """How long calls in flight may take after that."""
     health_interval: float = 0.5
     """Seconds between two probes of a replica."""
+    heartbeat_seconds: float = 10.0
+    """How often a quiet event stream says that it lives; shorter than every idle timeout."""
 
 
 def load(kind: type[T], environ: Mapping[str, str]) -> T:

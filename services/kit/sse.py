@@ -7,7 +7,8 @@ closes looks like a clean end otherwise.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 from google.api.httpbody_pb2 import HttpBody
@@ -17,38 +18,49 @@ from google.protobuf.message import Message
 from observability.tracing import trace_id
 from services.kit import status
 from services.kit.call import Call
-from services.kit.errors import Error
+from services.kit.errors import Error, internal
 
 CONTENT_TYPE: Final = "text/event-stream"
-HEARTBEAT_SECONDS: Final = 10.0
-"""Shorter than any idle timeout on the way."""
+
+log = logging.getLogger(__name__)
 
 
 async def encode(
-    events: AsyncIterator[tuple[str, str, Message]], call: Call
+    events: AsyncIterator[tuple[str, str, Message]], call: Call, heartbeat: float
 ) -> AsyncIterator[HttpBody]:
-    """Events (id, name, data) as chunks of an event stream."""
+    """Events (id, name, data) as chunks of an event stream; a beat when there was none for a while.
+
+    `heartbeat` is `Settings.heartbeat_seconds`.
+    """
     # Said at once, so that headers leave before the first event.
     yield _chunk("retry: 1000\n\n")
     try:
-        async for event in _with_heartbeat(events):
-            yield _chunk(": heartbeat\n\n" if event is None else _event(*event))
+        async with contextlib.aclosing(_with_heartbeat(events, heartbeat)) as beating:
+            async for event in beating:
+                yield _chunk(": heartbeat\n\n" if event is None else _event(*event))
     except Error as error:
-        problem = status.to_status(error, trace_id(call.span))
-        yield _chunk(_event("", "error", problem))
+        yield _error(error, call)
+    except Exception:
+        # Whatever it was, the reader must not take it for the end. It tells nothing else.
+        log.exception("%s failed", call.method.full_name)
+        yield _error(internal(), call)
     else:
         yield _chunk("event: end\ndata: {}\n\n")
 
 
+def _error(error: Error, call: Call) -> HttpBody:
+    return _chunk(_event("", "error", status.to_status(error, trace_id(call.span))))
+
+
 async def _with_heartbeat(
-    events: AsyncIterator[tuple[str, str, Message]],
-) -> AsyncIterator[tuple[str, str, Message] | None]:
+    events: AsyncIterator[tuple[str, str, Message]], seconds: float
+) -> AsyncGenerator[tuple[str, str, Message] | None]:
     """The events, and None whenever there was none for a while."""
     pending: asyncio.Future[tuple[str, str, Message]] | None = None
     try:
         while True:
             pending = pending or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait([pending], timeout=HEARTBEAT_SECONDS)
+            done, _ = await asyncio.wait([pending], timeout=seconds)
             if not done:
                 yield None
                 continue

@@ -13,44 +13,68 @@ from services.kit.errors import Code, Error, RemoteError
 
 DOMAIN: Final = "icto"
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
-# All metadata of a call must stay below 8 KiB; a message is for people, not for dumps.
-_MAX_MESSAGE: Final = 1024
+# Clients take 8 KiB of trailers, a message percent-encoded and the details in base64 among them. A
+# message is for people, not for dumps.
+_MAX_MESSAGE: Final = 900
+_MAX_DETAILS: Final = 3 * 1024
 _MAX_VALUE: Final = 256
+# What packing a BadRequest adds: its type's name, and lengths.
+_PACKING: Final = 64
 
 GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def to_trailers(error: Error, trace_id: str) -> tuple[tuple[str, str | bytes], ...]:
-    """The trailers that carry an error."""
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def to_abort(error: Error, trace_id: str) -> tuple[grpc.StatusCode, str, Trailers]:
+    """What a gRPC call is aborted with: code, message, trailers."""
+    told = to_status(error, trace_id)
     trailers: list[tuple[str, str | bytes]] = [
-        (DETAILS_TRAILER, to_status(error, trace_id).SerializeToString()),
+        (DETAILS_TRAILER, told.SerializeToString()),
         (names.TRAILER_REASON, error.reason),
         (names.TRAILER_TRACE_ID, trace_id),
     ]
     if error.retriable:
         trailers.append((names.TRAILER_RETRIABLE, "true"))
-    return tuple(trailers)
+    return GRPC_CODES[told.code], told.message, tuple(trailers)
 
 
 def to_status(error: Error, trace_id: str) -> Status:
     """The status of an error: ErrorInfo, then what else is known."""
-    status = Status(code=int(error.code), message=error.message[:_MAX_MESSAGE])
+    status = Status(code=int(error.code), message=_cut(error.message, _MAX_MESSAGE))
     info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     for key, value in error.metadata.items():
-        info.metadata[key] = value[:_MAX_VALUE]
+        info.metadata[key] = _cut(value, _MAX_VALUE)
     if trace_id:
         info.metadata["trace_id"] = trace_id
     status.details.add().Pack(info)
-    if error.violations:
-        bad = details_pb2.BadRequest()
-        for field, problem in error.violations:
-            bad.field_violations.add(field=field, description=problem[:_MAX_VALUE])
-        status.details.add().Pack(bad)
     if error.retry_after is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after * 1e9))
         status.details.add().Pack(details_pb2.RetryInfo(retry_delay=delay))
+    bad = _bad_request(error.violations, _MAX_DETAILS - status.ByteSize())
+    if bad.field_violations:
+        status.details.add().Pack(bad)
     return status
+
+
+def _bad_request(violations: Iterable[tuple[str, str]], room: int) -> details_pb2.BadRequest:
+    """As many of the violations as there is room for, in bytes."""
+    bad = details_pb2.BadRequest()
+    for field, problem in violations:
+        bad.field_violations.add(
+            field=_cut(field, _MAX_VALUE), description=_cut(problem, _MAX_VALUE)
+        )
+        if bad.ByteSize() > room - _PACKING:
+            del bad.field_violations[-1]
+            break
+    return bad
+
+
+def _cut(text: str, size: int) -> str:
+    """The text, or as much of it as fits into so many bytes."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:

@@ -11,7 +11,7 @@ from services.kit import Call, Kit, sse
 from services.kit.errors import Code, Error
 from services.lab import store
 
-_SECRET = "must not get out"  # noqa: S105  # a test looks for it
+_SECRET = "must not get out"  # noqa: S105  # tests look for it
 
 
 class LabService:
@@ -20,6 +20,7 @@ class LabService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._instance = kit.settings.instance
+        self._heartbeat = kit.settings.heartbeat_seconds
         self._self = kit.clients.stub(LabServiceStub)
         self._calls = 0
 
@@ -27,9 +28,11 @@ class LabService:
         """Ends as asked."""
         del call
         self._calls += 1
+        if request.key:
+            await store.count_attempt(self._database, request.key)
         if request.code and not request.reason:
-            raise LabBrokenError("secret detail that must not leave")
-        _fail(request.code, request.reason, request.message)
+            raise LabBrokenError(_SECRET)
+        _fail(request.code, request.reason, request.message, retriable=request.retriable)
         return pb.FailResponse(call_count=self._calls, instance=self._instance)
 
     async def FailSafely(self, request: pb.FailSafelyRequest, call: Call) -> pb.FailSafelyResponse:
@@ -47,9 +50,15 @@ class LabService:
 
     async def Slow(self, request: pb.SlowRequest, call: Call) -> pb.SlowResponse:
         """Takes its time."""
-        remaining = call.remaining
-        await asyncio.sleep(request.delay.ToNanoseconds() / 1e9)
-        return pb.SlowResponse(remaining_seconds=remaining, instance=self._instance)
+        remaining, onward = call.remaining, 0.0
+        if request.relay:
+            response = await self._self.Slow(pb.SlowRequest(delay=request.delay))
+            onward = response.remaining_seconds
+        else:
+            await asyncio.sleep(request.delay.ToNanoseconds() / 1e9)
+        return pb.SlowResponse(
+            remaining_seconds=remaining, instance=self._instance, next_remaining_seconds=onward
+        )
 
     async def Stream(
         self, request: pb.StreamRequest, call: Call
@@ -59,15 +68,19 @@ class LabService:
         for index in range(request.count):
             await asyncio.sleep(request.pause.ToNanoseconds() / 1e9)
             yield pb.StreamResponse(index=index + 1)
+        if request.broken:
+            raise LabBrokenError(_SECRET)
         _fail(request.code, "STREAM_ENDED", "asked for")
 
     async def StreamEvents(
         self, request: pb.StreamEventsRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
         """Sends events, then ends as asked."""
-        inner = pb.StreamRequest(count=request.count, pause=request.pause, code=request.code)
+        inner = pb.StreamRequest(
+            count=request.count, pause=request.pause, code=request.code, broken=request.broken
+        )
         events = ((str(m.index), "message", m) async for m in self.Stream(inner, call))
-        async for chunk in sse.encode(events, call):
+        async for chunk in sse.encode(events, call, self._heartbeat):
             yield chunk
 
     async def Limited(self, request: pb.LimitedRequest, call: Call) -> pb.LimitedResponse:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
+import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh import control
@@ -47,7 +48,7 @@ ICTO: Final = Path(sys.executable).with_name("icto")
 
 # Tests use many principals; what a single one may do is raised through configuration, not bypassed.
 # STREAM stays small: the limits themselves are tested with it.
-_LIMITS: Final = {
+_LIMITS: Final[Mapping[str, Mapping[str, int]]] = {
     name: {"capacity": 100_000, "per_second": 100_000}
     for name in ("READ", "WRITE", "DEPLOY", "SIGN_IN")
 }
@@ -137,6 +138,17 @@ class Installation:
         """What the supervisor says."""
         return await control.ask(self.run, "status")
 
+    async def envoy(self, path: str) -> str:
+        """What Envoy's admin interface says."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.paths.admin))
+        async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
+            return (await admin.get(path)).text
+
+    async def spans(self, trace_id: str) -> list[dict[str, Any]]:
+        """What is known of a trace by now."""
+        found: list[dict[str, Any]] = await control.ask(self.run, "trace", trace_id=trace_id)
+        return found
+
     async def replicas(self, service: str) -> list[dict[str, Any]]:
         """The replicas of a service."""
         state = await self.status()
@@ -215,13 +227,20 @@ class Installation:
 
 @contextlib.asynccontextmanager
 async def installation(
-    overrides: str = "", environment: Mapping[str, str] | None = None, *, start: bool = True
+    overrides: str = "",
+    environment: Mapping[str, str] | None = None,
+    *,
+    limits: Mapping[str, Mapping[str, int]] | None = None,
+    start: bool = True,
 ) -> AsyncIterator[Installation]:
-    """A fresh installation, removed at the end. `overrides` goes into its mesh.toml."""
+    """A fresh installation, removed at the end.
+
+    `overrides` goes into its mesh.toml; `limits` are buckets that differ from the usual ones.
+    """
     with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
         folder = Path(base) / "run"
         folder.mkdir(mode=0o700)
-        (folder / "mesh.toml").write_text(_toml() + overrides)
+        (folder / "mesh.toml").write_text(_toml({**_LIMITS, **(limits or {})}) + overrides)
         edge, metrics = free_ports(2)
         made = Installation(folder, (edge, metrics), environment)
         try:
@@ -238,9 +257,10 @@ async def _exact(connection: Any) -> None:
     await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
 
 
-def _toml() -> str:
+
+def _toml(limits: Mapping[str, Mapping[str, int]]) -> str:
     lines = []
-    for name, bucket in _LIMITS.items():
+    for name, bucket in limits.items():
         lines += [f"[limits.{name}]", *(f"{key} = {value}" for key, value in bucket.items())]
     return "\n".join(lines) + "\n"
 
