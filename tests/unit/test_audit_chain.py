@@ -50,7 +50,8 @@ def entries() -> list[Entry]:
 
 def rehashed(chain: Sequence[Entry]) -> list[Entry]:
     """The chain as somebody rewrites it who knows how hashes are made."""
-    head, fresh = Head(), []
+    head = Head()
+    fresh: list[Entry] = []
     for entry in chain:
         digest = domain.entry_hash(
             head.sequence + 1, head.entry_hash, entry.record_time, entry.event
@@ -82,7 +83,7 @@ def verified(chain: Sequence[Entry], signatures: Iterable[Checkpoint] = ()) -> F
 
 
 def place(fault: Fault | None) -> tuple[int, FaultKind] | None:
-    return fault and (fault.sequence, fault.kind)
+    return (fault.sequence, fault.kind) if fault else None
 
 
 def test_a_chain_verifies_and_says_how_much_of_it() -> None:
@@ -112,7 +113,7 @@ def test_an_altered_entry_is_named(position: int, change: dict[str, Any]) -> Non
     assert place(verified(chain)) == (position + 1, FaultKind.ALTERED)
 
 
-SEARCHED = {
+SEARCHED: dict[str, Any] = {
     "event_time": MOMENT + timedelta(seconds=1),
     "source": "/icto/other",
     "subject": "ledgers/y",

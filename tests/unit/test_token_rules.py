@@ -324,3 +324,10 @@ def test_a_taken_symbol_is_told_in_upper_case() -> None:
 def test_search_terms_are_words_in_lower_case() -> None:
     spec = replace(SPEC, display_name="Großes  Gold", symbol="GOLD")
     assert domain.search_terms(spec) == {"gold", "grosses"}
+
+
+def test_an_operation_that_was_given_up_and_a_payment_that_was_used_are_told() -> None:
+    given_up = domain.abandoned("deployments/x")
+    assert (given_up.code, given_up.reason) == (Code.FAILED_PRECONDITION, "OPERATION_ABANDONED")
+    used = domain.payment_consumed("payments/x")
+    assert (used.code, used.reason) == (Code.ALREADY_EXISTS, "PAYMENT_CONSUMED")
