@@ -8,6 +8,7 @@ import pytest
 
 from mesh.cli.client import Client
 from tests.support.installation import Installation, installation
+from tests.support.postgres import Postgres, Replica, Schema, embedded
 
 REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 
@@ -24,6 +25,26 @@ async def own_mesh() -> AsyncIterator[Installation]:
     """A mesh of the test's own, to break."""
     async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[Postgres]:
+    """The real Postgres, with no mesh around it."""
+    async with embedded() as server:
+        yield server
+
+
+@pytest.fixture
+async def schema(postgres: Postgres) -> Schema:
+    """A fresh schema with the kit's tables."""
+    return await postgres.schema()
+
+
+@pytest.fixture
+async def replica(schema: Schema) -> AsyncIterator[Replica]:
+    """What one replica has of the kit, in a fresh schema."""
+    async with schema.replica() as made:
+        yield made
 
 
 @pytest.fixture
