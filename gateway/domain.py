@@ -111,12 +111,17 @@ def signing_key(keys: Sequence[SigningKey], now: datetime) -> SigningKey:
 
 
 def next_activation(keys: Sequence[SigningKey], now: datetime) -> datetime | None:
-    """When a key that is made now shall begin to sign; None when none is due."""
+    """When a key that is made now shall begin to sign; None when none is due.
+
+    It signs while its predecessor's tokens can still be verified: after a long sleep that is sooner
+    than every Envoy knows it.
+    """
     newest = max((key.activate_time for key in keys), default=None)
     if newest is None:
         return now
     due = newest + KEY_LIFETIME
-    return max(due, now + KEY_LEAD) if now >= due - KEY_LEAD else None
+    latest = max(now, retirement(newest) - TOKEN_LIFETIME)
+    return min(max(due, now + KEY_LEAD), latest) if now >= due - KEY_LEAD else None
 
 
 def retirement(activate_time: datetime) -> datetime:

@@ -13,7 +13,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 DEFAULT_EDGE_PORT: Final = 8080
 DEFAULT_METRICS_PORT: Final = 9464
+HEALTH_INTERVAL: Final = 0.5
+# What a service is, the protos alone say; how it is run, an installation may change.
+_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key"})
 
 
 class TopologyError(Exception):
@@ -132,7 +135,9 @@ def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
         edge=_section("edge", Edge(), values),
         observability=_section("observability", Observability(), values),
         database=_section("database", DatabaseLimits(), values),
-        health_interval=float(values.get("health_interval", 0.5)),
+        health_interval=_as_type(
+            "health_interval", values.get("health_interval", HEALTH_INTERVAL), HEALTH_INTERVAL
+        ),
         services=_merged("services", contract.services, values),
         buckets=_merged("limits", contract.buckets, values),
     )
@@ -154,10 +159,10 @@ def _section(name: str, standard: T, values: Mapping[str, Any]) -> T:
 def _override(path: str, standard: T, changes: Mapping[str, Any]) -> T:
     """A dataclass with some of its plain fields changed; nested dataclasses take tables."""
     current = {item.name: getattr(standard, item.name) for item in fields(standard)}  # type: ignore[arg-type]
-    _check_keys(path, changes, set(current))
+    _check_keys(path, changes, set(current) - _FIXED)
     converted: dict[str, Any] = {}
     for key, value in changes.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and is_dataclass(current[key]):
             converted[key] = _override(f"{path}.{key}", current[key], value)
         else:
             converted[key] = _as_type(f"{path}.{key}", value, current[key])
@@ -166,8 +171,9 @@ def _override(path: str, standard: T, changes: Mapping[str, Any]) -> T:
 
 def _as_type(path: str, value: Any, standard: Any) -> Any:
     if isinstance(standard, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(standard, float) and isinstance(value, int):
+        if all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif isinstance(standard, float) and type(value) is int:
         return float(value)
     if type(value) is not type(standard):
         raise TopologyError(

@@ -10,6 +10,7 @@ from mesh.cli.client import Client
 from tests.support.edge import Edge, caller
 from tests.support.installation import Installation, installation
 from tests.support.tokens import Mint, mint_of
+from tests.support.postgres import Postgres, Replica, Schema, embedded
 
 REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 
@@ -64,6 +65,25 @@ async def narrow_edge(narrow: Installation) -> AsyncIterator[Edge]:
 async def mint(mesh: Installation) -> Mint:
     """Makes tokens for the shared mesh."""
     return await mint_of(mesh)
+
+
+async def postgres() -> AsyncIterator[Postgres]:
+    """The real Postgres, with no mesh around it."""
+    async with embedded() as server:
+        yield server
+
+
+@pytest.fixture
+async def schema(postgres: Postgres) -> Schema:
+    """A fresh schema with the kit's tables."""
+    return await postgres.schema()
+
+
+@pytest.fixture
+async def replica(schema: Schema) -> AsyncIterator[Replica]:
+    """What one replica has of the kit, in a fresh schema."""
+    async with schema.replica() as made:
+        yield made
 
 
 @pytest.fixture

@@ -76,16 +76,17 @@ class CheckpointFile:
 
     def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # The line break comes first as well: a line that a crash tore must not swallow this one.
         with self._path.open("a") as file:
-            file.write(line + "\n")
+            file.write(f"\n{line}\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _read(self) -> list[Checkpoint]:
         if not self._path.exists():
             return []
-        lines = self._path.read_text().split("\n")[:-1]
-        return [_parse(line) for line in lines]
+        whole = (line for line in self._path.read_text().splitlines() if line.endswith("}"))
+        return [_parse(line) for line in whole]
 
 
 def _create(path: Path, text: str) -> None:

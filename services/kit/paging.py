@@ -15,6 +15,8 @@ from services.kit.errors import Error, invalid
 
 T = TypeVar("T")
 DEFAULT_PAGE_SIZE: Final = 50
+MAX_POSITION: Final = 2**63 - 1
+"""Largest number that a row is found by."""
 
 
 def page_size(requested: int) -> int:
@@ -39,9 +41,18 @@ def decode_token(token: str, *kinds: type) -> tuple[str | int, ...] | None:
         key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (binascii.Error, UnicodeError, ValueError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
+    if not isinstance(key, list) or len(key) != len(kinds):
+        raise _foreign()
+    if not all(_is_key(part, kind) for part, kind in zip(key, kinds, strict=True)):
         raise _foreign()
     return tuple(key)
+
+
+def _is_key(part: object, kind: type) -> bool:
+    """Whether a part is of this kind, and one that a database can look for."""
+    if type(part) is not kind:
+        return False
+    return 0 <= part <= MAX_POSITION if isinstance(part, int) else str(part).isprintable()
 
 
 def _foreign() -> Error:

@@ -1,10 +1,11 @@
 """Typed settings of a replica, read from its environment.
 
-A field `database_url` is read from `ICTO_DATABASE_URL`. Anything that is missing, unknown or of the
-wrong type stops the start with a message that names the variable. No environment set means
-production, which allows the least.
+A field `database_url` is read from `ICTO_DATABASE_URL`. A value that is missing or of the wrong
+type stops the start with a message that names the variable. No environment set means production,
+which allows the least.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import StrEnum
@@ -39,6 +40,11 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'…'" if self else "''"
+
+    __str__ = __repr__
+
+    def __format__(self, specification: str) -> str:
+        return format(repr(self), specification)
 
     def reveal(self) -> str:
         """The value itself."""
@@ -104,7 +110,10 @@ def _convert(variable: str, kind: type[Any], text: str) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        return kind(text)
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)  # noqa: TRY301  # told as any other garbled value
     except (KeyError, ValueError):
         expected = f"one of {', '.join(kind)}" if issubclass(kind, StrEnum) else kind.__name__
         raise SettingsError(f"{variable} is {text!r}; it must be {expected}.") from None
+    return value

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc.status_pb2 import Status
@@ -81,23 +82,22 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
     """What another service, or the mesh on its behalf, answered."""
     code = Code(error.code().value[0])
     trailers = error.trailing_metadata() or ()
-    status = _status_of(trailers)
-    info = details_pb2.ErrorInfo()
-    if status is not None:
-        for detail in status.details:
-            detail.Unpack(info)
-    retriable = any(key == names.TRAILER_RETRIABLE for key, _ in trailers)
+    info, bad, retry = details_pb2.ErrorInfo(), details_pb2.BadRequest(), details_pb2.RetryInfo()
+    for detail in _details_of(trailers):
+        for known in (info, bad, retry):
+            detail.Unpack(known)
     return RemoteError(
         code,
         info.reason or code.name,
         error.details() or code.name,
         metadata=dict(info.metadata),
-        retriable=retriable,
+        violations=tuple((v.field, v.description) for v in bad.field_violations),
+        retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.ByteSize() else None,
+        retriable=any(key == names.TRAILER_RETRIABLE for key, _ in trailers),
     )
 
 
-def _status_of(trailers: Iterable[tuple[str, str | bytes]]) -> Status | None:
+def _details_of(trailers: Iterable[tuple[str, str | bytes]]) -> Iterable[AnyMessage]:
     for key, value in trailers:
         if key == DETAILS_TRAILER and isinstance(value, bytes):
-            return Status.FromString(value)
-    return None
+            yield from Status.FromString(value).details

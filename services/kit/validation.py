@@ -1,7 +1,7 @@
 """Checks a request against its proto: required fields, and the bounds of `buf.validate`.
 
 What a proto can say about a field is checked here, for every method; what needs judgement is
-checked by `domain.py`.
+checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it.
 """
 
 from collections.abc import Iterator
@@ -36,25 +36,31 @@ class RequestValidator:
             raise Error(Code.INVALID_ARGUMENT, "INVALID_FIELD", summary, violations=violations)
 
     def _violations(self, request: Message) -> Iterator[tuple[str, str]]:
-        yield from self._missing(request, "")
+        yield from self._walk(request, "")
         for violation in self._validator.collect_violations(request):
             elements = violation.proto.field.elements if violation.proto.field else ()
             path = ".".join(element.field_name or "" for element in elements)
             yield path, violation.proto.message or violation.proto.rule_id or "is not valid"
 
-    def _missing(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
+    def _walk(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
+        """What is wrong with the fields of our own messages, whatever their rules."""
         descriptor: Any = message.DESCRIPTOR
-        present = {field.name for field, _ in message.ListFields()}
+        fields = message.ListFields()
+        present = {field.name for field, _ in fields}
         for name in self._required_fields(descriptor):
             if name not in present:
                 yield prefix + name, "is required"
-        for field, value in message.ListFields():
+        for field, value in fields:
+            if isinstance(value, str):
+                if "\0" in value:
+                    yield prefix + field.name, "must not hold U+0000"
+                continue
             if field.message_type is None or not field.message_type.full_name.startswith("icto."):
                 continue
             if field.message_type.GetOptions().map_entry:
                 continue
             for item in value if field.is_repeated else (value,):
-                yield from self._missing(item, f"{prefix}{field.name}.")
+                yield from self._walk(item, f"{prefix}{field.name}.")
 
     def _required_fields(self, descriptor: Any) -> tuple[str, ...]:
         known = self._required.get(descriptor.full_name)

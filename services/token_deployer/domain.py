@@ -26,6 +26,12 @@ MAX_LOGO: Final = 30_000
 MAX_DESCRIPTION: Final = 2_000
 MAX_WEBSITE: Final = 256
 
+# Letters, marks and symbols that show nothing: fillers, joiners, variation selectors, blanks.
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Account:
@@ -135,7 +141,7 @@ def canonical_name(name: str) -> str:
 
     Raises:
         Error: it is not 3 to 32 characters, or has one that does not show as itself: controls,
-            direction marks, zero-width and private characters, spaces other than U+0020.
+            direction marks, zero-width, blank and private characters, spaces other than U+0020.
     """
     canonical = unicodedata.normalize("NFC", name).strip()
     if len(canonical) not in NAME_LENGTH:
@@ -147,7 +153,7 @@ def canonical_name(name: str) -> str:
 
 def _shows(character: str) -> bool:
     category = unicodedata.category(character)
-    return character == " " or category[0] not in "CZ"
+    return character == " " or (category[0] not in "CZ" and not _BLANK.match(character))
 
 
 def is_symbol(symbol: str) -> bool:

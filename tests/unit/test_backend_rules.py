@@ -1,0 +1,116 @@
+"""Profiles, projects and orders: what may be written, and what is refused."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.backend import domain
+from services.backend.domain import Project
+from services.kit.errors import Code, Error
+
+PROJECT = Project(UUID(int=1), "owner", "A project", "")
+FIELDS = ("display_name", "email", "website")
+
+present = st.dictionaries(st.sampled_from([*FIELDS, "name"]), st.text(max_size=3))
+masks = st.lists(st.sampled_from([*FIELDS, "*"]), unique=True)
+
+
+@given(present, masks)
+def test_a_mask_says_what_changes_and_without_one_what_is_there_does(
+    given_: Mapping[str, str], mask: list[str]
+) -> None:
+    """AIP-134. Clearing a field needs it in the mask."""
+    changes = domain.changed_fields(given_, mask, FIELDS)
+    named = set(FIELDS) if "*" in mask else set(mask) or set(given_) & set(FIELDS)
+    assert changes == {name: given_.get(name, "") for name in named}
+
+
+@pytest.mark.parametrize("path", ["name", "owner", "", "display_name.x", "displayName", "**"])
+def test_a_mask_names_only_what_can_be_changed(path: str) -> None:
+    with pytest.raises(Error) as caught:
+        domain.changed_fields({}, ["email", path], FIELDS)
+    assert caught.value.violations[0][0] == "update_mask"
+
+
+def refused(check: Any, *arguments: Any) -> Error:
+    with pytest.raises(Error) as caught:
+        check(*arguments)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("email", ["x", "@x", "x@", "x y@z", "x@\u202ey", "a@b\n", "\0@x"]),
+        ("website", ["x", "ftp://x", "javascript:alert(1)", "https://", "http://[::1", "//x"]),
+        ("display_name", ["a\0b", "a\nb", "a\u202eb", "\ud800"]),
+    ],
+)
+def test_a_profile_field_that_cannot_be_is_refused_by_name(field: str, values: list[str]) -> None:
+    for value in values:
+        error = refused(domain.profile_changes, {field: value}, [])
+        assert error.code is Code.INVALID_ARGUMENT
+        assert error.violations[0][0] == f"profile.{field}"
+
+
+def test_a_profile_may_be_filled_and_cleared() -> None:
+    full = {"display_name": "Zoë", "email": "zoe@example.com", "website": "https://example.com/z"}
+    assert domain.profile_changes(full, []) == full
+    assert domain.profile_changes({}, ["*"]) == dict.fromkeys(full, "")
+    assert domain.profile_changes({}, []) == {}
+
+
+@pytest.mark.parametrize("name", ["", "ab", "  ab  ", "x" * 101, "abc\0", "abc\u200b", "a\nbc"])
+def test_a_project_name_that_cannot_be_is_refused(name: str) -> None:
+    error = refused(domain.project_changes, {"display_name": name}, [])
+    assert error.violations[0][0] == "project.display_name"
+
+
+def test_a_project_name_loses_the_space_around_it() -> None:
+    changes = domain.project_changes({"display_name": "  My project "}, [])
+    assert changes == {"display_name": "My project"}
+    assert domain.project_name("x" * 100) == "x" * 100
+    assert domain.project_changes({}, ["description"]) == {"description": ""}
+
+
+def test_a_stale_etag_is_refused_and_none_is_not() -> None:
+    domain.check_etag("", '"3"')
+    domain.check_etag('"3"', '"3"')
+    error = refused(domain.check_etag, '"2"', '"3"')
+    assert (error.code, error.reason) == (Code.ABORTED, "ETAG_MISMATCH")
+
+
+def test_a_project_has_one_token() -> None:
+    domain.check_project_free(PROJECT)
+    done = refused(domain.check_project_free, replace(PROJECT, token="tokens/x"))
+    busy = refused(domain.check_project_free, replace(PROJECT, deployment=UUID(int=2)))
+    assert (done.reason, busy.reason) == ("PROJECT_HAS_TOKEN", "PROJECT_BUSY")
+    assert done.code is busy.code is Code.FAILED_PRECONDITION
+
+
+def test_an_absent_and_a_foreign_project_are_told_alike() -> None:
+    assert domain.project_not_found("projects/x").code is Code.NOT_FOUND
+
+
+def test_a_user_has_so_many_projects_and_no_more() -> None:
+    domain.check_project_count(99, 100)
+    error = refused(domain.check_project_count, 100, 100)
+    assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "PROJECT_LIMIT")
+
+
+def test_a_quote_pays_for_exactly_its_steps() -> None:
+    domain.check_quote(["b", "a"], ["a", "b"])
+    for steps in (["a"], ["a", "a", "b"], ["a", "b", "c"]):
+        assert refused(domain.check_quote, steps, ["a", "b"]).reason == "QUOTE_MISMATCH"
+
+
+def test_without_a_quote_the_way_to_one_is_told() -> None:
+    """F-58: the error says what to do next."""
+    error = domain.quote_required()
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "QUOTE_REQUIRED")
+    assert "CreateQuote" in error.message

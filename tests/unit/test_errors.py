@@ -1,0 +1,104 @@
+"""The one error type, and how it travels."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from observability import names
+from services.kit import status
+from services.kit.errors import OUTCOME_UNKNOWN, Code, Error, RemoteError, invalid, not_found
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+FULL = Error(
+    Code.RESOURCE_EXHAUSTED,
+    "QUOTA_USED_UP",
+    "Ten deployments a day are allowed; try again tomorrow.",
+    metadata={"limit": "10"},
+    violations=(("spec.symbol", "is taken."),),
+    retry_after=1.5,
+    retriable=True,
+)
+
+
+def travelled(error: Error, trace_id: str = TRACE_ID) -> RemoteError:
+    """The error as the next service sees it."""
+    details = status.to_status(error, trace_id).SerializeToString()
+    trailers = grpc.aio.Metadata((status.DETAILS_TRAILER, details))
+    if error.retriable:
+        trailers.add(names.TRAILER_RETRIABLE, "true")
+    code = status.GRPC_CODES[int(error.code)]
+    return status.from_rpc_error(
+        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, error.message)
+    )
+
+
+def details(error: Error, kind: type[Any]) -> Any:
+    found = kind()
+    for detail in status.to_status(error, TRACE_ID).details:
+        detail.Unpack(found)
+    return found
+
+
+def test_codes_are_those_of_grpc_without_ok() -> None:
+    codes = {code.value[0]: code.name for code in grpc.StatusCode}
+    assert {int(code): code.name for code in Code} == {n: c for n, c in codes.items() if n}
+
+
+def test_an_error_tells_code_reason_and_message() -> None:
+    assert str(FULL).startswith("RESOURCE_EXHAUSTED QUOTA_USED_UP: Ten deployments")
+
+
+def test_an_error_arrives_as_it_was() -> None:
+    """F-58: a precise reason, its facts and the fields survive every hop."""
+    arrived = travelled(FULL)
+    assert arrived.code is FULL.code
+    assert arrived.reason == FULL.reason
+    assert arrived.message == FULL.message
+    assert arrived.metadata == {"limit": "10", "trace_id": TRACE_ID}
+    assert arrived.violations == FULL.violations
+    assert arrived.retry_after == FULL.retry_after
+    assert arrived.retriable
+
+
+def test_an_error_without_anything_arrives_too() -> None:
+    arrived = travelled(Error(Code.NOT_FOUND, "X", "No."), trace_id="")
+    assert (arrived.metadata, arrived.violations, arrived.retry_after) == ({}, (), None)
+    assert not arrived.retriable
+
+
+def test_an_error_that_the_mesh_made_has_its_code_as_reason() -> None:
+    bare = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), None
+    )
+    arrived = status.from_rpc_error(bare)
+    assert (arrived.code, arrived.reason) == (Code.UNAVAILABLE, "UNAVAILABLE")
+    assert arrived.message == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_only_some_codes_leave_the_outcome_open(code: Code) -> None:
+    assert RemoteError(code, "X", "x").outcome_unknown == (code in OUTCOME_UNKNOWN)
+    assert not RemoteError(code, "X", "x", retriable=True).outcome_unknown
+
+
+def test_error_info_carries_reason_domain_and_trace() -> None:
+    info = details(FULL, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain) == ("QUOTA_USED_UP", "icto")
+    assert dict(info.metadata) == {"limit": "10", "trace_id": TRACE_ID}
+    retry = details(FULL, error_details_pb2.RetryInfo)
+    assert retry.retry_delay.ToTimedelta().total_seconds() == 1.5
+
+
+def test_a_field_that_cannot_be_accepted_is_named() -> None:
+    error = invalid("amount", "must be positive")
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert error.message == "amount must be positive."
+    assert error.violations == (("amount", "must be positive."),)
+
+
+def test_absent_and_hidden_are_told_alike() -> None:
+    error = not_found("project", "projects/x")
+    assert (error.code, error.reason) == (Code.NOT_FOUND, "PROJECT_NOT_FOUND")
+    assert error.metadata == {"name": "projects/x"}

@@ -1,0 +1,205 @@
+"""What a pipeline is: which steps are ready, which are skipped, and how it ends."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icto.backend.v1 import deployments_pb2
+from services.kit.journal import (
+    Definition,
+    Ended,
+    PipelineState,
+    RetryPolicy,
+    Step,
+    StepContext,
+    StepRecord,
+    StepState,
+)
+from services.kit.journal.model import DefinitionError
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def work(context: StepContext) -> bytes:
+    return context.input
+
+
+async def settle(_: object, ended: Sequence[Ended]) -> Sequence[object]:
+    return list(ended)
+
+
+def definition(*steps: Step) -> Definition:
+    return Definition("test", 1, steps, settle)  # type: ignore[arg-type]
+
+
+def record(name: str, state: StepState, result: bytes = b"") -> StepRecord:
+    return StepRecord(name, state, 1, MOMENT, MOMENT, "replica", result)
+
+
+def records(**states: StepState) -> dict[str, StepRecord]:
+    return {name: record(name, state) for name, state in states.items()}
+
+
+LAUNCH = definition(
+    Step("charge", work),
+    Step("token", work, after=("charge",)),
+    Step("lock", work, after=("token",)),
+    Step("distribution", work, after=("token",)),
+    Step("abandon", work, after=("token", "lock"), needs=("charge",), unless=("token", "lock")),
+    Step("settle", work, after=("lock", "distribution", "abandon"), needs=("charge",)),
+)
+DONE, FAILED, SKIPPED, RETRYING = (
+    StepState.SUCCEEDED,
+    StepState.FAILED,
+    StepState.SKIPPED,
+    StepState.RETRYING,
+)
+
+
+def ready(known: dict[str, StepRecord], running: set[str] | None = None) -> list[str]:
+    return [step.name for step in LAUNCH.ready(known, running or set())]
+
+
+def test_steps_are_ready_when_all_before_them_are_finished() -> None:
+    assert ready({}) == ["charge"]
+    assert ready(records(charge=DONE)) == ["token"]
+    assert ready(records(charge=DONE, token=DONE)) == ["lock", "distribution"]
+    assert ready(records(charge=DONE, token=DONE, lock=FAILED)) == ["distribution", "abandon"]
+    assert ready(records(charge=FAILED, token=SKIPPED, lock=SKIPPED)) == [
+        "distribution",
+        "abandon",
+    ]
+
+
+def test_a_step_at_work_is_not_begun_twice() -> None:
+    assert ready({}, {"charge"}) == []
+    assert ready(records(charge=DONE, token=DONE), {"lock"}) == ["distribution"]
+
+
+def test_a_step_that_waits_for_its_next_try_is_ready_and_holds_up_the_others() -> None:
+    assert ready(records(charge=RETRYING)) == ["charge"]
+
+
+FIRST, SECOND = Step("a", work), Step("b", work)
+
+
+def third(**conditions: tuple[str, ...]) -> Step:
+    return Step("c", work, after=("a", "b"), **conditions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("step", "a", "b", "runs"),
+    [
+        (third(), DONE, DONE, True),
+        (third(), DONE, FAILED, False),
+        (third(), DONE, SKIPPED, False),
+        (third(needs=()), FAILED, SKIPPED, True),
+        (third(needs=("a",)), DONE, FAILED, True),
+        (third(needs=("a",)), FAILED, DONE, False),
+        (third(needs=("a",)), SKIPPED, DONE, False),
+        (third(needs=("a",), unless=("b",)), DONE, FAILED, True),
+        (third(needs=("a",), unless=("b",)), DONE, SKIPPED, True),
+        (third(needs=("a",), unless=("b",)), DONE, DONE, False),
+        (third(needs=(), unless=("a", "b")), DONE, FAILED, True),
+        (third(needs=(), unless=("a", "b")), DONE, DONE, False),
+    ],
+)
+def test_a_step_runs_when_those_before_it_went_as_it_asks(
+    step: Step, a: StepState, b: StepState, *, runs: bool
+) -> None:
+    assert step.applies(records(a=a, b=b)) is runs
+
+
+def test_a_first_step_always_runs() -> None:
+    assert FIRST.applies({})
+    assert not FIRST.cleans_up
+    assert third(needs=()).cleans_up
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "cancelled", "ends"),
+    [
+        (DONE, DONE, SKIPPED, False, PipelineState.SUCCEEDED),
+        (DONE, SKIPPED, SKIPPED, False, PipelineState.SUCCEEDED),
+        (DONE, FAILED, DONE, False, PipelineState.FAILED),
+        (DONE, DONE, FAILED, False, PipelineState.SUCCEEDED),
+        (SKIPPED, SKIPPED, DONE, True, PipelineState.CANCELLED),
+        (DONE, SKIPPED, DONE, True, PipelineState.CANCELLED),
+        (DONE, FAILED, DONE, True, PipelineState.FAILED),
+        (DONE, DONE, SKIPPED, True, PipelineState.SUCCEEDED),
+    ],
+)
+def test_a_pipeline_ends_as_its_ordinary_course_does(
+    a: StepState, b: StepState, c: StepState, ends: PipelineState, *, cancelled: bool
+) -> None:
+    """What cleans up afterwards decides nothing; a stop that came too late changes nothing."""
+    pipeline = definition(FIRST, SECOND, third(needs=("a",), unless=("b",)))
+    assert pipeline.outcome(records(a=a, b=b, c=c), cancelled=cancelled) is ends
+
+
+def test_a_step_without_a_record_was_not_done() -> None:
+    assert definition(FIRST).outcome({}, cancelled=False) is PipelineState.FAILED
+
+
+def test_a_pipeline_has_ended_when_every_step_has() -> None:
+    everything = {step.name: DONE for step in LAUNCH.steps}
+    assert LAUNCH.finished(records(**everything))
+    assert not LAUNCH.finished(records(**everything | {"settle": RETRYING}))
+    assert not LAUNCH.finished({})
+
+
+@given(st.data())
+def test_every_course_comes_to_an_end(data: st.DataObject) -> None:
+    """Whatever the steps do, a pipeline neither stalls nor begins a step too soon."""
+    known: dict[str, StepRecord] = {}
+    for _ in LAUNCH.steps:
+        step = data.draw(st.sampled_from(list(LAUNCH.ready(known, set()))))
+        assert all(known[name].state.finished for name in step.after)
+        choices = [DONE, FAILED, SKIPPED] if step.applies(known) else [SKIPPED]
+        known[step.name] = record(step.name, data.draw(st.sampled_from(choices)))
+    assert LAUNCH.finished(known)
+    assert not list(LAUNCH.ready(known, set()))
+
+
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        ([Step("a", work, after=("b",)), Step("b", work)], r"test\.a: .*b"),
+        ([Step("a", work, after=("a",))], r"test\.a: .*a"),
+        ([Step("a", work, needs=("b",))], r"test\.a: .*b"),
+        ([Step("a", work, unless=("b",))], r"test\.a: .*b"),
+        ([Step("a", work), Step("a", work)], r"test\.a: named twice"),
+    ],
+)
+def test_a_definition_that_cannot_run_is_refused(steps: list[Step], problem: str) -> None:
+    with pytest.raises(DefinitionError, match=problem):
+        definition(*steps)
+
+
+def test_pauses_grow_up_to_the_longest() -> None:
+    policy = RetryPolicy(first=0.1, factor=2, longest=1)
+    assert [policy.delay(n) for n in (1, 2, 3, 4, 5)] == [0.1, 0.2, 0.4, 0.8, 1]
+    assert policy.delay(10_000) == 1
+
+
+def test_a_step_sees_the_results_of_those_before_it() -> None:
+    known = {"charge": record("charge", DONE, b"paid")}
+    context = StepContext(UUID(int=1), "id", b"", known, 1, cancelled=False)
+    assert context.result("charge") == b"paid"
+    assert context.result("token") == b""
+
+
+def test_only_running_and_parked_pipelines_may_go_on() -> None:
+    assert {state for state in PipelineState if not state.final} == {
+        PipelineState.RUNNING,
+        PipelineState.PARKED,
+    }
+
+
+def test_step_states_have_the_numbers_of_the_proto() -> None:
+    proto = deployments_pb2.StepState
+    assert all(proto.Name(int(state)) == f"STEP_STATE_{state.name}" for state in StepState)  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""The words for Envoy's own refusals: well-formed expressions, one branch for each cause."""
+
+import re
+
+import pytest
+
+from gateway import local_replies
+from gateway.local_replies import FALLBACK, LOCAL_REPLIES, TITLES
+from mesh.render import error_shape
+
+_TEXT = r"'(?:[^'\\]|\\.)*'"
+
+
+def branches(expression: str) -> list[str]:
+    """The texts that a chain of conditions may pick, in order."""
+    return re.findall(rf"(?:\? |: )({_TEXT})", expression)
+
+
+@pytest.mark.parametrize("field", ["reason", "detail"])
+def test_each_cause_has_its_branch_and_the_fallback_comes_last(field: str) -> None:
+    expected = [getattr(reply, field) for reply in (*LOCAL_REPLIES, FALLBACK)]
+    found = [text[1:-1].replace("\\'", "'") for text in branches(local_replies.cel(field))]
+    assert found == expected
+
+
+def test_conditions_nest_without_parentheses_around_them() -> None:
+    """Envoy's CEL parser refuses more than 32 levels of parentheses."""
+    expression = local_replies.cel("reason")
+    depth = deepest = 0
+    for character in re.sub(_TEXT, "", expression):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        deepest = max(deepest, depth)
+    assert depth == 0
+    assert deepest == 1
+
+
+def test_reasons_are_constants_and_details_are_sentences() -> None:
+    for reply in (*LOCAL_REPLIES, FALLBACK):
+        assert re.fullmatch(r"[A-Z][A-Z_]+", reply.reason)
+        assert re.fullmatch(r"[A-Z].*\.", reply.detail)
+
+
+def test_no_detail_names_an_inner_part() -> None:
+    texts = " ".join(reply.detail.lower() for reply in LOCAL_REPLIES)
+    assert not re.search(r"envoy|upstream|socket|filter|cluster|rbac|jwt", texts)
+
+
+def test_titles_are_those_of_http() -> None:
+    assert TITLES[404] == "Not Found"
+    assert min(TITLES) == 400
+    assert branches(local_replies.title_cel())[-1] == "'Error'"
+    assert "'Too Many Requests'" in branches(local_replies.title_cel())
+
+
+def test_lua_gets_every_title() -> None:
+    (table,) = re.findall(r"local TITLES = \{(.*)\}", error_shape())
+    pairs = dict(re.findall(r'\[(\d+)\] = "([^"]*)"', table))
+    assert pairs == {str(code): title for code, title in TITLES.items()}
+
+
+def test_a_quote_in_a_text_is_escaped() -> None:
+    assert local_replies._quoted(r"it's a \ path") == r"'it\'s a \\ path'"

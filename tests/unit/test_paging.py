@@ -1,0 +1,101 @@
+"""Pages: a capped size, and tokens that only we can make."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.kit import paging
+from services.kit.errors import Code, Error
+
+
+@pytest.mark.parametrize(
+    ("asked", "given_"), [(0, 50), (1, 1), (99, 99), (100, 100), (101, 100), (2**31 - 1, 100)]
+)
+def test_a_page_has_the_size_asked_for_up_to_the_cap(asked: int, given_: int) -> None:
+    """F-60: no list without a limit."""
+    assert paging.page_size(asked) == given_
+
+
+words = st.text(max_size=20).filter(str.isprintable)
+keys = st.lists(st.one_of(words, st.integers(0, 2**63 - 1)), min_size=1, max_size=3)
+
+
+@given(keys)
+def test_a_token_says_where_the_page_ended(key: list[str | int]) -> None:
+    token = paging.encode_token(*key)
+    assert paging.decode_token(token, *(type(part) for part in key)) == tuple(key)
+    assert token.isascii()
+    assert not set(token) & set("+/=")
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert paging.decode_token("", str) is None
+
+
+def encoded(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "====",
+        "not base64 \u2603",
+        encoded({}),
+        encoded("text"),
+        encoded([]),
+        encoded([1, 2]),
+        encoded(["1"]),
+        encoded([True]),
+        encoded([1.0]),
+        encoded([None]),
+        encoded([[1]]),
+        encoded([-1]),
+        encoded([2**63]),
+        encoded([10**400]),
+        base64.urlsafe_b64encode(b"[" * 60).decode(),
+        base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+        base64.urlsafe_b64encode(b"[NaN]").decode(),
+    ],
+)
+def test_a_token_that_we_did_not_make_is_refused(token: str) -> None:
+    with pytest.raises(Error) as caught:
+        paging.decode_token(token, int)
+    error = caught.value
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
+    assert error.violations[0][0] == "page_token"
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800"])
+def test_a_token_with_text_that_cannot_be_stored_is_refused(text: str) -> None:
+    with pytest.raises(Error):
+        paging.decode_token(encoded([text]), str)
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_a_token_or_refused(text: str) -> None:
+    try:
+        key = paging.decode_token(text, int)
+    except Error:
+        return
+    assert key is None or isinstance(key[0], int)
+
+
+def test_an_id_in_a_token_must_be_one() -> None:
+    assert str(paging.as_uuid("01890000-0000-7000-8000-000000000000")).startswith("0189")
+    with pytest.raises(Error) as caught:
+        paging.as_uuid("x")
+    assert caught.value.reason == "INVALID_PAGE_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("rows", "page", "token"),
+    [([], [], ""), ([1], [1], ""), ([1, 2], [1, 2], ""), ([1, 2, 3], [1, 2], "after 2")],
+)
+def test_a_page_is_cut_where_there_is_more(rows: list[int], page: list[int], token: str) -> None:
+    assert paging.cut(rows, 2, lambda row: f"after {row}") == (page, token)

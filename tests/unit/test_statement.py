@@ -1,0 +1,53 @@
+"""Statements as values: put together, each keeps its own arguments."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.kit.statement import Statement, compose
+
+
+def test_one_statement_stays_as_it_is() -> None:
+    only = Statement("DELETE FROM a WHERE b = $1", (1,))
+    assert compose([only]) is only
+
+
+def test_parameters_are_counted_on() -> None:
+    whole = compose(
+        [
+            Statement("INSERT INTO a VALUES ($1, $2)", (1, 2)),
+            Statement("UPDATE b SET c = $2 WHERE d = $1", (3, 4)),
+            Statement("DELETE FROM e WHERE f = $1", (5,)),
+        ]
+    )
+    assert whole.args == (1, 2, 3, 4, 5)
+    assert re.split(r"\s+", whole.sql) == re.split(
+        r"\s+",
+        "WITH part_0 AS (INSERT INTO a VALUES ($1, $2)),"
+        " part_1 AS (UPDATE b SET c = $4 WHERE d = $3)"
+        " DELETE FROM e WHERE f = $5",
+    )
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+def test_every_part_sees_its_own_arguments(sizes: list[int]) -> None:
+    """Part n has arguments named n.1, n.2, …; after composing each `$` still means its own."""
+    parts = [
+        Statement(
+            " ".join(f"<{n}.{i}=${i}>" for i in range(1, size + 1)) or "nothing",
+            tuple(f"{n}.{i}" for i in range(1, size + 1)),
+        )
+        for n, size in enumerate(sizes)
+    ]
+    whole = compose(parts)
+    for name, position in re.findall(r"<(\d+\.\d+)=\$(\d+)>", whole.sql):
+        assert whole.args[int(position) - 1] == name
+    assert len(whole.args) == sum(sizes)
+
+
+def test_the_same_text_with_other_arguments_is_not_mixed_up() -> None:
+    """The composed text is remembered by text and number of arguments, the arguments are not."""
+    first, second = (compose([Statement("A $1", (n,)), Statement("B $1", (-n,))]) for n in (1, 2))
+    assert first.sql == second.sql
+    assert (first.args, second.args) == ((1, -1), (2, -2))

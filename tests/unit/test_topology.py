@@ -1,0 +1,107 @@
+"""mesh.toml: what it may change, and how it is told that it may not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh import contract, topology
+from mesh.contract import Bucket
+from mesh.topology import Topology, TopologyError
+from tests.support.protos import contract_of, method, service
+
+CONTRACT = contract.read(contract_of(service(method(), replicas=2)), "test")
+
+
+def load(text: str, tmp_path: Path, overrides: dict[str, Any] | None = None) -> Topology:
+    file = tmp_path / "mesh.toml"
+    file.write_text(text)
+    return topology.load(CONTRACT, file, overrides)
+
+
+def test_without_a_file_the_contract_stands(tmp_path: Path) -> None:
+    for found in (
+        topology.load(CONTRACT, None),
+        topology.load(CONTRACT, tmp_path / "missing.toml"),
+        load("", tmp_path),
+    ):
+        assert found.services == CONTRACT.services
+        assert found.buckets == CONTRACT.buckets
+        assert found.edge == topology.Edge()
+        assert found.edge.address == "127.0.0.1"
+
+
+def test_what_the_file_says_is_changed_and_nothing_else(tmp_path: Path) -> None:
+    found = load(
+        """
+        health_interval = 2
+        [edge]
+        port = 9090
+        cors_origins = ["https://app.example"]
+        [observability]
+        trace_ratio = 0
+        [database]
+        pool = 3
+        [services.things]
+        replicas = 5
+        [services.things.breaker]
+        max_requests = 7
+        [limits.WRITE]
+        capacity = 500
+        per_second = 200
+        """,
+        tmp_path,
+    )
+    things, before = found.services["things"], CONTRACT.services["things"]
+    assert (found.edge.port, found.edge.address) == (9090, "127.0.0.1")
+    assert found.edge.cors_origins == ("https://app.example",)
+    assert found.health_interval == 2.0
+    assert found.observability.trace_ratio == 0.0
+    assert type(found.observability.trace_ratio) is float
+    assert (things.replicas, things.breaker.max_requests) == (5, 7)
+    assert things.breaker.max_connections == before.breaker.max_connections
+    assert things.methods == before.methods
+    assert found.buckets["WRITE"] == Bucket(500, 200)
+    assert found.buckets["READ"] == CONTRACT.buckets["READ"]
+    assert (found.replica_count, found.database_connections) == (5, 15)
+
+
+def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
+    text = '[edge]\nport = 1000\naudience = "mine"\n'
+    found = load(text, tmp_path, {"edge": {"port": 2000}, "health_interval": 1.5})
+    assert (found.edge.port, found.edge.audience) == (2000, "mine")
+    assert found.health_interval == 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "mesh.toml has no colour; it has database, edge"),
+        ("[edge]\nprot = 1", "edge has no prot; it has"),
+        ("[services.ghosts]\nreplicas = 1", "services has no ghosts; it has things"),
+        ("[services.things]\nreplica = 1", "services.things has no replica"),
+        ("[services.things.breaker]\nlimit = 1", "services.things.breaker has no limit"),
+        ("[limits.FAST]\ncapacity = 1", "limits has no FAST; it has"),
+        ('[edge]\nport = "8080"', "edge.port is '8080'; it must be int, for instance 8080"),
+        ("[edge]\nport = 80.5", "edge.port is 80.5; it must be int"),
+        ("[edge]\nport = true", "edge.port is True; it must be int"),
+        ("[edge]\nport = [1]", r"edge.port is \[1\]; it must be int"),
+        ("[edge]\naddress = 1", "edge.address is 1; it must be str"),
+        ("[edge.port]\nvalue = 1", r"edge.port is {.*}; it must be int"),
+        ("[edge]\ncors_origins = 'x'", "edge.cors_origins is 'x'; it must be"),
+        ("[edge]\ncors_origins = [1]", r"edge.cors_origins is \[1\]; it must be"),
+        ("[services.things]\nbreaker = 1", "services.things.breaker is 1; it must be Breaker"),
+        ("[services.things]\nmethods = []", "services.things has no methods"),
+        ('[services.things]\nmesh_name = "x"', "services.things has no mesh_name"),
+        ("services = 1", "services must be a table"),
+        ("[services]\nthings = 1", "services.things must be a table"),
+        ("edge = 1", "edge must be a table"),
+        ('health_interval = "often"', "health_interval is 'often'; it must be float"),
+        ("health_interval = true", "health_interval is True; it must be float"),
+        ("[observability]\ntrace_ratio = true", "observability.trace_ratio is True; it must"),
+        ("[edge", "mesh.toml: "),
+    ],
+)
+def test_a_mistake_is_told_by_its_key(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(TopologyError, match=message):
+        load(text, tmp_path)
