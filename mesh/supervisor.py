@@ -29,7 +29,7 @@ from mesh.operator import Operator
 from mesh.postgres import EmbeddedPostgres, Server, provision
 from mesh.process import Output
 from mesh.render import Paths, Renderer
-from mesh.replicas import Replicas
+from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 from observability.receiver import EXPORT_PATH, Receiver, SpanStore
@@ -153,7 +153,11 @@ class Supervisor:
         """Takes traces, and answers on the control socket."""
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         raw = {EXPORT_PATH: self._receiver.handler()}
-        answers: dict[str, control.Answer] = {"status": self._status, "trace": self._trace}
+        answers: dict[str, control.Answer] = {
+            "status": self._status,
+            "trace": self._trace,
+            "restart": self._restart,
+        }
         server.add_generic_rpc_handlers((control.Routes(answers, raw),))
         for path in (self._run.control, self._paths.otlp):
             path.unlink(missing_ok=True)
@@ -322,6 +326,14 @@ class Supervisor:
                 for replica in self._replicas.all
             ],
         }
+
+    async def _restart(self, question: Mapping[str, Any]) -> Any:
+        """Replaces one replica; answers what went wrong, or nothing."""
+        try:
+            await self._replicas.restart(question["replica"])
+        except RestartError as error:
+            return {"problem": str(error)}
+        return {"problem": ""}
 
     async def _trace(self, question: Mapping[str, Any]) -> Any:
         return [asdict(span) for span in self._store.trace(question["trace_id"])]
