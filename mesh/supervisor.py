@@ -344,6 +344,11 @@ class Supervisor:
         return f"http://{self.topology.edge.address}:{self.topology.edge.port}"
 
     @property
+    def jaeger_url(self) -> str:
+        """Where Jaeger shows traces; empty when it was not asked for."""
+        return self._jaeger.query if self._jaeger else ""
+
+    @property
     def metrics_url(self) -> str:
         """Where Prometheus reads."""
         seen = self.topology.observability
