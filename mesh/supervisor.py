@@ -27,7 +27,7 @@ from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
 from mesh.operator import Operator
 from mesh.postgres import EmbeddedPostgres, Server, provision
-from mesh.process import Output
+from mesh.process import Output, Process
 from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
@@ -89,6 +89,7 @@ class Supervisor:
         self._envoy = Envoy(
             Renderer(self.contract, self.topology, self._paths), self._paths, output
         )
+        self._postgres: EmbeddedPostgres | None = None
         self._jaeger = Jaeger(self._run, output) if options.jaeger else None
         forward = self._jaeger.otlp if self._jaeger else options.forward_traces
         self._store = SpanStore()
@@ -175,7 +176,7 @@ class Supervisor:
         else:
             self._progress("starting Postgres")
             limit = self.topology.database.max_connections
-            postgres = EmbeddedPostgres(self._run, limit, self._output)
+            postgres = self._postgres = EmbeddedPostgres(self._run, limit, self._output)
             await postgres.prepare()
             stack.push_async_callback(postgres.process.stop, signal.SIGINT, _STOP_SECONDS)
             tasks.create_task(postgres.process.keep_running(postgres.command))
@@ -307,18 +308,12 @@ class Supervisor:
             "metrics": self.metrics_url,
             "uptime": time.monotonic() - self._started,
             "pid": os.getpid(),
-            "envoy": {
-                "pid": self._envoy.process.pid,
-                "uptime": self._envoy.process.uptime,
-                "restarts": self._envoy.process.restarts,
-            },
+            "postgres": _told(self._postgres.process) if self._postgres else None,
+            "envoy": _told(self._envoy.process),
             "replicas": [
                 {
-                    "name": replica.name,
+                    **_told(replica.process),
                     "service": replica.service.mesh_name,
-                    "pid": replica.process.pid,
-                    "uptime": replica.process.uptime,
-                    "restarts": replica.process.restarts,
                     "socket": str(replica.socket or ""),
                     # UNKNOWN when Envoy has no sample: nothing is healthy by default.
                     "healthy": healthy.get(str(replica.socket)),
@@ -353,6 +348,16 @@ class Supervisor:
         """Where Prometheus reads."""
         seen = self.topology.observability
         return f"http://{seen.metrics_address}:{seen.metrics_port}/metrics"
+
+
+def _told(process: Process) -> dict[str, Any]:
+    """What is told of a child."""
+    return {
+        "name": process.name,
+        "pid": process.pid,
+        "uptime": process.uptime,
+        "restarts": process.restarts,
+    }
 
 
 class _Tasks:

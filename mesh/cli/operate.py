@@ -37,20 +37,17 @@ def status(run_dir: RunDirOption = RUN_DIR) -> None:
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
     table = Table(box=None, pad_edge=False)
-    for column in ("replica", "health", "pid", "up", "restarts"):
+    for column in ("process", "health", "pid", "up", "restarts"):
         table.add_column(column)
-    envoy = state["envoy"]
-    table.add_row(
-        "envoy", "", str(envoy["pid"]), f"{envoy['uptime']:.0f} s", str(envoy["restarts"])
-    )
-    for replica in state["replicas"]:
-        table.add_row(
-            replica["name"],
-            _HEALTH[replica["healthy"]],
-            str(replica["pid"] or "-"),
-            f"{replica['uptime']:.0f} s",
-            str(replica["restarts"]),
-        )
+    for process in (state["postgres"], state["envoy"], *state["replicas"]):
+        if process:
+            table.add_row(
+                process["name"],
+                _HEALTH[process["healthy"]] if "healthy" in process else "",
+                str(process["pid"] or "-"),
+                f"{process['uptime']:.0f} s",
+                str(process["restarts"]),
+            )
     out.print(table)
 
 
@@ -98,7 +95,7 @@ def restart(
     ] = None,
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
-    """Replace replicas by fresh processes, one at a time of each service, without failing a call."""
+    """Replace replicas by fresh processes, one at a time of each service, failing no call."""
     run(_restart(RunDirectory(run_dir), wanted or []))
 
 

@@ -63,7 +63,7 @@ class Installation:
     @property
     def database(self) -> str:
         """Address of the database as its superuser."""
-        host, password = self.run.database / "socket", self.run.secret("postgres")
+        host, password = self.run.database_socket, self.run.secret("postgres")
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
     def spawn(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
