@@ -14,7 +14,7 @@ from services.backend.messages import deployment_message
 from services.backend.pipelines import DeployTokenPipeline
 from services.kit import Call, Effect, Kit, ids, paging
 from services.kit.errors import Error
-from services.kit.journal import Engine, NewPipeline, PostgresJournal
+from services.kit.journal import Engine, NewPipeline, PipelineState, PostgresJournal
 
 
 class DeploymentService:
@@ -124,4 +124,14 @@ class DeploymentService:
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}
-        return [deployment_message(d, self._definition, runs.get(d.id)) for d in deployments]
+        # One that succeeded between the two reads has its token by now: the state never shows alone.
+        missed = [
+            d.id
+            for d in deployments
+            if not d.token and d.id in runs and runs[d.id].state is PipelineState.SUCCEEDED
+        ]
+        fresh = await store.get_deployments(self._database, missed) if missed else {}
+        return [
+            deployment_message(fresh.get(d.id, d), self._definition, runs.get(d.id))
+            for d in deployments
+        ]

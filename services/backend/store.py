@@ -1,6 +1,6 @@
 """SQL of the backend. One function an operation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -56,6 +56,9 @@ _ADD_DEPLOYMENT: Final = """
 INSERT INTO deployments (id, owner, project_id, spec, trace_id) VALUES ($1, $2, $3, $4, $5)
 """
 _GET_DEPLOYMENT: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = $1"
+_GET_DEPLOYMENTS: Final = f"""
+SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = ANY ($1::uuid[])
+"""
 _LIST_DEPLOYMENTS: Final = f"""
 SELECT {_DEPLOYMENT_COLUMNS} FROM deployments
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
@@ -160,6 +163,14 @@ async def get_deployment(database: Database | Connection, deployment_id: UUID) -
     """One deployment."""
     row = await database.fetchrow(_GET_DEPLOYMENT, deployment_id)
     return Deployment(*row) if row else None
+
+
+async def get_deployments(
+    database: Database, deployment_ids: Sequence[UUID]
+) -> dict[UUID, Deployment]:
+    """Deployments by id."""
+    rows = await database.fetch(_GET_DEPLOYMENTS, list(deployment_ids))
+    return {row["id"]: Deployment(*row) for row in rows}
 
 
 async def list_deployments(
