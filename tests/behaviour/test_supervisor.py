@@ -108,16 +108,6 @@ async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
     assert not re.search(r"warning +\S+ ended", house.output().decode()[-20_000:])
 
 
-async def test_one_replica_can_be_restarted_and_an_unknown_one_is_named(
-    house: Installation,
-) -> None:
-    status, output = await house.icto("restart", "lab-1")
-    assert (status, output.count("is fresh and healthy")) == (0, 1)
-    status, output = await house.icto("restart", "lab-9")
-    assert status == 1
-    assert "There is no lab-9. Services are audit_storage, backend" in output
-
-
 async def test_nothing_outlives_a_killed_supervisor_and_its_successor_serves_the_old_token(
     house: Installation,
 ) -> None:

@@ -20,7 +20,7 @@ from mesh.cli.client import CallError, Client
 from services.kit import principal
 from tests.support.installation import Installation, deployed, finished, token_body, until
 
-_USERS: Final = 3
+_USERS: Final = 2
 _FEE: Final = 10
 _SUPPLY: Final = 10**12
 _PAUSE_SECONDS: Final = 0.05
