@@ -90,7 +90,8 @@ class Supervisor:
             Renderer(self.contract, self.topology, self._paths), self._paths, output
         )
         self._postgres: EmbeddedPostgres | None = None
-        self._jaeger = Jaeger(self._run, output) if options.jaeger else None
+        port = self.topology.observability.jaeger_port
+        self._jaeger = Jaeger(self._run, port, output) if options.jaeger else None
         forward = self._jaeger.otlp if self._jaeger else options.forward_traces
         self._store = SpanStore()
         self._receiver = Receiver(self._store, forward)
@@ -135,10 +136,13 @@ class Supervisor:
 
     def _check_ports(self) -> None:
         edge, seen = self.topology.edge, self.topology.observability
-        for what, address, port, key in (
+        wanted = [
             ("the edge", edge.address, edge.port, "edge.port"),
             ("metrics", seen.metrics_address, seen.metrics_port, "observability.metrics_port"),
-        ):
+        ]
+        if self._jaeger:
+            wanted.append(("Jaeger", "127.0.0.1", seen.jaeger_port, "observability.jaeger_port"))
+        for what, address, port, key in wanted:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -341,7 +345,7 @@ class Supervisor:
     @property
     def jaeger_url(self) -> str:
         """Where Jaeger shows traces; empty when it was not asked for."""
-        return self._jaeger.query if self._jaeger else ""
+        return self._jaeger.url if self._jaeger else ""
 
     @property
     def metrics_url(self) -> str:

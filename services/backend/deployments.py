@@ -124,7 +124,7 @@ class DeploymentService:
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}
-        # One that succeeded between the two reads has its token by now: the state never shows alone.
+        # One that succeeded between the two reads has its token by now.
         missed = [
             d.id
             for d in deployments

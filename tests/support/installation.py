@@ -81,10 +81,10 @@ class Installation:
                 start_new_session=True,
             )  # fmt: skip
 
-    async def start(self, environment: Mapping[str, str] | None = None) -> None:
+    async def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         """Starts the supervisor and waits until it says that it is up."""
         before = self.log.stat().st_size if self.log.exists() else 0
-        self.spawn(environment=environment)
+        self.spawn(*arguments, environment=environment)
         deadline = time.monotonic() + START_SECONDS
         while b"is up after" not in self.output(before):
             assert self.process is not None
@@ -176,7 +176,7 @@ async def installation(
         made = Installation(folder, (edge, metrics))
         try:
             if start:
-                await made.start(environment)
+                await made.start(environment=environment)
             yield made
         finally:
             await made.stop()
