@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TOOLS  := .tools
 READY  := $(VENV)/.ready
-SOURCE := gateway mesh observability services tests protos/build.py
+SOURCE := gateway mesh observability services tests protos/build.py protos/check.py
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ protos: $(READY) ## Buf: lint, comments, format, and no breaking change
 
 format: $(READY) ## Format the sources
 	@$(BIN)/ruff check -q --fix $(SOURCE) ; $(BIN)/ruff format -q $(SOURCE)
-	@$(BIN)/buf format -w protos/icto
+	@$(BIN)/buf format -w protos --path protos/icto
 
 bench: $(READY) ## Measure, and print each figure beside its reference (JSON=1: one object a line)
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json)

@@ -1,4 +1,4 @@
-"""The supervisor's private socket: what runs, and the spans of a trace.
+"""The supervisor's private socket: what runs, the spans of a trace, and the restart of a replica.
 
 JSON over gRPC on a socket that only whoever holds the run directory can open. It is not part of the
 contract: nothing outside of this machine ever speaks it.
@@ -41,8 +41,8 @@ def _served(answer: Answer) -> Callable[[bytes, Any], Awaitable[bytes]]:
     return serve
 
 
-async def ask(run: RunDirectory, name: str, **question: Any) -> Any:
-    """Asks the supervisor of a run directory.
+async def ask(run: RunDirectory, name: str, seconds: float = _SECONDS, **question: Any) -> Any:
+    """Asks the supervisor of a run directory, and waits so many seconds for its answer.
 
     Raises:
         RunDirectoryError: none runs there.
@@ -53,7 +53,7 @@ async def ask(run: RunDirectory, name: str, **question: Any) -> Any:
     async with grpc.aio.insecure_channel(f"unix:{run.control}", options=options) as channel:
         call: Any = channel.unary_unary(_PREFIX + name)
         try:
-            reply: bytes = await call(json.dumps(question).encode(), timeout=_SECONDS)
+            reply: bytes = await call(json.dumps(question).encode(), timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise RunDirectoryError(
                 f"The supervisor in {run.path} does not answer: {error.details()}"

@@ -1,10 +1,13 @@
-"""What the processes print: to bounded files, and as lines for people on the terminal."""
+"""What the processes print: JSON in bounded files, and lines for people on the terminal."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 _LIMIT_BYTES: Final = 8 * 1024 * 1024
+# In the file for those who look for it; on the terminal it would bury the rest.
+_NOT_FOR_PEOPLE: Final = ("service", "instance", "logger", "span_id", "settings")
 
 
 class LogFiles:
@@ -15,11 +18,11 @@ class LogFiles:
         self._files: dict[str, IO[str]] = {}
 
     def write(self, name: str, line: str) -> None:
-        """Adds a line."""
+        """Adds a line: as it is when it is JSON, else as the message of a JSON object."""
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = self.path(name).open("a", buffering=1)
-        file.write(line + "\n")
+        file.write((line if _values(line) else _wrapped(name, line)) + "\n")
         if file.tell() > _LIMIT_BYTES:
             file.close()
             del self._files[name]
@@ -37,15 +40,10 @@ class LogFiles:
 
 def readable(name: str, line: str) -> str:
     """A line for people: time, process, level, message and what else it says."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict) or "message" not in values:
+    values = _values(line)
+    if "message" not in values:
         return f"{name:<18} {line}"
-    values = {
-        k: v for k, v in values.items() if k not in ("service", "instance", "logger", "span_id")
-    }
+    values = {k: v for k, v in values.items() if k not in _NOT_FOR_PEOPLE}
     moment = str(values.pop("time", ""))[11:23]
     level, message = str(values.pop("level", "")), values.pop("message")
     trace = str(values.pop("trace_id", ""))[:8]
@@ -54,3 +52,18 @@ def readable(name: str, line: str) -> str:
     text = f"{moment} {name:<18} {level:<8} {message} {rest}".rstrip()
     text += f"  [{trace}]" if trace else ""
     return text if exception is None else f"{text}\n{exception}"
+
+
+def _values(line: str) -> dict[str, Any]:
+    """What a line of JSON says; nothing when it is something else."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _wrapped(name: str, line: str) -> str:
+    """A line of a program that does not log as we do: Postgres, or Python before it is set up."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": "info", "service": name, "message": line})

@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         self._run = run
         self._max_connections = max_connections
         self._data = run.database / "data"
-        self._socket = run.database / "socket"
+        self._socket = run.database_socket
         self._password = run.secret("postgres")
         self._user = _unprivileged_user() if os.getuid() == 0 else None
         self._binaries = Path()

@@ -52,6 +52,7 @@ class Process:
         self._output = output
         self._child: asyncio.subprocess.Process | None = None
         self._started = 0.0
+        self._end_is_planned = False
 
     @property
     def pid(self) -> int | None:
@@ -108,12 +109,15 @@ class Process:
             code = await self.wait()
             if ended is not None:
                 await ended()
+            self.restarts += 1
+            if self._end_is_planned:
+                self._end_is_planned = False
+                continue
             if self.uptime_at_end > _STABLE_SECONDS:
                 backoff = _FIRST_BACKOFF
             log.warning("%s ended with %s; starting it again in %.1f s", self.name, code, backoff)
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
-            self.restarts += 1
 
     @property
     def uptime_at_end(self) -> float:
@@ -125,6 +129,11 @@ class Process:
         if self.pid and self._child:
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(number)
+
+    async def restart(self, number: int, seconds: float) -> None:
+        """Ends it as `stop` does; `keep_running` starts it again at once."""
+        self._end_is_planned = self.pid is not None
+        await self.stop(number, seconds)
 
     async def stop(self, number: int, seconds: float) -> None:
         """Asks it to end with a signal, and kills it when it takes longer."""

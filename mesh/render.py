@@ -204,8 +204,8 @@ class Renderer:
         }
 
     def _file_source(self, name: str) -> str:
-        path = self._paths.resource(name)
-        source = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
+        # No `watched_directory`: with it, each file that is replaced makes Envoy read all of them.
+        source = {"path": str(self._paths.resource(name))}
         return _flow({"resource_api_version": "V3", "path_config_source": source})
 
 

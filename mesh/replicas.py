@@ -1,6 +1,7 @@
 """The replicas: each a fresh process on a fresh socket, known to Envoy while it lives."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -16,6 +17,14 @@ from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 
 _STOP_SECONDS: Final = 12.0
+# Envoy reads a changed file within milliseconds; it says so when it is asked.
+_UNLISTED_SECONDS: Final = 2.0
+_HEALTHY_SECONDS: Final = 30.0
+_ASK_SECONDS: Final = 0.05
+
+
+class RestartError(Exception):
+    """A replica did not come back, or there is none of that name. The message says which."""
 
 
 class Replica:
@@ -27,6 +36,7 @@ class Replica:
         self.process = Process(name, output)
         self.socket: Path | None = None
         self.listed = False
+        self.restarting = asyncio.Lock()
 
 
 class Replicas:
@@ -94,9 +104,45 @@ class Replicas:
         arguments = (sys.executable, "-m", "services.kit.server", mesh_name)
         return Command(arguments, environment, direct=True)
 
-    def named(self, name: str) -> Replica | None:
-        """The replica with this name."""
-        return next((replica for replica in self.all if replica.name == name), None)
+    async def restart(self, name: str) -> None:
+        """Replaces the process of one replica without losing a call.
+
+        Envoy looks away first; then the replica ends what is in flight and goes; its successor gets
+        calls once Envoy found it healthy.
+
+        Raises:
+            RestartError: there is no such replica, or its successor does not become healthy.
+        """
+        replica = next((replica for replica in self.all if replica.name == name), None)
+        if replica is None:
+            raise RestartError(f"There is no replica {name!r}.")
+        async with replica.restarting:
+            before = replica.socket
+            self._list(replica, listed=False)
+            with contextlib.suppress(TimeoutError):  # it drains all the same
+                async with asyncio.timeout(_UNLISTED_SECONDS):
+                    while await self._health(replica, before) is not None:
+                        await asyncio.sleep(_ASK_SECONDS)
+            await replica.process.restart(signal.SIGTERM, _STOP_SECONDS)
+            try:
+                async with asyncio.timeout(_HEALTHY_SECONDS):
+                    while replica.socket == before or not await self._health(
+                        replica, replica.socket
+                    ):
+                        await asyncio.sleep(_ASK_SECONDS)
+            except TimeoutError:
+                raise RestartError(
+                    f"{name} was started again and is not healthy after"
+                    f" {_HEALTHY_SECONDS:.0f} s; see its log."
+                ) from None
+
+    async def _health(self, replica: Replica, socket: Path | None) -> bool | None:
+        """What Envoy thinks of a socket of the replica; None when it does not know it."""
+        try:
+            hosts = (await self._envoy.hosts()).get(replica.service.mesh_name, ())
+        except (OSError, TimeoutError):
+            return None
+        return next((host.healthy for host in hosts if host.address == str(socket)), None)
 
     async def stop(self) -> None:
         """Stops all replicas at once; nothing is lost, since no calls come any more."""

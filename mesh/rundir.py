@@ -63,10 +63,15 @@ class RunDirectory:
 
     @property
     def database(self) -> Path:
-        """The database's files and socket."""
+        """The database's files."""
         if os.getuid() == 0:
             return _ROOT_STATE / self._hash
         return self.path / "postgres"
+
+    @property
+    def database_socket(self) -> Path:
+        """The folder of the database's socket: short, and open to the user that it runs as."""
+        return (self.database if os.getuid() == 0 else self.sockets) / "postgres"
 
     @property
     def mesh_toml(self) -> Path:

@@ -27,9 +27,9 @@ from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
 from mesh.operator import Operator
 from mesh.postgres import EmbeddedPostgres, Server, provision
-from mesh.process import Output
+from mesh.process import Output, Process
 from mesh.render import Paths, Renderer
-from mesh.replicas import Replicas
+from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 from observability.receiver import EXPORT_PATH, Receiver, SpanStore
@@ -93,7 +93,9 @@ class Supervisor:
         self._envoy = Envoy(
             Renderer(self.contract, self.topology, self._paths), self._paths, output
         )
-        self._jaeger = Jaeger(self._run, output) if options.jaeger else None
+        self._postgres: EmbeddedPostgres | None = None
+        port = self.topology.observability.jaeger_port
+        self._jaeger = Jaeger(self._run, port, output) if options.jaeger else None
         forward = self._jaeger.otlp if self._jaeger else options.forward_traces
         self._store = SpanStore()
         self._receiver = Receiver(self._store, forward)
@@ -139,10 +141,13 @@ class Supervisor:
 
     def _check_ports(self) -> None:
         edge, seen = self.topology.edge, self.topology.observability
-        for what, address, port, key in (
+        wanted = [
             ("the edge", edge.address, edge.port, "edge.port"),
             ("metrics", seen.metrics_address, seen.metrics_port, "observability.metrics_port"),
-        ):
+        ]
+        if self._jaeger:
+            wanted.append(("Jaeger", "127.0.0.1", seen.jaeger_port, "observability.jaeger_port"))
+        for what, address, port, key in wanted:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -158,7 +163,11 @@ class Supervisor:
         """Takes traces, and answers on the control socket."""
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         raw = {EXPORT_PATH: self._receiver.handler()}
-        answers: dict[str, control.Answer] = {"status": self._status, "trace": self._trace}
+        answers: dict[str, control.Answer] = {
+            "status": self._status,
+            "trace": self._trace,
+            "restart": self._restart,
+        }
         server.add_generic_rpc_handlers((control.Routes(answers, raw),))
         for path in (self._run.control, self._paths.otlp):
             path.unlink(missing_ok=True)
@@ -176,7 +185,7 @@ class Supervisor:
         else:
             self._progress("starting Postgres")
             limit = self.topology.database.max_connections
-            postgres = EmbeddedPostgres(self._run, limit, self._output)
+            postgres = self._postgres = EmbeddedPostgres(self._run, limit, self._output)
             await postgres.prepare()
             stack.push_async_callback(postgres.process.stop, signal.SIGINT, _STOP_SECONDS)
             tasks.create_task(postgres.process.keep_running(postgres.command))
@@ -329,18 +338,12 @@ class Supervisor:
             "metrics": self.metrics_url,
             "uptime": time.monotonic() - self._started,
             "pid": os.getpid(),
-            "envoy": {
-                "pid": self._envoy.process.pid,
-                "uptime": self._envoy.process.uptime,
-                "restarts": self._envoy.process.restarts,
-            },
+            "postgres": _told(self._postgres.process) if self._postgres else None,
+            "envoy": _told(self._envoy.process),
             "replicas": [
                 {
-                    "name": replica.name,
+                    **_told(replica.process),
                     "service": replica.service.mesh_name,
-                    "pid": replica.process.pid,
-                    "uptime": replica.process.uptime,
-                    "restarts": replica.process.restarts,
                     "socket": str(replica.socket or ""),
                     # UNKNOWN when Envoy has no sample: nothing is healthy by default.
                     "healthy": healthy.get(str(replica.socket)),
@@ -348,6 +351,14 @@ class Supervisor:
                 for replica in self._replicas.all
             ],
         }
+
+    async def _restart(self, question: Mapping[str, Any]) -> Any:
+        """Replaces one replica; answers what went wrong, or nothing."""
+        try:
+            await self._replicas.restart(question["replica"])
+        except RestartError as error:
+            return {"problem": str(error)}
+        return {"problem": ""}
 
     async def _trace(self, question: Mapping[str, Any]) -> Any:
         return [asdict(span) for span in self._store.trace(question["trace_id"])]
@@ -358,10 +369,25 @@ class Supervisor:
         return f"http://{self.topology.edge.address}:{self.topology.edge.port}"
 
     @property
+    def jaeger_url(self) -> str:
+        """Where Jaeger shows traces; empty when it was not asked for."""
+        return self._jaeger.url if self._jaeger else ""
+
+    @property
     def metrics_url(self) -> str:
         """Where Prometheus reads."""
         seen = self.topology.observability
         return f"http://{seen.metrics_address}:{seen.metrics_port}/metrics"
+
+
+def _told(process: Process) -> dict[str, Any]:
+    """What is told of a child."""
+    return {
+        "name": process.name,
+        "pid": process.pid,
+        "uptime": process.uptime,
+        "restarts": process.restarts,
+    }
 
 
 class _Tasks:

@@ -58,6 +58,8 @@ class Observability:
 
     metrics_address: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
+    jaeger_port: int = 16686
+    """Of the Jaeger that `icto up --jaeger` starts."""
     trace_ratio: float = 1.0
     """Share of traces that begin here and are kept."""
     log_level: str = "info"

@@ -84,7 +84,7 @@ class Metrics:
         self._registry.register(_SpanCollector(statistics))
 
     def server_durations(self, method: str) -> Mapping[str, Histogram]:
-        """The histogram of a method that is served, by status code."""
+        """The histogram of a method that is served, by status code. To be looked up once."""
         return _by_status(self.call_duration, method)
 
     def client_durations(self, method: str) -> Mapping[str, Histogram]:

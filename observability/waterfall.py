@@ -1,41 +1,87 @@
-"""A trace as a waterfall in the terminal."""
+"""A trace as a waterfall in the terminal, whatever its width."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from observability.receiver import StoredSpan
 
-_BAR_WIDTH: Final = 40
-_NAME_WIDTH: Final = 64
 _MILLISECOND: Final = 1_000_000
+_DURATION_WIDTH: Final = 9
+_SHORTEST_BAR: Final = 12
+_LONGEST_BAR: Final = 60
+_WIDE: Final = 110
+"""From here on there is room to indent children by two."""
 
 
-def draw(spans: Sequence[StoredSpan]) -> Table:
-    """A table with a row for each span, children below their parents, bars on one time axis."""
-    start = min(span.start for span in spans)
-    length = max(max(span.end for span in spans) - start, 1)
-    services = {span.service for span in spans}
-    title = (
-        f"trace {spans[0].trace_id}: {len(spans)} spans of {len(services)} services"
-        f" in {length / _MILLISECOND:.1f} ms"
-    )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("span", no_wrap=True)
-    table.add_column("service", no_wrap=True)
-    table.add_column("ms", justify="right")
-    table.add_column("", min_width=_BAR_WIDTH, no_wrap=True)
-    for depth, span in in_tree_order(spans):
-        style = "red" if span.failed else ""
-        table.add_row(
-            Text(("  " * depth + span.name)[:_NAME_WIDTH], style=style),
-            Text(span.instance or span.service, style="dim"),
-            f"{(span.end - span.start) / _MILLISECOND:.2f}",
-            Text(_bar(span, start, length), style=style or "cyan"),
+def draw(spans: Sequence[StoredSpan]) -> "Waterfall":
+    """A line for each span, children below their parents, bars on one time axis."""
+    return Waterfall(spans)
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """Spans of one trace, to be printed."""
+
+    spans: Sequence[StoredSpan]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lays the lines out for the width that there is."""
+        start = min(span.start for span in self.spans)
+        length = max(max(span.end for span in self.spans) - start, 1)
+        columns = _Columns.within(options.max_width, self.spans)
+        services = {span.service for span in self.spans}
+        yield Text(f"trace {self.spans[0].trace_id}", style="bold")
+        yield Text(
+            f"{len(self.spans)} spans of {len(services)} services in {length / _MILLISECOND:.1f} ms"
         )
-    return table
+        for depth, span in in_tree_order(self.spans):
+            style = "red" if span.failed else ""
+            name = " " * (columns.indent * depth) + short_name(span.name)
+            yield Text.assemble(
+                (_fit(name, columns.name), style),
+                " ",
+                (_fit(_place(span), columns.place), "dim"),
+                f"{(span.end - span.start) / _MILLISECOND:{_DURATION_WIDTH}.2f} ",
+                (_bar(span, start, length, columns.bar), style or "cyan"),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Widths of the columns."""
+
+    name: int
+    place: int
+    bar: int
+    indent: int
+
+    @classmethod
+    def within(cls, width: int, spans: Sequence[StoredSpan]) -> "_Columns":
+        """Widths for a terminal: names get what they need, bars get the rest."""
+        indent = 2 if width >= _WIDE else 1
+        place = max(len(_place(span)) for span in spans)
+        longest = max(indent * depth + len(short_name(s.name)) for depth, s in in_tree_order(spans))
+        free = width - place - _DURATION_WIDTH - 3
+        bar = max(_SHORTEST_BAR, min(free - longest, _LONGEST_BAR))
+        return cls(max(1, min(longest, free - bar)), place, bar, indent)
+
+
+def short_name(name: str) -> str:
+    """A span's name without the package: `DeploymentService/DeployToken`."""
+    service, slash, method = name.rpartition("/")
+    return f"{service.rpartition('.')[2]}{slash}{method}"
+
+
+def _place(span: StoredSpan) -> str:
+    return span.instance or span.service
+
+
+def _fit(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
 
 
 def in_tree_order(spans: Sequence[StoredSpan]) -> Iterator[tuple[int, StoredSpan]]:
@@ -52,7 +98,7 @@ def in_tree_order(spans: Sequence[StoredSpan]) -> Iterator[tuple[int, StoredSpan
         pending += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
 
 
-def _bar(span: StoredSpan, start: int, length: int) -> str:
-    first = int((span.start - start) / length * _BAR_WIDTH)
-    last = max(first + 1, round((span.end - start) / length * _BAR_WIDTH))
-    return " " * min(first, _BAR_WIDTH - 1) + "█" * max(1, min(last, _BAR_WIDTH) - first)
+def _bar(span: StoredSpan, start: int, length: int, width: int) -> str:
+    first = min(int((span.start - start) / length * width), width - 1)
+    last = round((span.end - start) / length * width)
+    return " " * first + "█" * max(1, min(last, width) - first)

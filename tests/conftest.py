@@ -9,8 +9,8 @@ import pytest
 from mesh.cli.client import Client
 from tests.support.edge import Edge, caller
 from tests.support.installation import Installation, installation
-from tests.support.tokens import Mint, mint_of
 from tests.support.postgres import Postgres, Replica, Schema, embedded
+from tests.support.tokens import Mint, mint_of
 
 REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 

@@ -1,4 +1,4 @@
-"""`icto status | logs | down | trace`: a look at the installation, and its end."""
+"""`icto status | logs | trace | restart | down`: a look at the installation, and its renewal."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ from observability import waterfall
 from observability.receiver import StoredSpan
 
 _DOWN_SECONDS = 40.0
+_RESTART_SECONDS = 60.0
 _HEALTH = {True: "[green]healthy[/]", False: "[red]unhealthy[/]", None: "[yellow]unknown[/]"}
 
 
@@ -25,8 +26,9 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("status")(status)
     app.command("logs")(logs)
-    app.command("down")(down)
     app.command("trace")(trace)
+    app.command("restart")(restart)
+    app.command("down")(down)
 
 
 def status(run_dir: RunDirOption = RUN_DIR) -> None:
@@ -35,20 +37,17 @@ def status(run_dir: RunDirOption = RUN_DIR) -> None:
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
     table = Table(box=None, pad_edge=False)
-    for column in ("replica", "health", "pid", "up", "restarts"):
+    for column in ("process", "health", "pid", "up", "restarts"):
         table.add_column(column)
-    envoy = state["envoy"]
-    table.add_row(
-        "envoy", "", str(envoy["pid"]), f"{envoy['uptime']:.0f} s", str(envoy["restarts"])
-    )
-    for replica in state["replicas"]:
-        table.add_row(
-            replica["name"],
-            _HEALTH[replica["healthy"]],
-            str(replica["pid"] or "-"),
-            f"{replica['uptime']:.0f} s",
-            str(replica["restarts"]),
-        )
+    for process in (state["postgres"], state["envoy"], *state["replicas"]):
+        if process:
+            table.add_row(
+                process["name"],
+                _HEALTH[process["healthy"]] if "healthy" in process else "",
+                str(process["pid"] or "-"),
+                f"{process['uptime']:.0f} s",
+                str(process["restarts"]),
+            )
     out.print(table)
 
 
@@ -87,6 +86,40 @@ async def _follow(positions: dict[Path, int]) -> None:
                         out.print(readable(file.stem, line), markup=False)
             positions[file] = size
         await asyncio.sleep(0.2)
+
+
+def restart(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Services or replicas; all when absent."),
+    ] = None,
+    run_dir: RunDirOption = RUN_DIR,
+) -> None:
+    """Replace replicas by fresh processes, one at a time of each service, failing no call."""
+    run(_restart(RunDirectory(run_dir), wanted or []))
+
+
+async def _restart(directory: RunDirectory, wanted: list[str]) -> None:
+    state = await control.ask(directory, "status")
+    services: dict[str, list[str]] = {}
+    for replica in state["replicas"]:
+        if not wanted or {replica["service"], replica["name"]} & set(wanted):
+            services.setdefault(replica["service"], []).append(replica["name"])
+    found = {*services, *(name for names in services.values() for name in names)}
+    if unknown := sorted(set(wanted) - found):
+        offered = ", ".join(sorted({replica["service"] for replica in state["replicas"]}))
+        fail(f"There is no {', '.join(unknown)}. Services are {offered}.")
+    await asyncio.gather(*(_restart_each(directory, names) for names in services.values()))
+
+
+async def _restart_each(directory: RunDirectory, replicas: list[str]) -> None:
+    """Restarts the replicas of one service, each when the one before it is healthy again."""
+    for name in replicas:
+        started = time.monotonic()
+        answer = await control.ask(directory, "restart", _RESTART_SECONDS, replica=name)
+        if answer["problem"]:
+            fail(answer["problem"])
+        out.print(f"{name} is fresh and healthy after {time.monotonic() - started:.1f} s")
 
 
 def down(run_dir: RunDirOption = RUN_DIR) -> None:

@@ -31,6 +31,7 @@ _ORDER = ("create_token", "PAID_SERVICE_TOKEN")
 _SUPPLY = 1_000_000_00000000
 _TRANSFER = 1234_00000000
 _PATIENCE_SECONDS = 20.0
+_SETTLE_SECONDS = 0.6
 
 
 class StoryError(Exception):
@@ -153,12 +154,21 @@ class Story:
 
         await _until(read, {"ACT_STATUS_INITIATED", "ACT_STATUS_COMPLETED"}.issubset)
 
-    async def _trace(self, trace_id: str) -> Any:
+    async def _trace(self, trace_id: str) -> waterfall.Waterfall:
+        """The trace once nothing is added to it: spans are exported when they end."""
+
         async def read() -> list[StoredSpan]:
             spans = await control.ask(self._run, "trace", trace_id=trace_id)
             return [StoredSpan(**span) for span in spans]
 
-        spans = await _until(read, lambda found: {s.service for s in found} >= _EXPECTED)
+        async def twice() -> tuple[list[StoredSpan], list[StoredSpan]]:
+            before = await read()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            return before, await read()
+
+        _, spans = await _until(
+            twice, lambda r: len(r[0]) == len(r[1]) and {s.service for s in r[1]} >= _EXPECTED
+        )
         return waterfall.draw(spans)
 
 

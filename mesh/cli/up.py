@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,10 +16,14 @@ from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, run
 from mesh.jaeger import JaegerMissingError
 from mesh.logfiles import LogFiles, readable
 from mesh.postgres import PostgresError
+from mesh.process import Output
 from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, StartError, Supervisor
 from mesh.topology import TopologyError
+from observability.logs import JsonFormatter
 from services.kit.settings import Environment
+
+_SUPERVISOR: Final = "supervisor"
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +82,7 @@ async def serve(options: Options, *, story: bool, quiet: bool) -> None:
             tasks: list[asyncio.Task[None]] = []
 
             def ready(up_now: Supervisor) -> None:
-                _greet(up_now, time.monotonic() - started)
+                _greet(up_now, options.run, time.monotonic() - started)
                 if story:
                     tasks.append(asyncio.create_task(_tell(up_now, options.run)))
 
@@ -112,12 +116,19 @@ async def _tell(supervisor: Supervisor, directory: RunDirectory) -> None:
         out.print(f"The story failed: {error}", style="red", markup=False)
 
 
-def _greet(supervisor: Supervisor, seconds: float) -> None:
+def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> None:
     out.print(f"ICTO mesh is up after {seconds:.1f} s.", style="bold green")
-    out.print(f"  REST, gRPC and gRPC-Web   {supervisor.edge_url}")
-    out.print(f"  metrics                   {supervisor.metrics_url}")
-    if supervisor.bootstrap_key:
-        out.print(f"  first operator, once      icto login --bootstrap {supervisor.bootstrap_key}")
+    addresses = {
+        "REST, gRPC and gRPC-Web": supervisor.edge_url,
+        "metrics": supervisor.metrics_url,
+        "traces": supervisor.jaeger_url,
+        "logs": str(directory.logs),
+        "first operator, once": supervisor.bootstrap_key
+        and f"icto login --bootstrap {supervisor.bootstrap_key}",
+    }
+    for what, where in addresses.items():
+        if where:
+            out.print(f"  {what:<25} {where}", markup=False)
     sys.stdout.flush()
 
 
@@ -127,14 +138,16 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
         loop.add_signal_handler(number, supervisor.stop)
 
 
-def _log_to(output: Any) -> None:
+def _log_to(output: Output) -> None:
     """The supervisor's own log lines go where its children's go."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            output("supervisor", f"{record.levelname.lower()} {record.getMessage()}")
+            output(_SUPERVISOR, self.format(record))
 
-    logging.basicConfig(level=logging.WARNING, handlers=[Handler()], force=True)
+    handler = Handler()
+    handler.setFormatter(JsonFormatter(_SUPERVISOR, _SUPERVISOR))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

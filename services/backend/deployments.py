@@ -22,7 +22,14 @@ from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
 from services.kit import Call, Effect, Kit, ids, not_found, paging
 from services.kit.errors import Code, Error
-from services.kit.journal import ChangeFeed, Engine, NewPipeline, PostgresJournal, Run
+from services.kit.journal import (
+    ChangeFeed,
+    Engine,
+    NewPipeline,
+    PipelineState,
+    PostgresJournal,
+    Run,
+)
 
 _HEARTBEAT_SECONDS: Final = 10.0
 
@@ -264,7 +271,17 @@ class DeploymentService:
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}
-        return [deployment_message(d, self._definition, runs.get(d.id)) for d in deployments]
+        # One that succeeded between the two reads has its token by now.
+        missed = [
+            d.id
+            for d in deployments
+            if not d.token and d.id in runs and runs[d.id].state is PipelineState.SUCCEEDED
+        ]
+        fresh = await store.get_deployments(self._database, missed) if missed else {}
+        return [
+            deployment_message(fresh.get(d.id, d), self._definition, runs.get(d.id))
+            for d in deployments
+        ]
 
 
 _ENDED: Final = frozenset(

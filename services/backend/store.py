@@ -85,6 +85,9 @@ INSERT INTO deployments (id, owner, project_id, spec, trace_id, quote, cost)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 _GET_DEPLOYMENT: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = $1"
+_GET_DEPLOYMENTS: Final = f"""
+SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = ANY ($1::uuid[])
+"""
 _LIST_DEPLOYMENTS: Final = f"""
 SELECT {_DEPLOYMENT_COLUMNS} FROM deployments
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
@@ -96,7 +99,6 @@ WHERE id = settled_id
 RETURNING id, owner, project_id, spec, trace_id, quote, cost, deployments.payment,
     deployments.token, create_time
 """
-_DEPLOYMENTS: Final = f"SELECT {_DEPLOYMENT_COLUMNS} FROM deployments WHERE id = ANY ($1::uuid[])"
 
 
 async def get_profile(database: Database, principal: str) -> Profile | None:
@@ -219,18 +221,20 @@ async def get_deployment(database: Database | Connection, deployment_id: UUID) -
     return Deployment(**row) if row else None
 
 
+async def get_deployments(
+    database: Database, deployment_ids: Sequence[UUID]
+) -> dict[UUID, Deployment]:
+    """Deployments by id."""
+    rows = await database.fetch(_GET_DEPLOYMENTS, list(deployment_ids))
+    return {row["id"]: Deployment(*row) for row in rows}
+
+
 async def list_deployments(
     database: Database, owner: str, before: UUID | None, limit: int
 ) -> list[Deployment]:
     """Deployments of an owner, newest first."""
     rows = await database.fetch(_LIST_DEPLOYMENTS, owner, before, limit)
     return [Deployment(**row) for row in rows]
-
-
-async def get_deployments(database: Database, ids: Sequence[UUID]) -> dict[UUID, Deployment]:
-    """Deployments by id."""
-    rows = await database.fetch(_DEPLOYMENTS, list(ids))
-    return {row["id"]: Deployment(**row) for row in rows}
 
 
 async def settle_deployments(

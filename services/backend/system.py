@@ -20,10 +20,10 @@ class SystemService:
 
     async def GetSystemStatus(
         self, request: pb.GetSystemStatusRequest, call: Call
-    ) -> pb.SystemStatus:
+    ) -> pb.GetSystemStatusResponse:
         """Probes every service through the mesh."""
         del request, call
-        return pb.SystemStatus(
+        return pb.GetSystemStatusResponse(
             version=version("icto-mesh"),
             environment=self._environment,
             fee_ledger=FEE_LEDGER,

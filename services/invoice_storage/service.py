@@ -89,7 +89,7 @@ class PaymentService:
 
     async def CheckPaymentApproval(
         self, request: pb.CheckPaymentApprovalRequest, call: Call
-    ) -> pb.PaymentApproval:
+    ) -> pb.CheckPaymentApprovalResponse:
         """Looks at the ledger as the charge would (F-9, F-58)."""
         found = await store.get_quote(
             self._database, ids.parse_name("quotes", request.quote, "quote")
@@ -101,7 +101,7 @@ class PaymentService:
         latest = int((now + timedelta(seconds=_APPROVAL_SECONDS)).timestamp() * 1e9)
         soon = spender.expires is not None and spender.expires < latest
         problem = domain.approval_problem(quote, spender.allowance, soon, spender.balance)
-        approval = pb.PaymentApproval(
+        approval = pb.CheckPaymentApprovalResponse(
             approved=not problem,
             required=str(quote.required_allowance),
             allowance=str(spender.allowance),
@@ -189,12 +189,12 @@ class PaymentService:
 
     async def GetPaymentTotals(
         self, request: pb.GetPaymentTotalsRequest, call: Call
-    ) -> pb.PaymentTotals:
+    ) -> pb.GetPaymentTotalsResponse:
         """Sums over everything."""
         del request, call
         sums = await store.totals(self._database)
         ledger = self._platform.config.payment.ledger
-        return pb.PaymentTotals(
+        return pb.GetPaymentTotalsResponse(
             charged=str(sums.charged),
             delivered=str(sums.delivered),
             refunded=str(sums.refunded),

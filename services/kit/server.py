@@ -82,7 +82,7 @@ async def _run(mesh_name: str, chosen: Settings) -> None:
         sample_ratio=chosen.trace_ratio,
         log_level=chosen.log_level,
     )
-    log.info("starting with %r", chosen)
+    log.info("starting", extra={"settings": repr(chosen)})
     try:
         async with _kit(contract, service, chosen, telemetry) as kit:
             await Replica(kit).serve()

@@ -81,7 +81,7 @@ class Installation:
     @property
     def database(self) -> str:
         """Address of the database as its superuser."""
-        host, password = self.run.database / "socket", self.run.secret("postgres")
+        host, password = self.run.database_socket, self.run.secret("postgres")
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
     @property
@@ -108,10 +108,10 @@ class Installation:
                 start_new_session=True,
             )  # fmt: skip
 
-    async def start(self) -> None:
+    async def start(self, *arguments: str) -> None:
         """Starts the supervisor and waits until it says that it is up."""
         before = self.log.stat().st_size if self.log.exists() else 0
-        self.spawn()
+        self.spawn(*arguments)
         deadline = time.monotonic() + START_SECONDS
         while b"is up after" not in self.output(before):
             assert self.process is not None
@@ -255,7 +255,6 @@ async def installation(
 async def _exact(connection: Any) -> None:
     """Amounts are whole numbers."""
     await connection.set_type_codec("numeric", encoder=str, decoder=int, schema="pg_catalog")
-
 
 
 def _toml(limits: Mapping[str, Mapping[str, int]]) -> str:

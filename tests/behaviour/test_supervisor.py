@@ -1,0 +1,196 @@
+"""The supervisor keeps the platform up whatever is killed, and goes away without a trace.
+
+The tests share one installation, and each leaves it running for the next.
+"""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh import contract as contracts
+from mesh.envoy import _get
+from services.kit.settings import Environment
+from tests.support.installation import (
+    HEALTH_INTERVAL,
+    Installation,
+    deployed,
+    installation,
+    kill,
+    until,
+)
+from tests.support.load import METHODS, load_on, rounds
+from tests.support.processes import ProcessId, command_of, descendants
+
+# Long enough for calls to be waiting in a replica that does not run.
+_FREEZE_SECONDS = 0.1
+_HEAL_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+async def house() -> AsyncIterator[Installation]:
+    """The installation of these tests."""
+    async with installation() as running:
+        yield running
+
+
+async def test_a_second_supervisor_is_refused_with_its_reason(house: Installation) -> None:
+    assert house.process is not None
+    status, output = await house.icto("up", "--port", "1", "--metrics-port", "1")
+    assert status == 1
+    assert f"a supervisor runs there with process id {house.process.pid}" in output
+    assert "icto down" in output
+
+
+@pytest.mark.parametrize(
+    ("taken", "names"), [("edge", "edge.port"), ("metrics", "observability.metrics_port")]
+)
+async def test_a_taken_port_is_named(
+    house: Installation, tmp_path: Path, taken: str, names: str
+) -> None:
+    port = house.port if taken == "edge" else house.metrics_port
+    free = house.port + 1000
+    ports = (port, free) if taken == "edge" else (free, port)
+    status, output = await house.icto(
+        "up", "--run-dir", str(tmp_path / "run"),
+        "--port", str(ports[0]), "--metrics-port", str(ports[1]),
+    )  # fmt: skip
+    assert status == 1
+    assert f"Port {port} on 127.0.0.1" in output
+    assert f"set {names} in mesh.toml" in output
+
+
+async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
+    contract = contracts.load(Environment.TEST)
+    assert all(contract.method(path).retriable for path in METHODS)
+    cut_before = cut_connections(house)
+    async with load_on(house) as load:
+        for together in rounds((await house.status())["replicas"]):
+            for replica in together:
+                # Frozen first, so that there surely are calls in it when it dies.
+                kill(replica["pid"], signal.SIGSTOP)
+                await asyncio.sleep(_FREEZE_SECONDS)
+                kill(replica["pid"])
+            await until_replaced(house, together)
+    assert load.failures() == []
+    cut = cut_connections(house)
+    for service in contract.services:
+        assert cut[service] > cut_before.get(service, 0), f"{service} had no call in flight"
+
+
+async def test_a_killed_envoy_and_a_killed_postgres_lose_nothing(house: Installation) -> None:
+    async with load_on(house) as load:
+        for name in ("envoy", "postgres"):
+            before = (await house.status())[name]
+            killed = time.monotonic()
+            kill(before["pid"])
+            await until_replaced(house, [before])
+            await house.until_healthy(_HEAL_SECONDS)
+            assert load.failures(killed), "nobody was calling"
+            await until_calm(load)
+
+
+async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
+    before = (await house.status())["replicas"]
+    async with load_on(house) as load:
+        status, output = await house.icto("restart")
+        assert status == 0, output
+    assert load.failures() == []
+    after = (await house.status())["replicas"]
+    for old, new in zip(before, after, strict=True):
+        assert new["pid"] != old["pid"]
+        assert f"{new['name']} is fresh and healthy after" in output
+    assert not re.search(r"warning +\S+ ended", house.output().decode()[-20_000:])
+
+
+async def test_nothing_outlives_a_killed_supervisor_and_its_successor_serves_the_old_token(
+    house: Installation,
+) -> None:
+    alice = await house.user()
+    token = (await deployed(alice))["token"]
+    assert house.process is not None
+    family = descendants(house.process.pid)
+    assert_is_the_whole_family(family, await house.status())
+
+    kill(house.process.pid)
+    house.process.wait()
+    await until(none_lives(family), seconds=2)
+
+    await house.start()
+    assert (await alice.rest("GET", f"/v1/{token}")).body["name"] == token
+    assert (await deployed(alice))["state"] == "DEPLOYMENT_STATE_SUCCEEDED"
+    await alice.close()
+
+
+async def test_ctrl_c_takes_all_down_and_keeps_the_data(house: Installation) -> None:
+    alice = await house.user()
+    token = (await deployed(alice))["token"]
+    assert house.process is not None
+    family = descendants(house.process.pid)
+
+    await house.stop()
+    assert house.process.returncode == 0
+    await until(none_lives(family), seconds=2)
+    status, output = await house.icto("status")
+    assert status == 1
+    assert f"Nothing runs in {house.run.path}. Start it with 'icto up'." in output
+
+    await house.start()
+    assert (await alice.rest("GET", f"/v1/{token}")).body["name"] == token
+    await alice.close()
+
+
+def cut_connections(house: Installation) -> dict[str, int]:
+    """By service: connections that its replicas broke while calls were in flight on them."""
+    name = "upstream_cx_destroy_remote_with_active_rq"
+    text = _get(house.paths.admin, f"/stats?filter={name}").decode()
+    return {
+        line.split(".")[1]: int(line.rpartition(": ")[2])
+        for line in text.splitlines()
+        if line.startswith("cluster.")
+    }
+
+
+async def until_replaced(house: Installation, processes: list[dict[str, Any]]) -> None:
+    """Waits until new ones run in the place of processes, and pass their health checks."""
+    old = {process["name"]: process["pid"] for process in processes}
+
+    async def replaced() -> bool:
+        state = await house.status()
+        return all(
+            process["pid"] not in (None, old[process["name"]]) and process.get("healthy", True)
+            for process in (state["postgres"], state["envoy"], *state["replicas"])
+            if process["name"] in old
+        )
+
+    await until(replaced, _HEAL_SECONDS)
+
+
+async def until_calm(load: Any) -> None:
+    """Waits until no call failed for three health intervals."""
+
+    async def calm() -> bool:
+        return not load.failures(time.monotonic() - 3 * HEALTH_INTERVAL)
+
+    await until(calm, _HEAL_SECONDS)
+
+
+def none_lives(family: set[ProcessId]) -> Any:
+    async def none_of_them_lives() -> bool:
+        return not any(process.alive for process in family)
+
+    return none_of_them_lives
+
+
+def assert_is_the_whole_family(family: set[ProcessId], state: Any) -> None:
+    """Passes when every process that the supervisor tells of was found, and Postgres' own."""
+    pids = {process.pid for process in family}
+    told = {p["pid"] for p in (state["postgres"], state["envoy"], *state["replicas"])}
+    assert told < pids
+    commands = [command_of(pid) for pid in pids]
+    assert any("postgres:" in command for command in commands)

@@ -1,0 +1,303 @@
+"""One trace from the edge to the audit, metrics of everything, and logs that keep secrets.
+
+The tests share an installation that passes its traces on to a real Jaeger.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from mesh import control
+from mesh.cli.client import CallError, Client
+from mesh.cli.demo import free_ports
+from mesh.jaeger import Jaeger
+from observability import names
+from observability.receiver import StoredSpan
+from tests.conftest import tool
+from tests.support import semconv
+from tests.support.installation import (
+    Installation,
+    finished,
+    installation,
+    kill,
+    token_body,
+    until,
+)
+from tests.support.processes import command_of, descendants
+
+# Longer than an exporter waits for an answer.
+_FROZEN_SECONDS = 6.0
+
+DEPLOY = "icto.backend.v1.DeploymentService/DeployToken"
+VALIDATE = "icto.token.v1.TokenService/ValidateToken"
+DEPLOY_STEP = "icto.token.v1.TokenService/DeployToken"
+CREATE_LEDGER = "icto.ledger.v1.LedgerService/CreateLedger"
+APPEND = "icto.audit.v1.AuditService/AppendEvents"
+STEP = "deploy_token create_token"
+
+# From the edge span to the last statement: service and span of each parent and child.
+EDGES = [
+    (("envoy", DEPLOY), ("envoy", "router backend egress")),
+    (("envoy", "router backend egress"), ("backend", DEPLOY)),
+    (("backend", DEPLOY), ("envoy", VALIDATE)),
+    (("envoy", VALIDATE), ("envoy", "router token_deployer egress")),
+    (("envoy", "router token_deployer egress"), ("token_deployer", VALIDATE)),
+    (("token_deployer", VALIDATE), ("token_deployer", "SELECT tokens")),
+    (("backend", DEPLOY), ("backend", "WITH deployments")),
+    (("backend", DEPLOY), ("backend", STEP)),
+    (("backend", STEP), ("envoy", DEPLOY_STEP)),
+    (("envoy", "router token_deployer egress"), ("token_deployer", DEPLOY_STEP)),
+    (("token_deployer", DEPLOY_STEP), ("token_deployer", "INSERT tokens")),
+    (("token_deployer", DEPLOY_STEP), ("envoy", CREATE_LEDGER)),
+    (("envoy", "router ledger egress"), ("ledger", CREATE_LEDGER)),
+    (("ledger", CREATE_LEDGER), ("ledger", "WITH ledgers")),
+    (("ledger", CREATE_LEDGER), ("ledger", names.OUTBOX_PUBLISH)),
+    (("token_deployer", DEPLOY_STEP), ("token_deployer", names.OUTBOX_PUBLISH)),
+    (("backend", DEPLOY), ("backend", names.OUTBOX_PUBLISH)),
+    (("backend", names.OUTBOX_PUBLISH), ("envoy", APPEND)),
+    (("envoy", "router audit_storage egress"), ("audit_storage", APPEND)),
+    (("audit_storage", APPEND), ("audit_storage", "COMMIT")),
+]
+
+
+@dataclass(frozen=True)
+class House:
+    """An installation with a Jaeger, and one traced deployment in it."""
+
+    installation: Installation
+    jaeger: str
+    trace_id: str
+    caller_span: str
+    client: Client
+
+    @property
+    def supervisor(self) -> int:
+        assert self.installation.process is not None
+        return self.installation.process.pid
+
+
+@pytest.fixture(scope="module")
+async def house() -> AsyncIterator[House]:
+    tool("jaeger")
+    port = free_ports(4)[-1]
+    toml = f"[observability]\njaeger_port = {port}\n"
+    async with installation(toml, start=False) as running:
+        await running.start("--jaeger")
+        client = await running.user()
+        trace_id, caller_span = secrets.token_hex(16), secrets.token_hex(8)
+        accepted = await client.rest(
+            "POST", "/v1/tokens", token_body(),
+            {"traceparent": f"00-{trace_id}-{caller_span}-01"},
+        )  # fmt: skip
+        assert accepted.trace_id == trace_id
+        await finished(client, accepted.body["name"])
+        jaeger = Jaeger(running.run, port, lambda *_: None).url
+        yield House(running, jaeger, trace_id, caller_span, client)
+        await client.close()
+
+
+async def test_one_trace_leads_from_the_edge_over_every_hop_to_the_audit(house: House) -> None:
+    spans = await until(whole_trace(house))
+    kept = {span.span_id: span for span in await stored(house, house.trace_id)}
+    assert spans == {key: (span.service, span.name, span.parent_id) for key, span in kept.items()}
+
+    (root,) = [span for span in kept.values() if span.parent_id == house.caller_span]
+    assert (root.service, root.name) == ("envoy", DEPLOY)
+    for span in kept.values():
+        if span is not root:
+            assert span.start >= kept[span.parent_id].start - 1_000_000  # clocks' own grain
+
+
+async def test_spans_carry_current_names_and_no_deprecated_one(house: House) -> None:
+    await until(whole_trace(house))
+    allowed = semconv.current()
+    assert {"rpc.service", "rpc.system", "db.system", "db.statement"}.isdisjoint(allowed)
+    batches = (await ask(house, f"/api/v3/traces/{house.trace_id}"))["result"]["resourceSpans"]
+    ours = 0
+    for batch in batches:
+        resource = {pair["key"]: pair["value"] for pair in batch["resource"]["attributes"]}
+        if resource[names.SERVICE_NAME]["stringValue"] == "envoy":
+            continue  # Envoy's own names are Envoy's
+        used = set(resource)
+        for scope in batch["scopeSpans"]:
+            for span in scope["spans"]:
+                used |= {pair["key"] for pair in span.get("attributes", ())}
+                ours += 1
+        foreign = {n for n in used - allowed if not n.startswith(("icto.", "@jaeger@"))}
+        assert foreign == set()
+        assert {names.SERVICE_NAMESPACE, names.SERVICE_INSTANCE_ID} < set(resource)
+    assert ours > 10
+
+
+async def test_an_unsampled_caller_gets_an_answer_and_leaves_no_span(house: House) -> None:
+    unsampled, sampled = secrets.token_hex(16), secrets.token_hex(16)
+    for trace_id, flag in ((unsampled, "00"), (sampled, "01")):
+        header = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-{flag}"}
+        answer = await house.client.rest("GET", "/v1/whoami", headers=header)
+        assert answer.trace_id == trace_id
+
+    async def the_later_one_is_here() -> bool:
+        return {span.service for span in await stored(house, sampled)} == {"envoy", "gateway"}
+
+    await until(the_later_one_is_here)
+    assert await stored(house, unsampled) == []
+
+
+async def test_a_dead_collector_holds_nothing_up_and_what_is_lost_is_counted(
+    house: House,
+) -> None:
+    before = await counted(house, "icto_spans_dropped_total")
+    kill(house.supervisor, signal.SIGSTOP)
+    try:
+        frozen = time.monotonic()
+        while time.monotonic() < frozen + _FROZEN_SECONDS:
+            await house.client.rest("GET", "/v1/whoami")
+            await asyncio.sleep(0.05)
+    finally:
+        kill(house.supervisor, signal.SIGCONT)
+
+    async def losses_are_told() -> bool:
+        return await counted(house, "icto_spans_dropped_total") > before
+
+    await until(losses_are_told, 20)
+
+
+async def test_a_dead_jaeger_is_started_again_and_what_it_missed_is_counted(house: House) -> None:
+    before = await counted(house, "icto_collector_dropped_total")
+    family = descendants(house.supervisor)
+    (jaeger,) = [p.pid for p in family if "jaeger.json" in command_of(p.pid)]
+    kill(jaeger)
+
+    async def losses_are_told() -> bool:
+        await house.client.rest("GET", "/v1/whoami")
+        return await counted(house, "icto_collector_dropped_total") > before
+
+    await until(losses_are_told)
+    answer = await house.client.rest("GET", "/v1/whoami")
+
+    async def shows_new_traces() -> bool:
+        try:
+            return bool(await spans_in_jaeger(house, answer.trace_id))
+        except httpx.HTTPError:
+            return False
+
+    await until(shows_new_traces, 20)
+
+
+async def test_logs_are_json_with_the_trace_and_hold_no_secret(house: House) -> None:
+    with pytest.raises(CallError, match="INTERNAL") as failed:
+        await house.client.rest("POST", "/v1/lab:fail", {"code": 13})
+    with pytest.raises(CallError, match="401"):
+        await house.client._send("GET", "/v1/whoami", headers={"authorization": "Bearer x.y.z"})
+    run = house.installation.run
+    logs = {file: file.read_text() for file in run.logs.iterdir()}
+    assert {"envoy.log", "ledger-1.log"} <= {file.name for file in logs}
+    lines = [json.loads(line) for text in logs.values() for line in text.splitlines()]
+    assert all({"time", "level", "message"} <= line.keys() for line in lines if "ts" not in line)
+    (told,) = [line for line in lines if line.get("exception")]
+    assert told["trace_id"] == failed.value.problem["trace_id"]
+    assert "LabBrokenError" in told["exception"]
+
+    secret = json.loads((run.path / "secrets.json").read_text())
+    (key,) = re.findall(r"--bootstrap (\S+)", house.installation.output().decode())
+    token = await house.client.token()
+    for hidden in (*secret.values(), key, token, token.split(".")[2]):
+        assert len(hidden) > 20
+        assert not [file.name for file, text in logs.items() if hidden in text]
+
+
+async def test_metrics_of_every_replica_and_of_envoy_follow_prometheus_conventions(
+    mesh: Installation, alice: Client
+) -> None:
+    await alice.rest("GET", "/v1/whoami")
+    text = await metrics(mesh)
+    assert lint(text) == ""
+
+    status = 'rpc_response_status_code="OK"'
+    served = (
+        f'rpc_server_call_duration_seconds_count{{.*rpc_method="icto.identity.v1.+WhoAmI".*{status}'
+    )
+    assert re.search(served, text)
+    assert "envoy_cluster_upstream_rq_total{" in text
+    for replica in (await mesh.status())["replicas"]:
+        label = f'instance="{replica["name"]}",service="{replica["service"]}"'
+        assert f"icto_replica_up{{{label}}} 1.0" in text
+        for name in (
+            names.CALLS_IN_FLIGHT, names.LOOP_LAG, names.OUTBOX_PENDING, names.POOL_WAIT + "_count",
+            names.SPANS_DROPPED,
+        ):  # fmt: skip
+            assert re.search(rf"^{name}{{[^}}]*{label}", text, re.MULTILINE), (name, label)
+        assert re.search(rf'^{names.POOL_SIZE}{{{label},state="open"}}', text, re.MULTILINE)
+
+
+def lint(text: str) -> str:
+    """What promtool has to say about metrics."""
+    checked = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return checked.stdout + checked.stderr
+
+
+async def metrics(installation: Installation) -> str:
+    """What Prometheus would read."""
+    async with httpx.AsyncClient() as http:
+        url = f"http://127.0.0.1:{installation.metrics_port}/metrics"
+        return (await http.get(url, timeout=10)).raise_for_status().text
+
+
+async def counted(house: House, name: str) -> float:
+    """Sum of a counter over all replicas."""
+    text = await metrics(house.installation)
+    return sum(
+        float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    )
+
+
+async def stored(house: House, trace_id: str) -> list[StoredSpan]:
+    """The spans in the supervisor's own store."""
+    found = await control.ask(house.installation.run, "trace", trace_id=trace_id)
+    return [StoredSpan(**span) for span in found]
+
+
+async def ask(house: House, path: str) -> Any:
+    """What Jaeger's query API says."""
+    async with httpx.AsyncClient(base_url=house.jaeger) as http:
+        return (await http.get(path)).json()
+
+
+async def spans_in_jaeger(house: House, trace_id: str) -> dict[str, tuple[str, str, str]]:
+    """Jaeger's spans by id: service, name, and the span that each is a child of."""
+    found = (await ask(house, f"/api/traces/{trace_id}"))["data"] or []
+    spans: dict[str, tuple[str, str, str]] = {}
+    for trace in found:
+        for span in trace["spans"]:
+            parents = [r["spanID"] for r in span["references"] if r["refType"] == "CHILD_OF"]
+            service = trace["processes"][span["processID"]]["serviceName"]
+            spans[span["spanID"]] = service, span["operationName"], "".join(parents)
+    return spans
+
+
+def whole_trace(house: House) -> Any:
+    """Whether every edge is there, no span is an orphan, and both stores have the same."""
+
+    async def every_edge_is_there() -> dict[str, tuple[str, str, str]] | None:
+        spans = await spans_in_jaeger(house, house.trace_id)
+        known = {**spans, house.caller_span: ("caller", "", "")}
+        if any(parent not in known for _, _, parent in spans.values()):
+            return None  # a span is exported when it ends: its parent is yet to come
+        edges = {(known[parent][:2], (service, name)) for service, name, parent in spans.values()}
+        whole = set(EDGES) <= edges and len(spans) == len(await stored(house, house.trace_id))
+        return spans if whole else None
+
+    return every_edge_is_there
