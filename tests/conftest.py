@@ -67,6 +67,7 @@ async def mint(mesh: Installation) -> Mint:
     return await mint_of(mesh)
 
 
+@pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
     """The real Postgres, with no mesh around it."""
     async with embedded() as server:

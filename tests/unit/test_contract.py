@@ -370,6 +370,7 @@ def test_the_gateway_offers_health_and_reflection_for_all() -> None:
         "grpc.health.v1.Health/Watch",
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "opentelemetry.proto.collector.logs.v1.LogsService/Export",
     }
     assert all(
         m.mesh_name == "gateway" and m.audience.public
