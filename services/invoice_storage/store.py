@@ -104,7 +104,7 @@ WHERE id = $1 AND state = $2
 """
 _CHANGE_REQUEST: Final = """
 UPDATE refunds SET amount = $2, reason = $3, description = $4, update_time = kit_now()
-WHERE id = $1 AND state = 1
+WHERE id = $1 AND kit_require(state = 1, $5)
 """
 _RENEW_REFUND: Final = """
 UPDATE refunds SET created_at_ns = (extract(epoch FROM kit_now()) * 1000000)::bigint * 1000
@@ -275,8 +275,14 @@ def added_refund(refund: Refund) -> Statement:
 def changed_request(
     refund: Refund, amount: int, reason: RefundReason, description: str
 ) -> Statement:
-    """Turns a user's pending request into what the settlement found."""
-    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description))
+    """Turns a user's pending request into what the settlement found.
+
+    Refuses when it is pending no more: the settlement must look again, or nothing would go back.
+    """
+    overtaken = requirement(
+        Code.ABORTED, "REFUND_CHANGED", "The request was decided on meanwhile; settle again."
+    )
+    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description, overtaken))
 
 
 async def get_refund(database: Database, refund_id: UUID) -> Refund | None:

@@ -123,7 +123,7 @@ class Engine:
         while True:
             room = self._capacity - len(self._working) if self._may_run() else 0
             try:
-                claims = await self._journal.claim(self._worker, room) if room > 0 else ()
+                claims = await self._claims(room)
             except Error as error:
                 log.info("claiming waits: %s", error)
                 claims = ()
@@ -131,6 +131,11 @@ class Engine:
                 self.adopt(claim)
             if not claims:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _claims(self, room: int) -> Sequence[Claim]:
+        if room <= 0:
+            return ()
+        return await self._journal.claim(self._worker, room, self._definitions)
 
     async def _keep_leases(self) -> None:
         while True:
