@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
 from services.invoice_storage.domain import (
     Payment,
     PaymentState,
@@ -17,7 +19,7 @@ from services.invoice_storage.domain import (
 )
 from services.invoice_storage.messages import decode_lines, encode_lines
 from services.kit.database import Connection, Database, requirement
-from services.kit.errors import Code
+from services.kit.errors import Code, Error
 from services.kit.statement import Statement
 
 _QUOTE_COLUMNS: Final = """
@@ -42,6 +44,7 @@ WHERE id = $1
   AND kit_require(used_by IS NULL OR used_by = $2, $6)
   AND kit_require(expire_time > $4, $7)
 """
+_QUOTE_USED: Final = "The quote pays for another order already."
 _ADD_PAYMENT: Final = """
 INSERT INTO payments (id, owner, operation, quote_id, ledger, amount, lines, state, created_at_ns)
 SELECT $1, owner, $2, id, ledger, total, lines, $4,
@@ -179,8 +182,8 @@ async def begin_payment(
     quote_id: UUID,
     owner: str,
     accepted: datetime,
-) -> bool:
-    """Uses a quote for an operation. False when the operation has its payment already.
+) -> None:
+    """Uses a quote for an operation, unless the operation has its payment already.
 
     Raises:
         Error: the quote is foreign, used by another operation, or had expired.
@@ -188,17 +191,18 @@ async def begin_payment(
     missing = requirement(
         Code.NOT_FOUND, "QUOTE_NOT_FOUND", "There is no such quote that you may use."
     )
-    used = requirement(
-        Code.FAILED_PRECONDITION, "QUOTE_USED", "The quote pays for another order already."
-    )
+    used = requirement(Code.FAILED_PRECONDITION, "QUOTE_USED", _QUOTE_USED)
     expired = requirement(
         Code.FAILED_PRECONDITION, "QUOTE_EXPIRED", "The quote had expired; ask for a new one."
     )
-    tag = await database.apply(
-        Statement(_USE_QUOTE, (quote_id, operation, owner, accepted, missing, used, expired)),
-        Statement(_ADD_PAYMENT, (payment_id, operation, quote_id, int(PaymentState.IN_FLIGHT))),
-    )
-    return tag == "INSERT 0 1"
+    try:
+        await database.apply(
+            Statement(_ADD_PAYMENT, (payment_id, operation, quote_id, int(PaymentState.IN_FLIGHT))),
+            Statement(_USE_QUOTE, (quote_id, operation, owner, accepted, missing, used, expired)),
+        )
+    except asyncpg.UniqueViolationError:
+        # Postgres may check the index before it looks at the quote.
+        raise Error(Code.FAILED_PRECONDITION, "QUOTE_USED", _QUOTE_USED) from None
 
 
 async def payment_of(database: Database, operation: str) -> Payment | None:
