@@ -160,13 +160,8 @@ async def set_controller(
     connection: Connection, ledger_id: UUID, controller: str, minter: Account | None
 ) -> None:
     """Hands control to another principal."""
-    await connection.execute(
-        _SET_CONTROLLER,
-        ledger_id,
-        controller,
-        minter and minter.owner,
-        minter and minter.subaccount,
-    )
+    account = (minter.owner, minter.subaccount) if minter else (None, None)
+    await connection.execute(_SET_CONTROLLER, ledger_id, controller, *account)
 
 
 async def load_balances(

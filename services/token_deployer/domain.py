@@ -94,12 +94,12 @@ class Token:
     operation: str
     owner: str
     spec: TokenSpec
-    custodian: Account | None = None
-    """Holds the supply and the owner's rights until they are handed over."""
     state: State = State.REQUESTED
     failure: str = ""
     retry_count: int = 0
     cycles_used: int = 0
+    custodian: Account | None = None
+    """Holds the supply and the owner's rights until they are handed over."""
 
 
 def remaining_stages(state: State, stages: Sequence[State]) -> tuple[State, ...]:
@@ -132,9 +132,7 @@ def complete(spec: TokenSpec, owner: str, custodian: Account | None = None) -> T
         initial_balances=spec.initial_balances or ((holder, spec.total_supply),),
     )
     if custodian and spec.initial_balances != ((custodian, spec.total_supply),):
-        raise invalid(
-            "spec.initial_balances", "must be left out: the launch distributes the supply"
-        )
+        raise invalid("spec.initial_balances", "must be left out: the launch distributes it")
     _check_numbers(spec)
     _check_balances(spec)
     _check_texts(spec)

@@ -22,7 +22,7 @@ class LedgerChain:
         """Nothing to claim: the id was made with the token and routes to the ledger's shard."""
 
     async def install(self, token: Token) -> None:
-        """Creates the ledger with its initial balances, in the custodian's hands if there is one."""
+        """Creates the ledger with its initial balances, in the custodian's hands if any."""
         spec, custodian = token.spec, token.custodian
         minting = spec.minting_account
         if minting and custodian:

@@ -110,10 +110,9 @@ def token_message(token: Token, create_time: datetime, deploy_time: datetime | N
         failure=token.failure,
         retry_count=token.retry_count,
         cycles_used=token.cycles_used,
+        custodian=account_message(token.custodian),
     )
     message.create_time.FromDatetime(create_time)
     if deploy_time is not None:
         message.deploy_time.FromDatetime(deploy_time)
-    if token.custodian is not None:
-        message.custodian.CopyFrom(account_message(token.custodian))
     return message

@@ -106,7 +106,12 @@ class TokenService:
         """The token of the operation: reserved now, or found where an earlier call left it."""
         first = self._chain.stages[0]
         token = Token(
-            ids.new_id(spec.symbol.upper()), request.operation, owner, spec, custodian, first
+            ids.new_id(spec.symbol.upper()),
+            request.operation,
+            owner,
+            spec,
+            first,
+            custodian=custodian,
         )
         stored = await store.reserve(self._database, token, request.payment)
         if stored.token.spec != spec or stored.token.owner != owner:
