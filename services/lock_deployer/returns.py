@@ -1,7 +1,7 @@
 """What goes back: to the escrow when a lock never became active, to the owner when it is revoked.
 
-After an operation was given up, a transfer to its account may still arrive. So the account is looked
-at again, at growing intervals, until no ledger would take such a transfer any more.
+After an operation was given up, a transfer to its account may still arrive. So the account is
+looked at again, at growing intervals, until no ledger would take such a transfer any more.
 """
 
 import asyncio
