@@ -8,7 +8,7 @@ again, in place for a short while and by a durable timer after that, until it is
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -137,9 +137,8 @@ class Engine:
     async def _keep_claiming(self) -> None:
         while True:
             room = self._capacity - len(self._working)
-            known = list(self._definitions)
             try:
-                claims = await self._journal.claim(self._worker, room, known) if room > 0 else ()
+                claims = await self._claims(room)
             except Error as error:
                 log.info("claiming waits: %s", error)
                 claims = ()
@@ -161,17 +160,20 @@ class Engine:
 
     async def _admit(self, family: Family) -> None:
         room = self._capacity - len(self._working)
+        if room <= 0:
+            return
         try:
-            claims = (
-                await self._journal.admit(self._worker, family.name, family.limit(), room)
-                if room > 0
-                else ()
-            )
+            claims = await self._journal.admit(self._worker, family.name, family.limit(), room)
         except Error as error:
             log.info("admitting waits: %s", error)
             return
         for claim in claims:
             self.adopt(claim)
+
+    async def _claims(self, room: int) -> Sequence[Claim]:
+        if room <= 0:
+            return ()
+        return await self._journal.claim(self._worker, room, self._definitions)
 
     async def _keep_leases(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """The journal in Postgres: rows, leases and an epoch that fences every write."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -208,10 +208,11 @@ class PostgresJournal:
         return {row["id"]: row["position"] for row in rows}
 
     async def claim(
-        self, worker: str, limit: int, known: Sequence[tuple[str, int]]
+        self, worker: str, limit: int, known: Collection[tuple[str, int]]
     ) -> Sequence[Claim]:
         """Claims what is due, with the records that are there."""
-        names, versions = [name for name, _ in known], [version for _, version in known]
+        names = [name for name, _ in known]
+        versions = [version for _, version in known]
         rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS, names, versions)
         steps = await self._steps([row["id"] for row in rows]) if rows else {}
         return [Claim(**row, records=steps.get(row["id"], {})) for row in rows]
