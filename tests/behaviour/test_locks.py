@@ -527,7 +527,8 @@ async def test_a_thousand_beneficiaries_fit(token: Vault, ann: Client) -> None:
     wanted = spec(LINEAR, (ann, T), *((who, 20_000) for who in many), revocable=True)
     assert len((await validate(token, wanted)).beneficiaries) == 1_000
     lock = await token.active(wanted)
-    assert (len(lock.spec.beneficiaries), lock.beneficiary_count) == (1_000, 1_000)
+    told = (await token.owner.rest("GET", f"/v1/{lock.name}")).body
+    assert len(told["spec"]["beneficiaries"]) == told["beneficiaryCount"] == 1_000
     await claim(ann, lock)
     await revoke(token.owner, lock)
     found = await token.check(lock)
