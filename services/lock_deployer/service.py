@@ -157,7 +157,11 @@ class LockService:
         self, request: pb.AbandonLockRequest, call: Call
     ) -> pb.AbandonLockResponse:
         """Gives an operation up: its tombstone first, then what lies on its account."""
-        await store.give_up(self._database, request.operation)
+        escrow = ("", b"")
+        if request.ledger:
+            ids.parse_name("ledgers", request.ledger, "ledger")
+            escrow = parse_account(request.escrow, "escrow")
+        await store.give_up(self._database, request.operation, request.ledger, escrow)
         self._faults.point("lock.tombstone.committed")
         begun = None
         async with call.transaction() as tx:

@@ -15,6 +15,7 @@ from icto.lock.v1 import lock_pb2 as pb
 from mesh.cli.client import CallError, Client
 from services.kit import principal
 from services.kit.errors import RemoteError
+from services.kit.escrow import account_of
 from services.lock_deployer.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator
 from tests.support.clocks import travel
@@ -420,6 +421,16 @@ async def test_what_is_given_up_is_gone_for_good_and_its_tokens_go_back(
     await travel(own, timedelta(minutes=2))
     await token.until_balance(account(lock), 0)
     await token.until_balance(token.escrow, before + 10**6 + 50_000 - 2 * token.fee)
+
+    # As does what was sent to the account of an operation that was never heard of.
+    early = new_operation()
+    await token.pay_in(account_of("lock_deployer", early), 50_000)
+    before = await token.balance(token.escrow)
+    assert int((await token.abandon(early)).returned_amount) == 50_000 - token.fee
+    await token.until_balance(token.escrow, before + 50_000 - token.fee)
+    await token.pay_in(account_of("lock_deployer", early), 60_000)
+    await travel(own, timedelta(minutes=2))
+    await token.until_balance(token.escrow, before + 110_000 - 2 * token.fee)
 
     active = await token.active(spec(INSTANT, (ann, 10**6)))
     assert (await token.abandon(active.operation)).delivered_lock == active.name
