@@ -33,7 +33,6 @@ from services.kit.errors import Code, Error, invalid
 from services.kit.journal import ChangeFeed, Pipelines, PostgresJournal, Run, change_log
 from services.kit.payouts import PaidOut, Payout, Payouts
 
-_HEARTBEAT_SECONDS: Final = 10.0
 _SEQUENCE_DIGITS: Final = 9
 
 
@@ -245,8 +244,7 @@ class LaunchService:
 
     async def GetLaunch(self, request: pb.GetLaunchRequest, call: Call) -> pb.Launch:
         """One launch."""
-        row = await store.get(self._database, ids.parse_name("launches", request.name))
-        (message,) = await self._messages([call.owned(row, "launch", request.name)])
+        (message,) = await self._messages([await self._owned(request.name, call)])
         return message
 
     async def ListLaunches(
@@ -265,29 +263,32 @@ class LaunchService:
         self, request: pb.WatchLaunchRequest, call: Call
     ) -> AsyncIterator[pb.WatchLaunchResponse]:
         """Changes after a number, until the launch has ended; a heartbeat when it is quiet."""
-        async for change in self._watched(request.name, request.after_sequence, call):
+        launch = await self._owned(request.name, call)
+        async for change in self._watched(launch, request.after_sequence):
             yield pb.WatchLaunchResponse(change=change)
 
     async def WatchLaunchEvents(
         self, request: pb.WatchLaunchEventsRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
         """The same as server-sent events, after the `Last-Event-ID` that the browser sent."""
+        launch = await self._owned(request.name, call)
         after = _sequence(call.last_event_id)
         changes = (
             (str(change.sequence), "change", change)
-            async for change in self._watched(request.name, after, call)
+            async for change in self._watched(launch, after)
             if change is not None
         )
         async for chunk in sse.encode(changes, call, self._heartbeat):
             yield chunk
 
-    async def _watched(
-        self, name: str, after: int, call: Call
-    ) -> AsyncIterator[pb.LaunchChange | None]:
-        """Changes in order, and None whenever there was none for a while."""
+    async def _owned(self, name: str, call: Call) -> Launch:
+        """A launch that the caller may see."""
         row = await store.get(self._database, ids.parse_name("launches", name))
-        launch = call.owned(row, "launch", name)
-        async for _ in self._changes.watch(launch.id, _HEARTBEAT_SECONDS):
+        return call.owned(row, "launch", name)
+
+    async def _watched(self, launch: Launch, after: int) -> AsyncIterator[pb.LaunchChange | None]:
+        """Changes in order, and None whenever there was none for a while."""
+        async for _ in self._changes.watch(launch.id, self._heartbeat):
             quiet = True
             while changes := await change_log.read(self._database, launch.id, after):
                 for change in changes:
