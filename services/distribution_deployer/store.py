@@ -70,7 +70,7 @@ _LOCK_OPERATION: Final = f"{_BY_OPERATION} FOR UPDATE"
 _GIVE_UP: Final = """
 INSERT INTO distributions (id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec,
     fingerprint, public, total, state)
-VALUES ($1, $2, '', '', '', '', '', '', false, 0, 7)
+VALUES ($1, $2, '', $3, $4, $5, '', '', false, 0, 7)
 ON CONFLICT (operation) DO UPDATE
 SET state = CASE WHEN distributions.state IN (1, 6) THEN 7 ELSE distributions.state END
 """
@@ -307,9 +307,15 @@ async def lock_operation(connection: Connection, operation: str) -> Distribution
     return _distribution(row) if row else None
 
 
-async def give_up(connection: Connection, new_id: UUID, operation: str) -> None:
-    """Gives an operation up for good, whether it was heard of or not, unless it was delivered."""
-    await connection.execute(_GIVE_UP, new_id, operation)
+async def give_up(
+    connection: Connection, new_id: UUID, operation: str, ledger: str, escrow: Account
+) -> None:
+    """Gives an operation up for good, whether it was heard of or not, unless it was delivered.
+
+    `ledger` and `escrow` tell of one that nobody heard of where its tokens go back to; "" if nobody
+    can know.
+    """
+    await connection.execute(_GIVE_UP, new_id, operation, ledger, escrow.owner, escrow.subaccount)
 
 
 async def free_lists(connection: Connection, distribution_id: UUID) -> None:

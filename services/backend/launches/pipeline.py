@@ -247,7 +247,10 @@ class LaunchPipeline:
         await self._await_funding(launch, part, context)
         answer = await self._distributions.AbandonDistribution(
             distribution_pb2.AbandonDistributionRequest(
-                request_id=context.request_id, operation=_operation(launch, part)
+                request_id=context.request_id,
+                operation=_operation(launch, part),
+                ledger=ledger_of(_token(context, launch)),
+                escrow=self._accounts.account(launch.id),
             )
         )
         return answer.delivered_distribution.encode()
