@@ -197,14 +197,13 @@ class Launches:
 def _spec(fate: Fate, who: str) -> dict[str, Any]:
     refused, slow = fate is Fate.TOKEN_REFUSED, SLOW_PREFIX
     token = launches.token(displayName=f"{REFUSED_PREFIX if refused else slow}token")
-    bad_lock: dict[str, Any] = {"displayName": _REFUSED_PART} if fate is Fate.LOCK_REFUSED else {}
-    bad_distribution: dict[str, Any] = (
-        {"displayName": _REFUSED_PART} if fate is Fate.DISTRIBUTION_REFUSED else {}
-    )
+    bad: dict[str, Any] = {"displayName": _REFUSED_PART}
+    lock = bad if fate is Fate.LOCK_REFUSED else {}
+    distribution = bad if fate is Fate.DISTRIBUTION_REFUSED else {}
     return launches.spec(
         {"newToken": token},
-        [launches.lock(who), launches.lock(who, 7_000, **bad_lock)],
-        [launches.distribution(who, **bad_distribution)],
+        [launches.lock(who), launches.lock(who, 7_000, **lock)],
+        [launches.distribution(who, **distribution)],
     )
 
 
