@@ -35,7 +35,9 @@ from services.ledger.messages import (
 from services.ledger.posting import Poster, Posting, Response
 
 log = logging.getLogger(__name__)
-R = TypeVar("R", pb.TransferResponse, pb.TransferFromResponse, pb.ApproveResponse)
+R = TypeVar(
+    "R", pb.TransferResponse, pb.TransferFromResponse, pb.ApproveResponse, pb.PayOutResponse
+)
 
 _BATCH = 256
 _PARALLEL_LEDGERS = 4
@@ -140,6 +142,11 @@ class LedgerService:
         """Moves tokens of somebody who approved the caller."""
         transfer = parse_transfer_from(request, call.principal)
         return await self._post(request.ledger, transfer, pb.TransferFromResponse, call)
+
+    async def PayOut(self, request: pb.PayOutRequest, call: Call) -> pb.PayOutResponse:
+        """Moves tokens that the calling service holds for somebody."""
+        transfer = parse_transfer(request, call.principal)
+        return await self._post(request.ledger, transfer, pb.PayOutResponse, call)
 
     async def Approve(self, request: pb.ApproveRequest, call: Call) -> pb.ApproveResponse:
         """Lets a spender pay from the caller's account."""

@@ -16,6 +16,7 @@ from tests.chaos.deployments import TokenDeployments
 from tests.chaos.saboteur import Blow, DiscardedError, Saboteur
 from tests.chaos.scenario import Scenario
 from tests.chaos.schedule import Fault, schedule
+from tests.support.administration import administrator, configure, without_user_limits
 from tests.support.installation import Installation, installation, until
 
 SCENARIOS: Final[Mapping[str, Callable[[Installation, int], Scenario]]] = {
@@ -65,6 +66,7 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="icto-faults-") as faults:
         async with installation(environment={DIRECTORY_VARIABLE: faults}) as running:
             scenario = SCENARIOS[name](running, seed)
+            await configure(await administrator(running), without_user_limits)
             await scenario.prepare()
             try:
                 await _strike_all(running, scenario, Path(faults), report, tell)

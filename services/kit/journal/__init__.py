@@ -16,6 +16,7 @@ from services.kit.journal.model import (
     StepRecord,
     StepState,
 )
+from services.kit.journal.pipelines import Pipelines
 from services.kit.journal.postgres import PostgresJournal
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Engine",
     "NewPipeline",
     "PipelineState",
+    "Pipelines",
     "PostgresJournal",
     "RetryPolicy",
     "Run",

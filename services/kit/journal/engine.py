@@ -8,7 +8,7 @@ again, in place for a short while and by a durable timer after that, until it is
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -66,20 +66,19 @@ class Engine:
     def __init__(
         self,
         journal: Journal,
-        definitions: Sequence[Definition],
         *,
         worker: str,
         tracer: trace.Tracer,
         faults: Faults,
-        may_run: Callable[[], bool] = lambda: True,
+        stopped: Callable[[], bool] = lambda: False,
         capacity: int = 64,
     ) -> None:
         self._journal = journal
-        self._definitions = {(d.name, d.version): d for d in definitions}
+        self._definitions: dict[tuple[str, int], Definition] = {}
         self._worker = worker
         self._tracer = tracer
         self._faults = faults
-        self._may_run = may_run
+        self._stopped = stopped
         self._capacity = capacity
         self._working: dict[UUID, tuple[_Work, asyncio.Task[None]]] = {}
         self._leaving: list[Claim] = []
@@ -89,6 +88,10 @@ class Engine:
     def in_flight(self) -> int:
         """Pipelines at work in this replica."""
         return len(self._working)
+
+    def define(self, definition: Definition) -> None:
+        """Makes a definition known. Pipelines of others are left to whoever knows them."""
+        self._definitions[definition.name, definition.version] = definition
 
     async def run(self) -> None:
         """Claims and works, as long as the replica lives; then lets go of what is not finished."""
@@ -121,9 +124,10 @@ class Engine:
 
     async def _keep_claiming(self) -> None:
         while True:
-            room = self._capacity - len(self._working) if self._may_run() else 0
+            room = self._capacity - len(self._working)
+            known = list(self._definitions)
             try:
-                claims = await self._journal.claim(self._worker, room) if room > 0 else ()
+                claims = await self._journal.claim(self._worker, room, known) if room > 0 else ()
             except Error as error:
                 log.info("claiming waits: %s", error)
                 claims = ()
@@ -173,7 +177,7 @@ class Engine:
         pause: float | None = None
         try:
             while True:
-                if pause is None and not self._may_run():
+                if pause is None and work.definition.stoppable and self._stopped():
                     pause = _STOPPED_SECONDS
                 if pause is None:
                     self._start_ready(work, running)

@@ -212,12 +212,16 @@ class DefinitionError(Exception):
 
 @dataclass(frozen=True)
 class Definition:
-    """A pipeline's steps. `settle` runs in the transaction that ends pipelines, for all of them."""
+    """A pipeline's steps. `settle` runs in the transaction that ends pipelines, for all of them.
+
+    One that is `stoppable` begins no step during an emergency stop.
+    """
 
     name: str
     version: int
     steps: tuple[Step, ...]
     settle: Settle
+    stoppable: bool = True
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

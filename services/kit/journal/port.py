@@ -75,7 +75,9 @@ class Journal(Protocol):
     def begin(self, new: NewPipeline, worker: str) -> tuple[Claim, Statement]:
         """Begins a pipeline, claimed by `worker`, with whatever else is committed with it."""
 
-    async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
+    async def claim(
+        self, worker: str, limit: int, known: Sequence[tuple[str, int]]
+    ) -> Sequence[Claim]:
         """Claims pipelines that are due and that nobody works on."""
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:

@@ -47,6 +47,7 @@ WHERE id = ANY (ARRAY(
     SELECT id FROM kit_pipelines
     WHERE state = 1 AND wake_time <= clock_timestamp()
       AND (lease_time IS NULL OR lease_time < clock_timestamp())
+      AND (definition, version) IN (SELECT * FROM unnest($4::text[], $5::int[]))
     ORDER BY wake_time LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims
 """
@@ -140,9 +141,12 @@ class PostgresJournal:
         row = (new.id, new.definition, new.version, new.input, new.traceparent)
         return claim, Statement(_BEGIN, (*row, worker, LEASE_SECONDS))
 
-    async def claim(self, worker: str, limit: int) -> Sequence[Claim]:
+    async def claim(
+        self, worker: str, limit: int, known: Sequence[tuple[str, int]]
+    ) -> Sequence[Claim]:
         """Claims what is due, with the records that are there."""
-        rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS)
+        names, versions = [name for name, _ in known], [version for _, version in known]
+        rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS, names, versions)
         steps = await self._steps([row["id"] for row in rows]) if rows else {}
         return [Claim(**row, records=steps.get(row["id"], {})) for row in rows]
 
