@@ -299,6 +299,21 @@ async def paid_body(client: Client, **spec: Any) -> dict[str, Any]:
     return token_body(**spec) | {"quote": quote["name"]}
 
 
+async def approve_everything(client: Client) -> None:
+    """Lets the platform charge the client for whatever they order."""
+    quote = await client.quote(TOKEN_ORDER)
+    approval = {"requestId": str(uuid4()), "spender": quote["spender"], "amount": str(10**15)}
+    await client.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
+
+
+async def quoted_body(client: Client, **spec: Any) -> dict[str, Any]:
+    """A request for a token of a client who has approved everything."""
+    step, service = TOKEN_ORDER
+    body = {"requestId": str(uuid4()), "items": [{"step": step, "service": service}]}
+    quote = await client.rest("POST", "/v1/quotes", body)
+    return token_body(**spec) | {"quote": quote.body["name"]}
+
+
 async def deployed(client: Client, **spec: Any) -> dict[str, Any]:
     """A token of the client, paid for and deployed."""
     accepted = await client.rest("POST", "/v1/tokens", await paid_body(client, **spec))
