@@ -24,7 +24,9 @@ _ASK_RELEASE: Final = """
 INSERT INTO release_requests (principal) VALUES ($1)
 ON CONFLICT (principal) DO UPDATE SET request_time = kit_now()
 """
-_COUNT_RELEASE: Final = "SELECT count(*) FROM release_requests WHERE request_time > kit_now() - $1"
+_COUNT_RELEASE: Final = (
+    "SELECT count(*) FROM release_requests WHERE request_time > kit_now() - $1::interval"
+)
 _FORGET_RELEASE: Final = "DELETE FROM release_requests"
 
 

@@ -170,6 +170,8 @@ class ConfigService:
 
         after: pb.SystemConfig | None = None
         async with call.transaction() as tx:
+            # Two people who ask at the same moment are counted one after the other.
+            await config_store.lock(tx)
             window = config_rules.RELEASE_WINDOW
             people = await config_store.ask_release(tx, call.principal, window)
             released = people >= config_rules.RELEASE_PEOPLE

@@ -137,7 +137,7 @@ class DeployTokenPipeline:
         rows = deployments.values()
         linked = {d.project_id: d.token for d in rows if d.project_id}
         await store.settle_projects(connection, linked)
-        await store.count_tokens(connection, [d.owner for d in rows if d.token])
+        await store.release_tokens(connection, [d.owner for d in rows if not d.token])
         return [_ending(one, deployments[one.claim.id]) for one in ended]
 
 

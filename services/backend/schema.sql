@@ -16,6 +16,8 @@ CREATE TABLE users (
     update_time      timestamptz NOT NULL DEFAULT kit_now()
 );
 
+COMMENT ON COLUMN users.token_count IS
+    'Tokens delivered and on their way: a limit that only the delivered counted for could be passed.';
 COMMENT ON COLUMN users.day_start IS
     'When the 24 hours began in which day_count deployments were asked for.';
 

@@ -28,9 +28,11 @@ WHERE principal = $1 RETURNING {_PROFILE_COLUMNS}
 """
 # The limits are decided on the user's own row, which one transaction at a time can change.
 _COUNT_DEPLOYMENT: Final = """
-INSERT INTO users (principal, deployment_count, day_start, day_count, last_deployment)
-VALUES ($1, 1, kit_now(), 1, kit_now())
+INSERT INTO users (principal, deployment_count, token_count, day_start, day_count,
+    last_deployment)
+VALUES ($1, 1, 1, kit_now(), 1, kit_now())
 ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count + 1,
+    token_count = users.token_count + 1,
     day_start = CASE WHEN users.day_start > kit_now() - interval '24 hours'
         THEN users.day_start ELSE kit_now() END,
     day_count = CASE WHEN users.day_start > kit_now() - interval '24 hours'
@@ -38,14 +40,13 @@ ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count 
     last_deployment = kit_now()
 WHERE kit_require(users.token_count < $2, $5)
   AND kit_require(users.day_count < $3 OR users.day_start <= kit_now() - interval '24 hours', $6)
-  AND kit_require(users.last_deployment IS NULL OR users.last_deployment <= kit_now() -
-  $4::interval,
-    $7)
+  AND kit_require(
+    users.last_deployment IS NULL OR users.last_deployment <= kit_now() - $4::interval, $7)
 """
-_COUNT_TOKENS: Final = """
-UPDATE users SET token_count = token_count + delivered.count
-FROM (SELECT owner, count(*) FROM unnest($1::text[]) AS owner GROUP BY owner) AS delivered
-WHERE principal = delivered.owner
+_RELEASE_TOKENS: Final = """
+UPDATE users SET token_count = token_count - undelivered.count
+FROM (SELECT owner, count(*) FROM unnest($1::text[]) AS owner GROUP BY owner) AS undelivered
+WHERE principal = undelivered.owner
 """
 _COUNT_PROJECTS: Final = "SELECT count(*) FROM projects WHERE owner = $1"
 _PROJECT_COLUMNS: Final = """
@@ -123,7 +124,7 @@ async def update_profile(
 
 
 def counted_deployment(principal: str, limits: Limits) -> Statement:
-    """Counts a deployment for its user, and refuses one beyond the limits."""
+    """Counts a deployment and its token for its user, and refuses one beyond the limits."""
     refusals = (TOO_MANY_TOKENS, TOO_MANY_TODAY, TOO_SOON)
     return Statement(
         _COUNT_DEPLOYMENT,
@@ -137,10 +138,10 @@ def counted_deployment(principal: str, limits: Limits) -> Statement:
     )
 
 
-async def count_tokens(connection: Connection, owners: Sequence[str]) -> None:
-    """Counts delivered tokens for their owners."""
+async def release_tokens(connection: Connection, owners: Sequence[str]) -> None:
+    """Counts tokens off that were not delivered."""
     if owners:
-        await connection.execute(_COUNT_TOKENS, list(owners))
+        await connection.execute(_RELEASE_TOKENS, list(owners))
 
 
 async def count_projects(connection: Connection, owner: str) -> int:

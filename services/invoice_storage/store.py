@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
 from services.invoice_storage.domain import (
     Payment,
     PaymentState,
@@ -17,7 +19,7 @@ from services.invoice_storage.domain import (
 )
 from services.invoice_storage.messages import decode_lines, encode_lines
 from services.kit.database import Connection, Database, requirement
-from services.kit.errors import Code
+from services.kit.errors import Code, Error
 from services.kit.statement import Statement
 
 _QUOTE_COLUMNS: Final = """
@@ -42,6 +44,7 @@ WHERE id = $1
   AND kit_require(used_by IS NULL OR used_by = $2, $6)
   AND kit_require(expire_time > $4, $7)
 """
+_QUOTE_USED: Final = "The quote pays for another order already."
 _ADD_PAYMENT: Final = """
 INSERT INTO payments (id, owner, operation, quote_id, ledger, amount, lines, state, created_at_ns)
 SELECT $1, owner, $2, id, ledger, total, lines, $4,
@@ -104,7 +107,7 @@ WHERE id = $1 AND state = $2
 """
 _CHANGE_REQUEST: Final = """
 UPDATE refunds SET amount = $2, reason = $3, description = $4, update_time = kit_now()
-WHERE id = $1 AND state = 1
+WHERE id = $1 AND kit_require(state = 1, $5)
 """
 _RENEW_REFUND: Final = """
 UPDATE refunds SET created_at_ns = (extract(epoch FROM kit_now()) * 1000000)::bigint * 1000
@@ -179,8 +182,8 @@ async def begin_payment(
     quote_id: UUID,
     owner: str,
     accepted: datetime,
-) -> bool:
-    """Uses a quote for an operation. False when the operation has its payment already.
+) -> None:
+    """Uses a quote for an operation, unless the operation has its payment already.
 
     Raises:
         Error: the quote is foreign, used by another operation, or had expired.
@@ -188,17 +191,18 @@ async def begin_payment(
     missing = requirement(
         Code.NOT_FOUND, "QUOTE_NOT_FOUND", "There is no such quote that you may use."
     )
-    used = requirement(
-        Code.FAILED_PRECONDITION, "QUOTE_USED", "The quote pays for another order already."
-    )
+    used = requirement(Code.FAILED_PRECONDITION, "QUOTE_USED", _QUOTE_USED)
     expired = requirement(
         Code.FAILED_PRECONDITION, "QUOTE_EXPIRED", "The quote had expired; ask for a new one."
     )
-    tag = await database.apply(
-        Statement(_USE_QUOTE, (quote_id, operation, owner, accepted, missing, used, expired)),
-        Statement(_ADD_PAYMENT, (payment_id, operation, quote_id, int(PaymentState.IN_FLIGHT))),
-    )
-    return tag == "INSERT 0 1"
+    try:
+        await database.apply(
+            Statement(_ADD_PAYMENT, (payment_id, operation, quote_id, int(PaymentState.IN_FLIGHT))),
+            Statement(_USE_QUOTE, (quote_id, operation, owner, accepted, missing, used, expired)),
+        )
+    except asyncpg.UniqueViolationError:
+        # Postgres may check the index before it looks at the quote.
+        raise Error(Code.FAILED_PRECONDITION, "QUOTE_USED", _QUOTE_USED) from None
 
 
 async def payment_of(database: Database, operation: str) -> Payment | None:
@@ -275,8 +279,14 @@ def added_refund(refund: Refund) -> Statement:
 def changed_request(
     refund: Refund, amount: int, reason: RefundReason, description: str
 ) -> Statement:
-    """Turns a user's pending request into what the settlement found."""
-    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description))
+    """Turns a user's pending request into what the settlement found.
+
+    Refuses when it is pending no more: the settlement must look again, or nothing would go back.
+    """
+    overtaken = requirement(
+        Code.ABORTED, "REFUND_CHANGED", "The request was decided on meanwhile; settle again."
+    )
+    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description, overtaken))
 
 
 async def get_refund(database: Database, refund_id: UUID) -> Refund | None:

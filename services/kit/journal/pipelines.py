@@ -5,7 +5,7 @@ from uuid import UUID
 
 from observability.tracing import current_traceparent
 from services.kit.journal.engine import Engine
-from services.kit.journal.model import Claim, Definition, NewPipeline
+from services.kit.journal.model import Claim, Definition, Family, NewPipeline
 from services.kit.journal.postgres import PostgresJournal
 from services.kit.kit import Kit
 from services.kit.statement import Statement
@@ -25,7 +25,7 @@ class Pipelines:
             stopped=lambda: not kit.platform.running,
         )
 
-    def define(self, definition: Definition) -> None:
+    def define(self, definition: Definition | Family) -> None:
         """Makes a definition known; to be called before `run`."""
         self.engine.define(definition)
 
@@ -37,6 +37,15 @@ class Pipelines:
             pipeline_id, definition.name, definition.version, argument, current_traceparent()
         )
         return self.journal.begin(new, self._worker)
+
+    def enqueue(self, family: Family, pipeline_id: UUID, argument: bytes) -> Statement:
+        """What a transaction writes to have a pipeline wait for its turn; `admit` follows."""
+        new = NewPipeline(pipeline_id, family.name, family.version, argument, current_traceparent())
+        return self.journal.enqueue(new)
+
+    def admit(self) -> None:
+        """Lets the queue move, once a transaction that enqueued has committed."""
+        self.engine.admit()
 
     def adopt(self, claim: Claim) -> None:
         """Goes on with a pipeline that was begun here, once its transaction has committed."""

@@ -1,7 +1,7 @@
 """The port of the journal: what an engine needs of a place that remembers pipelines.
 
-`tests/journal_conformance.py` is written against this port alone, so that a second implementation
-can be held to the same promises:
+The first half of `tests/behaviour/test_journal.py` is written against this port alone, so that a
+second implementation can be held to the same promises:
 
 * A pipeline that was begun is claimed, again and again, until it is finished or parked.
 * At most one claim of a pipeline is good at a time. A claim that is no longer good can write
@@ -9,7 +9,7 @@ can be held to the same promises:
 * What `advance` recorded is there for every later claim.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -76,9 +76,22 @@ class Journal(Protocol):
         """Begins a pipeline, claimed by `worker`, with whatever else is committed with it."""
 
     async def claim(
-        self, worker: str, limit: int, known: Sequence[tuple[str, int]]
+        self, worker: str, limit: int, known: Collection[tuple[str, int]]
     ) -> Sequence[Claim]:
-        """Claims pipelines that are due and that nobody works on."""
+        """Claims pipelines that are due and that nobody works on.
+
+        Only those of definitions and versions that the worker knows: while replicas of two releases
+        run side by side, a newer one's pipelines are left to it.
+        """
+
+    def enqueue(self, new: NewPipeline) -> Statement:
+        """Begins a pipeline that waits until it is admitted."""
+
+    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+
+    async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Places in the queue, from 1, of those that wait in it."""
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
         """Prolongs the leases of claims that are still good."""
