@@ -41,6 +41,10 @@ format: $(READY) ## Format the sources
 	@$(BIN)/ruff check -q --fix $(SOURCE) ; $(BIN)/ruff format -q $(SOURCE)
 	@$(BIN)/buf format -w protos --path protos/icto
 
+.PHONY: crash
+crash: $(READY) ## Kill everything by a seeded schedule, and count the money (SEED=n)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
 bench: $(READY) ## Measure, and print each figure beside its reference (JSON=1: one object a line)
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json)
 

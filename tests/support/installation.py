@@ -58,8 +58,13 @@ class Installation:
     """A supervisor and all that it started, as the operator has it."""
 
     def __init__(
-        self, folder: Path, ports: tuple[int, int], environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        ports: tuple[int, int],
+        environment: Mapping[str, str] | None = None,
+        icto: Path = ICTO,
     ) -> None:
+        self._icto = icto
         self._environment = {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {})
         self.run = RunDirectory(folder)
         self.port, self.metrics_port = ports
@@ -98,7 +103,7 @@ class Installation:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [
-                    str(ICTO), "up", "--run-dir", str(self.run.path), "--environment", "test",
+                    str(self._icto), "up", "--run-dir", str(self.run.path), "--environment", "test",
                     "--port", str(self.port), "--metrics-port", str(self.metrics_port),
                     *arguments,
                 ],
@@ -217,7 +222,7 @@ class Installation:
         if home is not None:
             environment["XDG_CONFIG_HOME"] = str(home)
         child = await asyncio.create_subprocess_exec(
-            str(ICTO), *arguments,
+            str(self._icto), *arguments,
             env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output, _ = await child.communicate()
@@ -232,17 +237,19 @@ async def installation(
     *,
     limits: Mapping[str, Mapping[str, int]] | None = None,
     start: bool = True,
+    icto: Path = ICTO,
 ) -> AsyncIterator[Installation]:
     """A fresh installation, removed at the end.
 
-    `overrides` goes into its mesh.toml; `limits` are buckets that differ from the usual ones.
+    `overrides` goes into its mesh.toml; `limits` are buckets that differ from the usual ones;
+    `icto` is another program than this checkout's.
     """
     with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
         folder = Path(base) / "run"
         folder.mkdir(mode=0o700)
         (folder / "mesh.toml").write_text(_toml({**_LIMITS, **(limits or {})}) + overrides)
         edge, metrics = free_ports(2)
-        made = Installation(folder, (edge, metrics), environment)
+        made = Installation(folder, (edge, metrics), environment, icto)
         try:
             if start:
                 await made.start()
@@ -290,6 +297,21 @@ async def paid_body(client: Client, **spec: Any) -> dict[str, Any]:
     """A request for a token, with a quote that the client has approved."""
     quote = await client.quote(TOKEN_ORDER)
     return token_body(**spec) | {"quote": quote["name"]}
+
+
+async def approve_everything(client: Client) -> None:
+    """Lets the platform charge the client for whatever they order."""
+    quote = await client.quote(TOKEN_ORDER)
+    approval = {"requestId": str(uuid4()), "spender": quote["spender"], "amount": str(10**15)}
+    await client.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
+
+
+async def quoted_body(client: Client, **spec: Any) -> dict[str, Any]:
+    """A request for a token of a client who has approved everything."""
+    step, service = TOKEN_ORDER
+    body = {"requestId": str(uuid4()), "items": [{"step": step, "service": service}]}
+    quote = await client.rest("POST", "/v1/quotes", body)
+    return token_body(**spec) | {"quote": quote.body["name"]}
 
 
 async def deployed(client: Client, **spec: Any) -> dict[str, Any]:
