@@ -15,7 +15,7 @@ from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
-from observability.tracing import current_traceparent, trace_id
+from observability.tracing import trace_id
 from services.backend import domain, store
 from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
@@ -24,8 +24,7 @@ from services.kit import Call, Effect, Kit, ids, not_found, paging
 from services.kit.errors import Code, Error
 from services.kit.journal import (
     ChangeFeed,
-    Engine,
-    NewPipeline,
+    Pipelines,
     PipelineState,
     PostgresJournal,
     Run,
@@ -48,28 +47,21 @@ class DeploymentService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._platform = kit.platform
-        self._worker = kit.settings.instance
         self._tokens = kit.clients.stub(TokenServiceStub)
         self._payments = kit.clients.stub(PaymentServiceStub)
         dsn = kit.settings.database_url.reveal()
         self._changes = ChangeFeed(kit.database, dsn, kit.service.mesh_name)
         self._journal = PostgresJournal(kit.database, kit.outbox, self._changes)
         self._definition = DeployTokenPipeline(kit).definition
-        self._engine = Engine(
-            self._journal,
-            [self._definition],
-            worker=self._worker,
-            tracer=kit.telemetry.tracing.tracer,
-            faults=kit.faults,
-            may_run=lambda: kit.platform.running,
-        )
+        self._pipelines = Pipelines(kit, self._journal)
+        self._pipelines.define(self._definition)
+        self._engine = self._pipelines.engine
 
     async def run(self) -> None:
         """Works on pipelines, as long as the replica lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._changes.run())
-            tasks.create_task(self._journal.run())
-            tasks.create_task(self._engine.run())
+            tasks.create_task(self._pipelines.run())
 
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""
@@ -89,7 +81,7 @@ class DeploymentService:
             quote=request.quote,
             cost=checked.cost,
         )
-        claim, begun = self._journal.begin(self._pipeline(deployment), self._worker)
+        claim, begun = self._pipelines.begin(self._definition, deployment.id)
         response = deployment_message(deployment, self._definition, None)
         act = call.act(
             status=events.ACT_STATUS_INITIATED,
@@ -145,15 +137,6 @@ class DeploymentService:
             raise domain.project_not_found(name)
         domain.check_project_free(project)
         await store.occupy_project(tx, project.id, deployment.id)
-
-    def _pipeline(self, deployment: Deployment) -> NewPipeline:
-        return NewPipeline(
-            id=deployment.id,
-            definition=self._definition.name,
-            version=self._definition.version,
-            input=b"",
-            traceparent=current_traceparent(),
-        )
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, call: Call) -> pb.Deployment:
         """One deployment."""

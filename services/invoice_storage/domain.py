@@ -4,7 +4,6 @@ Amounts are base units of the fee token. Every total is the exact sum of its lin
 shares of what was not delivered can be paid back to the last unit.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
+from services.kit import memos
 from services.kit.errors import Code, Error, invalid
 
 BASIS_POINTS: Final = 10_000
@@ -123,7 +123,7 @@ class Payment:
     @property
     def memo(self) -> bytes:
         """Marks the charge on the ledger, so that it can be found there."""
-        return memo("charge", self.operation)
+        return memos.of("charge", self.operation)
 
 
 class RefundReason(IntEnum):
@@ -177,7 +177,7 @@ class Refund:
     @property
     def memo(self) -> bytes:
         """Marks the transfer back on the ledger, so that it can be found there."""
-        return memo("refund", str(self.id))
+        return memos.of("refund", str(self.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +186,6 @@ class Settlement:
 
     delivered: int
     refunded: int
-
-
-def memo(kind: str, key: str) -> bytes:
-    """32 bytes that name one transfer of ours on a ledger."""
-    return hashlib.sha256(f"icto-{kind}:{key}".encode()).digest()
 
 
 def check_order(items: Sequence[Item]) -> None:

@@ -4,19 +4,17 @@ A refund is paid once: it is moved to PROCESSING by compare-and-set in the trans
 its pipeline, and the pipeline's transfer has a deduplication key.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
-from observability.tracing import current_traceparent
 from services.invoice_storage import domain, store
 from services.invoice_storage.domain import Payment, Refund, RefundReason, RefundState
 from services.invoice_storage.messages import refund_message
 from services.invoice_storage.store import RefundEnd
-from services.invoice_storage.treasury import INSUFFICIENT_FUNDS, Treasury
+from services.invoice_storage.treasury import Treasury
 from services.kit import Call, Effect, Kit, amounts, ids, not_found
 from services.kit.database import Connection
 from services.kit.errors import Code, Error, RemoteError
@@ -24,15 +22,14 @@ from services.kit.journal import (
     Claim,
     Definition,
     Ended,
-    Engine,
-    NewPipeline,
+    Pipelines,
     PipelineState,
-    PostgresJournal,
     RetryPolicy,
     Step,
     StepContext,
 )
 from services.kit.statement import Statement
+from services.kit.transfers import INSUFFICIENT_FUNDS
 
 AUTOMATIC: Final = "automatic"
 TREASURY_SHORT: Final = "TREASURY_SHORT"
@@ -56,19 +53,11 @@ class Refunds:
     def __init__(self, kit: Kit, treasury: Treasury) -> None:
         self._database = kit.database
         self._platform = kit.platform
-        self._worker = kit.settings.instance
         self._treasury = treasury
-        self._journal = PostgresJournal(kit.database, kit.outbox)
         transfer = Step(_TRANSFER, self._transfer, retry=_RETRY)
         self._definition = Definition("refund", 1, (transfer,), self._settle)
-        self._engine = Engine(
-            self._journal,
-            [self._definition],
-            worker=self._worker,
-            tracer=kit.telemetry.tracing.tracer,
-            faults=kit.faults,
-            may_run=lambda: kit.platform.running,
-        )
+        self._pipelines = Pipelines(kit)
+        self._pipelines.define(self._definition)
         self._short = kit.telemetry.metrics.counter(
             "icto_refunds_held_up_total",
             "Attempts to pay a refund that the treasury was short for.",
@@ -76,9 +65,7 @@ class Refunds:
 
     async def run(self) -> None:
         """Pays refunds, as long as the replica lives."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._journal.run())
-            tasks.create_task(self._engine.run())
+        await self._pipelines.run()
 
     async def owe(self, payment: Payment, amount: int, failure: str) -> Owed:
         """What goes back of a payment: paid at once up to a limit, else a person decides."""
@@ -106,13 +93,13 @@ class Refunds:
         )
         if not automatic:
             return Owed(refund, (store.added_refund(refund),))
-        claim, begun = self._journal.begin(self._pipeline(refund), self._worker)
+        claim, begun = self._pipelines.begin(self._definition, refund.id)
         return Owed(refund, (store.added_refund(refund), begun), claim)
 
     def follow(self, owed: Owed) -> None:
         """Goes on with the transfer, once the settlement has committed."""
         if owed.claim is not None:
-            self._engine.adopt(owed.claim)
+            self._pipelines.adopt(owed.claim)
 
     async def request(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
         """A user asks for the money of a payment."""
@@ -167,7 +154,7 @@ class Refunds:
             approved = replace(refund, state=RefundState.APPROVED)
             claim = await self._begin(tx, approved, call.principal)
             response.state = pb.REFUND_STATE_PROCESSING
-        self._engine.adopt(claim)
+        self._pipelines.adopt(claim)
         return response
 
     async def reject(self, request: pb.RejectRefundRequest, call: Call) -> pb.Refund:
@@ -183,7 +170,7 @@ class Refunds:
             refund = await self._found(tx, request.name)
             domain.check_transition(refund, RefundState.PROCESSING)
             if refund.state is RefundState.FAILED:
-                await self._journal.resume(tx, refund.id, [_TRANSFER])
+                await self._pipelines.journal.resume(tx, refund.id, [_TRANSFER])
             return await self._move(tx, call, refund, RefundState.PROCESSING, request.justification)
 
     async def _begin(self, tx: Effect, refund: Refund, decided_by: str) -> Claim:
@@ -191,7 +178,7 @@ class Refunds:
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
             raise _overtaken()
-        claim, begun = self._journal.begin(self._pipeline(refund), self._worker)
+        claim, begun = self._pipelines.begin(self._definition, refund.id)
         await tx.apply(begun)
         return claim
 
@@ -225,15 +212,6 @@ class Refunds:
 
     async def _locked(self, tx: Connection, name: str) -> Refund | None:
         return await store.lock_refund(tx, ids.parse_name("refunds", name))
-
-    def _pipeline(self, refund: Refund) -> NewPipeline:
-        return NewPipeline(
-            refund.id,
-            self._definition.name,
-            self._definition.version,
-            b"",
-            current_traceparent(),
-        )
 
     async def _transfer(self, context: StepContext) -> bytes:
         """Pays the refund. A treasury that is short holds it up, until it no longer is."""

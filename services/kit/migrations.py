@@ -45,10 +45,14 @@ def of_package(package: str) -> tuple[Migration, ...]:
 
 def _all_steps(package: str) -> Iterator[Migration]:
     """The kit's migrations, those of packages that the service's schema requires, its own."""
-    own = of_package(package)
     yield from of_package("services.kit")
+    yield from _with_required(package)
+
+
+def _with_required(package: str) -> Iterator[Migration]:
+    own = of_package(package)
     for required in _REQUIRES.findall(own[0].sql) if own else ():
-        yield from of_package(required)
+        yield from _with_required(required)
     yield from own
 
 

@@ -383,14 +383,23 @@ def closed(name: str) -> Error:
     return _refused("LEDGER_CLOSED", f"{name} is closed; nothing moves on it any more.")
 
 
+def check_minter(balance: int) -> None:
+    """Passes when an account with this balance may mint: what a minter holds is no supply.
+
+    Raises:
+        Error: FAILED_PRECONDITION, it holds something.
+    """
+    if balance:
+        raise _refused("MINTER_HOLDS", "The minting account cannot hold a balance.")
+
+
 def new_ledger(ledger: Ledger, initial: Mapping[Account, int], now: int) -> Book:
     """A fresh ledger with its initial balances minted.
 
     Raises:
         Error: the minting account is among the holders, or the supply is too large.
     """
-    if ledger.minting_account in initial:
-        raise _refused("MINTER_HOLDS", "The minting account cannot hold a balance.")
+    check_minter(int(ledger.minting_account in initial))
     book = Book(ledger, {}, {}, now)
     for account, amount in initial.items():
         book.mint(account, amount)

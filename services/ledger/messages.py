@@ -105,7 +105,7 @@ def parse_allowance_name(name: str) -> tuple[UUID, Account, Account]:
     return ledger_id, payer, spender
 
 
-def parse_transfer(request: pb.TransferRequest, caller: str) -> Transfer:
+def parse_transfer(request: pb.TransferRequest | pb.PayOutRequest, caller: str) -> Transfer:
     """The arguments of icrc1_transfer.
 
     Raises:

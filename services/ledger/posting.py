@@ -18,7 +18,7 @@ from services.ledger import domain, store
 from services.ledger.domain import Book, Request
 from services.ledger.messages import ledger_name
 
-Response = pb.TransferResponse | pb.TransferFromResponse | pb.ApproveResponse
+Response = pb.TransferResponse | pb.TransferFromResponse | pb.ApproveResponse | pb.PayOutResponse
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
@@ -23,6 +24,7 @@ from services.ledger.messages import (
     block_message,
     ledger_message,
     ledger_name,
+    parse_account,
     parse_account_name,
     parse_allowance_name,
     parse_approval,
@@ -35,7 +37,9 @@ from services.ledger.messages import (
 from services.ledger.posting import Poster, Posting, Response
 
 log = logging.getLogger(__name__)
-R = TypeVar("R", pb.TransferResponse, pb.TransferFromResponse, pb.ApproveResponse)
+R = TypeVar(
+    "R", pb.TransferResponse, pb.TransferFromResponse, pb.ApproveResponse, pb.PayOutResponse
+)
 
 _BATCH = 256
 _PARALLEL_LEDGERS = 4
@@ -91,10 +95,15 @@ class LedgerService:
                 raise not_found("ledger", request.name)
             if locked.closed:
                 raise domain.closed(request.name)
-            await store.set_controller(tx, ledger_id, request.controller)
+            minter = locked.ledger.minting_account
+            if request.HasField("minting_account"):
+                minter = parse_account(request.minting_account, "minting_account")
+                held = await store.load_balances(tx, ledger_id, [minter])
+                domain.check_minter(held.get(minter, 0))
+            await store.set_controller(tx, ledger_id, request.controller, minter)
             act = call.act(previous_value=locked.ledger.controller, new_value=request.controller)
-            response = ledger_message(locked.ledger, locked.create_time)
-            response.controller = request.controller
+            changed = replace(locked.ledger, controller=request.controller, minting_account=minter)
+            response = ledger_message(changed, locked.create_time)
             return tx.answer(response, subject=response.name, act=act)
 
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.Ledger:
@@ -140,6 +149,11 @@ class LedgerService:
         """Moves tokens of somebody who approved the caller."""
         transfer = parse_transfer_from(request, call.principal)
         return await self._post(request.ledger, transfer, pb.TransferFromResponse, call)
+
+    async def PayOut(self, request: pb.PayOutRequest, call: Call) -> pb.PayOutResponse:
+        """Moves tokens that the calling service holds for somebody."""
+        transfer = parse_transfer(request, call.principal)
+        return await self._post(request.ledger, transfer, pb.PayOutResponse, call)
 
     async def Approve(self, request: pb.ApproveRequest, call: Call) -> pb.ApproveResponse:
         """Lets a spender pay from the caller's account."""

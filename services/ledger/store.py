@@ -76,7 +76,7 @@ _FORGET: Final = """
 DELETE FROM duplicates WHERE created_at_ns < $1
 """
 _SET_CONTROLLER: Final = """
-UPDATE ledgers SET controller = $2 WHERE id = $1
+UPDATE ledgers SET controller = $2, minting_owner = $3, minting_subaccount = $4 WHERE id = $1
 """
 _BLOCK_COLUMNS: Final = """
     ledger_id, index, parent_hash, hash, time_ns, operation, from_owner, from_subaccount, to_owner,
@@ -156,9 +156,12 @@ async def ensure_ledger(database: Database, ledger: Ledger) -> None:
     await database.execute(f"{statement.sql} ON CONFLICT DO NOTHING", *statement.args)
 
 
-async def set_controller(connection: Connection, ledger_id: UUID, controller: str) -> None:
+async def set_controller(
+    connection: Connection, ledger_id: UUID, controller: str, minter: Account | None
+) -> None:
     """Hands control to another principal."""
-    await connection.execute(_SET_CONTROLLER, ledger_id, controller)
+    account = (minter.owner, minter.subaccount) if minter else (None, None)
+    await connection.execute(_SET_CONTROLLER, ledger_id, controller, *account)
 
 
 async def load_balances(

@@ -3,6 +3,7 @@
 Bounds are the "Rec" column of the domain's validation table (2.2).
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,8 @@ class Token:
     failure: str = ""
     retry_count: int = 0
     cycles_used: int = 0
+    custodian: Account | None = None
+    """Holds the supply and the owner's rights until they are handed over."""
 
 
 def remaining_stages(state: State, stages: Sequence[State]) -> tuple[State, ...]:
@@ -110,12 +113,15 @@ def failed(stage: State) -> State:
     return _FAILED[stage]
 
 
-def complete(spec: TokenSpec, owner: str) -> TokenSpec:
+def complete(spec: TokenSpec, owner: str, custodian: Account | None = None) -> TokenSpec:
     """The spec with its name in canonical form and every default filled in.
+
+    The whole supply goes to the custodian, if there is one.
 
     Raises:
         Error: INVALID_ARGUMENT, naming the field and its bound.
     """
+    holder = custodian or Account(owner)
     spec = replace(
         spec,
         display_name=canonical_name(spec.display_name),
@@ -123,12 +129,32 @@ def complete(spec: TokenSpec, owner: str) -> TokenSpec:
         transfer_fee=default_fee(spec.total_supply)
         if spec.transfer_fee is None
         else spec.transfer_fee,
-        initial_balances=spec.initial_balances or ((Account(owner), spec.total_supply),),
+        initial_balances=spec.initial_balances or ((holder, spec.total_supply),),
     )
+    if custodian and spec.initial_balances != ((custodian, spec.total_supply),):
+        raise invalid("spec.initial_balances", "must be left out: the launch distributes it")
     _check_numbers(spec)
     _check_balances(spec)
     _check_texts(spec)
     return spec
+
+
+def held_minting_account(custodian: Account) -> Account:
+    """The account that mints while a custodian has the owner's rights. It never holds anything."""
+    subaccount = hashlib.sha256(b"icto-mint:" + custodian.subaccount).digest()
+    return Account(custodian.owner, subaccount)
+
+
+def check_delivered(state: State) -> None:
+    """Passes when a token can be handed over to its owner.
+
+    Raises:
+        Error: FAILED_PRECONDITION, it is not deployed.
+    """
+    if state is not State.ACTIVE:
+        raise Error(
+            Code.FAILED_PRECONDITION, "TOKEN_NOT_ACTIVE", f"The token is {state.name}, not ACTIVE."
+        )
 
 
 def default_fee(total_supply: int) -> int:

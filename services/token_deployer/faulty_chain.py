@@ -16,7 +16,7 @@ REFUSED_PREFIX: Final = "Faulty "
 """Start of the names of tokens that are refused."""
 SLOW_PREFIX: Final = "Slow "
 """Start of the names of tokens that take a while."""
-_SLOW_SECONDS: Final = 0.5
+_SLOW_SECONDS: Final = 1.0
 
 
 class FaultyChain:

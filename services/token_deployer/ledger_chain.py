@@ -5,7 +5,7 @@ from uuid import UUID
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from services.kit import ids
-from services.token_deployer.domain import State, Token
+from services.token_deployer.domain import State, Token, held_minting_account
 from services.token_deployer.messages import account_message
 
 
@@ -22,8 +22,11 @@ class LedgerChain:
         """Nothing to claim: the id was made with the token and routes to the ledger's shard."""
 
     async def install(self, token: Token) -> None:
-        """Creates the ledger with its initial balances."""
-        spec = token.spec
+        """Creates the ledger with its initial balances, in the custodian's hands if any."""
+        spec, custodian = token.spec, token.custodian
+        minting = spec.minting_account
+        if minting and custodian:
+            minting = held_minting_account(custodian)
         await self._ledger.CreateLedger(
             ledger_pb2.CreateLedgerRequest(
                 request_id=f"{token.id}:install",
@@ -36,9 +39,9 @@ class LedgerChain:
                     ledger_pb2.InitialBalance(account=account_message(account), amount=str(amount))
                     for account, amount in spec.initial_balances
                 ],
-                minting_account=account_message(spec.minting_account),
+                minting_account=account_message(minting),
                 fee_collector=account_message(spec.fee_collector),
-                controller=token.owner,
+                controller=custodian.owner if custodian else token.owner,
             )
         )
 
@@ -52,11 +55,12 @@ class LedgerChain:
         )
 
     async def transfer_ownership(self, token: Token) -> None:
-        """Makes the owner the ledger's controller."""
+        """Gives the owner control of the ledger, and the right to mint if the token has it."""
         await self._ledger.SetController(
             ledger_pb2.SetControllerRequest(
                 request_id=f"{token.id}:ownership",
                 name=ids.resource_name("ledgers", token.id),
                 controller=token.owner,
+                minting_account=account_message(token.spec.minting_account),
             )
         )

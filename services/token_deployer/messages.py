@@ -43,6 +43,17 @@ def _balance(item: ledger_pb2.InitialBalance, field: str) -> tuple[Account, int]
     )
 
 
+def parse_custodian(
+    request: pb.DeployTokenRequest | pb.ValidateTokenRequest,
+) -> Account | None:
+    """The custodian that a request names, if any.
+
+    Raises:
+        Error: INVALID_ARGUMENT.
+    """
+    return _account(request.custodian, "custodian") if request.HasField("custodian") else None
+
+
 def _optional(message: pb.TokenSpec, field: str) -> Account | None:
     if not message.HasField(field):  # type: ignore[arg-type]  # one of two known names
         return None
@@ -99,6 +110,7 @@ def token_message(token: Token, create_time: datetime, deploy_time: datetime | N
         failure=token.failure,
         retry_count=token.retry_count,
         cycles_used=token.cycles_used,
+        custodian=account_message(token.custodian),
     )
     message.create_time.FromDatetime(create_time)
     if deploy_time is not None:

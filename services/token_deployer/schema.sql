@@ -13,8 +13,12 @@ CREATE TABLE tokens (
     retry_count  int         NOT NULL DEFAULT 0,
     cycles_used  bigint      NOT NULL DEFAULT 0,
     create_time  timestamptz NOT NULL DEFAULT kit_now(),
-    deploy_time  timestamptz
+    deploy_time  timestamptz,
+    custodian_owner      text,
+    custodian_subaccount bytea
 );
+COMMENT ON COLUMN tokens.custodian_owner IS
+    'Who holds the supply and the rights of the owner, until they are handed over.';
 COMMENT ON COLUMN tokens.payment IS 'The payment that it consumed; no other token may (F-19).';
 COMMENT ON COLUMN tokens.spec IS 'icto.token.v1.TokenSpec with every default filled in.';
 COMMENT ON COLUMN tokens.state IS

@@ -11,10 +11,15 @@ from services.kit.errors import Code, Error
 from services.kit.settings import Environment
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
-from services.token_deployer.domain import State, Token, TokenSpec
+from services.token_deployer.domain import Account, State, Token, TokenSpec
 from services.token_deployer.faulty_chain import FaultyChain
 from services.token_deployer.ledger_chain import LedgerChain
-from services.token_deployer.messages import parse_spec, spec_message, token_message
+from services.token_deployer.messages import (
+    parse_custodian,
+    parse_spec,
+    spec_message,
+    token_message,
+)
 from services.token_deployer.store import StoredToken
 
 _DEPLOYMENTS: Final = "icto_token_deployments_total"
@@ -35,8 +40,9 @@ class TokenService:
 
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Token:
         """Deploys a token, or goes on where an earlier call of the operation stopped."""
-        spec = domain.complete(parse_spec(request.spec), call.principal)
-        stored = await self._reserve(request, spec, call.principal)
+        custodian = parse_custodian(request)
+        spec = domain.complete(parse_spec(request.spec), call.principal, custodian)
+        stored = await self._reserve(request, spec, custodian, call.principal)
         for stage in domain.remaining_stages(stored.token.state, self._chain.stages):
             await self._run(stage, stored)
         active = store.activated(stored, call.method.cycle_cost, datetime.now(UTC))
@@ -54,7 +60,8 @@ class TokenService:
         self, request: pb.ValidateTokenRequest, call: Call
     ) -> pb.ValidateTokenResponse:
         """Checks a spec without deploying it."""
-        spec = domain.complete(parse_spec(request.spec), call.principal)
+        custodian = parse_custodian(request)
+        spec = domain.complete(parse_spec(request.spec), call.principal, custodian)
         if await store.symbol_taken(self._database, spec.symbol):
             raise domain.symbol_taken(spec.symbol)
         return pb.ValidateTokenResponse(spec=spec_message(spec))
@@ -74,12 +81,38 @@ class TokenService:
             self._deployments.labels(State.ABANDONED.name).inc()
         return response
 
+    async def TransferTokenOwnership(
+        self, request: pb.TransferTokenOwnershipRequest, call: Call
+    ) -> pb.Token:
+        """Hands a token over from its custodian to its owner."""
+        stored = await store.of_operation(self._database, request.operation)
+        if stored is None:
+            raise not_found("token", request.operation)
+        domain.check_delivered(stored.token.state)
+        if stored.token.custodian is not None:
+            await self._chain.transfer_ownership(stored.token)
+        response = _message(store.handed_over(stored))
+        written = store.handover(stored.token.id)
+        act = call.act(operation=request.operation, new_value=stored.token.owner)
+        return await call.commit(response, written, subject=response.name, act=act)
+
     async def _reserve(
-        self, request: pb.DeployTokenRequest, spec: TokenSpec, owner: str
+        self,
+        request: pb.DeployTokenRequest,
+        spec: TokenSpec,
+        custodian: Account | None,
+        owner: str,
     ) -> StoredToken:
         """The token of the operation: reserved now, or found where an earlier call left it."""
         first = self._chain.stages[0]
-        token = Token(ids.new_id(spec.symbol.upper()), request.operation, owner, spec, first)
+        token = Token(
+            ids.new_id(spec.symbol.upper()),
+            request.operation,
+            owner,
+            spec,
+            first,
+            custodian=custodian,
+        )
         stored = await store.reserve(self._database, token, request.payment)
         if stored.token.spec != spec or stored.token.owner != owner:
             raise Error(

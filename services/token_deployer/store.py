@@ -13,15 +13,17 @@ from services.kit import ids
 from services.kit.database import Database, requirement
 from services.kit.statement import Statement
 from services.token_deployer import domain, messages
-from services.token_deployer.domain import State, Token
+from services.token_deployer.domain import Account, State, Token
 
 _PAYMENT_KEY: Final = "tokens_payment_key"
 _COLUMNS: Final = """
-    id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time
+    id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time,
+    custodian_owner, custodian_subaccount
 """
 _RESERVE: Final = """
-INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state, payment)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state, payment,
+    custodian_owner, custodian_subaccount)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (operation) DO NOTHING RETURNING create_time
 """
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM tokens WHERE operation = $1"
@@ -50,6 +52,9 @@ RETURNING id, state
 _ADD_TERMS: Final = """
 INSERT INTO token_terms (term, token_id) SELECT term, $2 FROM unnest($1::text[]) AS term
 ON CONFLICT DO NOTHING
+"""
+_HAND_OVER: Final = """
+UPDATE tokens SET custodian_owner = NULL, custodian_subaccount = NULL WHERE id = $1
 """
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM tokens
@@ -102,6 +107,8 @@ async def reserve(database: Database, token: Token, payment: str) -> StoredToken
             messages.spec_message(token.spec).SerializeToString(),
             int(token.state),
             payment or None,
+            token.custodian and token.custodian.owner,
+            token.custodian and token.custodian.subaccount,
         )
     except asyncpg.UniqueViolationError as error:
         conflict = error.constraint_name or ""
@@ -130,6 +137,22 @@ async def get(database: Database, token_id: UUID) -> StoredToken | None:
     """One token."""
     row = await database.fetchrow(_GET, token_id)
     return _stored(row) if row else None
+
+
+async def of_operation(database: Database, operation: str) -> StoredToken | None:
+    """The token of an operation."""
+    row = await database.fetchrow(_BY_OPERATION, operation)
+    return _stored(row) if row and row["state"] != State.ABANDONED else None
+
+
+def handed_over(stored: StoredToken) -> StoredToken:
+    """The token in its owner's hands."""
+    return replace(stored, token=replace(stored.token, custodian=None))
+
+
+def handover(token_id: UUID) -> Statement:
+    """Records that a token is in its owner's hands."""
+    return Statement(_HAND_OVER, (token_id,))
 
 
 async def enter(database: Database, token_id: UUID, stage: State, *, retry: bool) -> None:
@@ -193,6 +216,9 @@ def _stored(row: Any) -> StoredToken:
         operation=row["operation"],
         owner=row["owner"],
         spec=spec,
+        custodian=Account(row["custodian_owner"], row["custodian_subaccount"])
+        if row["custodian_owner"]
+        else None,
         state=State(row["state"]),
         failure=row["failure"],
         retry_count=row["retry_count"],

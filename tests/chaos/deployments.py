@@ -58,7 +58,10 @@ class Order:
 class TokenDeployments:
     """Creators at work."""
 
-    in_flight = "SELECT count(*) FROM backend.kit_pipelines WHERE state = 1"
+    in_flight = """
+    SELECT (SELECT count(*) FROM backend.kit_pipelines WHERE state = 1)
+        + (SELECT count(*) FROM invoice_storage.refunds WHERE state IN (2, 3))
+    """
     least: Mapping[str, int] = {
         "accepted": 200,
         "failed after the charge": 20,

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
-from services.invoice_storage.domain import memo
-from services.kit import principal
+from services.kit import memos, principal
 from services.ledger import domain as ledger
 from services.ledger import store as ledger_store
 from tests.chaos.scenario import Connection
@@ -87,12 +86,12 @@ async def of_money(connection: Connection) -> list[str]:
     blocks = await _blocks_by_memo(connection)
     charged = [p for p in payments if p["state"] != _NOT_CHARGED]
     for payment in payments:
-        made = blocks.get(memo("charge", payment["operation"]), [])
+        made = blocks.get(memos.of("charge", payment["operation"]), [])
         wanted = [payment["amount"]] if payment in charged else []
         if [block["amount"] for block in made] != wanted:
             found.append(f"payments/{payment['id']}: {len(made)} charges on the ledger")
     for refund in refunds:
-        made = blocks.get(memo("refund", str(refund["id"])), [])
+        made = blocks.get(memos.of("refund", str(refund["id"])), [])
         wanted = [refund["amount"]] if refund["state"] == _REFUND_COMPLETED else []
         if [block["amount"] for block in made] != wanted:
             found.append(f"refunds/{refund['id']}: {len(made)} transfers on the ledger")

@@ -17,6 +17,7 @@ from tests.support.installation import Installation
 
 LEAST_IN_FLIGHT: Final = 20
 _PATIENCE_SECONDS: Final = 60.0
+_MOST_TRIES: Final = 5
 _POLL_SECONDS: Final = 0.005
 
 Count = Callable[[], Awaitable[int]]
@@ -54,7 +55,7 @@ class Saboteur:
         started = time.monotonic()
         match fault.kind:
             case Kind.POINT:
-                in_flight = await self._crash_at(fault.target)
+                in_flight = await self._crash_while_busy(fault)
                 started = time.monotonic()
             case Kind.KILL:
                 await self._kill(fault)
@@ -78,6 +79,15 @@ class Saboteur:
             return await self._in_flight()
         return 0
 
+    async def _crash_while_busy(self, fault: Fault) -> int:
+        """Crashes at a point until it was done with enough in flight."""
+        for _ in range(_MOST_TRIES):
+            await self._until_busy(fault)
+            count = await self._crash_at(fault.target)
+            if count >= LEAST_IN_FLIGHT:
+                return count
+        raise DiscardedError(f"{fault}: too little in flight, {_MOST_TRIES} times")
+
     async def _crash_at(self, point: str) -> int:
         """Arms a crash point and waits until a process has died there."""
         armed, hit = self._faults / point, self._faults / f"{point}.hit"
@@ -90,8 +100,7 @@ class Saboteur:
                 raise DiscardedError(f"nobody passed {point}")
             await asyncio.sleep(_POLL_SECONDS)
             count = await self._count() or count
-        if count < LEAST_IN_FLIGHT:
-            raise DiscardedError(f"{point}: only {count} operations in flight")
+        hit.unlink()
         return count
 
     async def _kill(self, fault: Fault) -> None:

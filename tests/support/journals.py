@@ -64,11 +64,12 @@ class Worker:
         """An engine at work."""
         engine = Engine(
             self.journal,
-            definitions,
             worker=self.name,
             tracer=trace.get_tracer("test"),
             faults=Faults(Environment.TEST),
         )
+        for definition in definitions:
+            engine.define(definition)
         running = asyncio.create_task(engine.run())
         await asyncio.sleep(0)
         try:

@@ -193,10 +193,11 @@ def test_a_step_sees_the_results_of_those_before_it() -> None:
     assert context.result("token") == b""
 
 
-def test_only_running_and_parked_pipelines_may_go_on() -> None:
+def test_only_running_parked_and_queued_pipelines_may_go_on() -> None:
     assert {state for state in PipelineState if not state.final} == {
         PipelineState.RUNNING,
         PipelineState.PARKED,
+        PipelineState.QUEUED,
     }
 
 

@@ -6,6 +6,7 @@ from services.kit.journal.model import (
     Claim,
     Definition,
     Ended,
+    Family,
     NewPipeline,
     PipelineState,
     RetryPolicy,
@@ -16,6 +17,7 @@ from services.kit.journal.model import (
     StepRecord,
     StepState,
 )
+from services.kit.journal.pipelines import Pipelines
 from services.kit.journal.postgres import PostgresJournal
 
 __all__ = [
@@ -24,8 +26,10 @@ __all__ = [
     "Definition",
     "Ended",
     "Engine",
+    "Family",
     "NewPipeline",
     "PipelineState",
+    "Pipelines",
     "PostgresJournal",
     "RetryPolicy",
     "Run",

@@ -25,6 +25,7 @@ from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
     Definition,
+    Family,
     SkipStep,
     Step,
     StepContext,
@@ -66,20 +67,20 @@ class Engine:
     def __init__(
         self,
         journal: Journal,
-        definitions: Sequence[Definition],
         *,
         worker: str,
         tracer: trace.Tracer,
         faults: Faults,
-        may_run: Callable[[], bool] = lambda: True,
+        stopped: Callable[[], bool] = lambda: False,
         capacity: int = 64,
     ) -> None:
         self._journal = journal
-        self._definitions = {(d.name, d.version): d for d in definitions}
+        self._definitions: dict[tuple[str, int], Definition | Family] = {}
+        self._admitting = asyncio.Event()
         self._worker = worker
         self._tracer = tracer
         self._faults = faults
-        self._may_run = may_run
+        self._stopped = stopped
         self._capacity = capacity
         self._working: dict[UUID, tuple[_Work, asyncio.Task[None]]] = {}
         self._leaving: list[Claim] = []
@@ -90,12 +91,17 @@ class Engine:
         """Pipelines at work in this replica."""
         return len(self._working)
 
+    def define(self, definition: Definition | Family) -> None:
+        """Makes a definition known. Pipelines of others are left to whoever knows them."""
+        self._definitions[definition.name, definition.version] = definition
+
     async def run(self) -> None:
         """Claims and works, as long as the replica lives; then lets go of what is not finished."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self._keep_claiming())
+                tasks.create_task(self._keep_admitting())
                 tasks.create_task(self._keep_leases())
         finally:
             with contextlib.suppress(Error):
@@ -107,12 +113,21 @@ class Engine:
         if definition is None or self._tasks is None:
             log.error("no definition of %s version %d", claim.definition, claim.version)
             return
+        definition = definition.shaped(claim.input)
         work = _Work(claim, definition, dict(claim.records), claim.cancelled)
         if claim.epoch > 1:
             work.begun.update(step.name for step in definition.ready(work.records, set()))
         task = self._tasks.create_task(self._drive(work))
         self._working[claim.id] = (work, task)
-        task.add_done_callback(lambda _: self._working.pop(claim.id, None))
+        task.add_done_callback(lambda _: self._left(claim.id))
+
+    def admit(self) -> None:
+        """Says that a pipeline was enqueued."""
+        self._admitting.set()
+
+    def _left(self, pipeline_id: UUID) -> None:
+        del self._working[pipeline_id]
+        self._admitting.set()
 
     def cancel(self, pipeline_id: UUID) -> None:
         """Tells a pipeline at once that it was asked to stop, if it is at work here."""
@@ -121,7 +136,7 @@ class Engine:
 
     async def _keep_claiming(self) -> None:
         while True:
-            room = self._capacity - len(self._working) if self._may_run() else 0
+            room = self._capacity - len(self._working)
             try:
                 claims = await self._claims(room)
             except Error as error:
@@ -131,6 +146,29 @@ class Engine:
                 self.adopt(claim)
             if not claims:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _keep_admitting(self) -> None:
+        """Lets those that wait in a queue begin, as others end."""
+        families = [d for d in self._definitions.values() if isinstance(d, Family)]
+        while families:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._admitting.wait()
+            self._admitting.clear()
+            for family in families:
+                await self._admit(family)
+
+    async def _admit(self, family: Family) -> None:
+        room = self._capacity - len(self._working)
+        if room <= 0:
+            return
+        try:
+            claims = await self._journal.admit(self._worker, family.name, family.limit(), room)
+        except Error as error:
+            log.info("admitting waits: %s", error)
+            return
+        for claim in claims:
+            self.adopt(claim)
 
     async def _claims(self, room: int) -> Sequence[Claim]:
         if room <= 0:
@@ -178,7 +216,7 @@ class Engine:
         pause: float | None = None
         try:
             while True:
-                if pause is None and not self._may_run():
+                if pause is None and work.definition.stoppable and self._stopped():
                     pause = _STOPPED_SECONDS
                 if pause is None:
                     self._start_ready(work, running)

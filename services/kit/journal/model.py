@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 
 class PipelineState(IntEnum):
-    """State of a pipeline. All but RUNNING and PARKED are final."""
+    """State of a pipeline. All but RUNNING, PARKED and QUEUED are final."""
 
     RUNNING = 1
     SUCCEEDED = 2
     FAILED = 3
     CANCELLED = 4
     PARKED = 5
+    QUEUED = 6
 
     @property
     def final(self) -> bool:
         """Whether nothing will happen any more."""
-        return self not in (PipelineState.RUNNING, PipelineState.PARKED)
+        open_states = (PipelineState.RUNNING, PipelineState.PARKED, PipelineState.QUEUED)
+        return self not in open_states
 
 
 class StepState(IntEnum):
@@ -212,12 +214,21 @@ class DefinitionError(Exception):
 
 @dataclass(frozen=True)
 class Definition:
-    """A pipeline's steps. `settle` runs in the transaction that ends pipelines, for all of them."""
+    """A pipeline's steps. `settle` runs in the transaction that ends pipelines, for all of them.
+
+    One that is `stoppable` begins no step during an emergency stop.
+    """
 
     name: str
     version: int
     steps: tuple[Step, ...]
     settle: Settle
+    stoppable: bool = True
+
+    def shaped(self, argument: bytes) -> "Definition":
+        """Itself: its steps are the same for every pipeline."""
+        del argument
+        return self
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -267,3 +278,24 @@ def _succeeded(records: Mapping[str, StepRecord], name: str) -> bool:
 def _skipped(records: Mapping[str, StepRecord], name: str) -> bool:
     record = records.get(name)
     return record is not None and record.state is StepState.SKIPPED
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pipelines whose steps depend on what they were begun with.
+
+    Attributes:
+        name: name of each definition that it makes.
+        version: version of each.
+        shape: the definition for what a pipeline was begun with; the same each time.
+        limit: how many may be at work at one time; more wait in a queue.
+    """
+
+    name: str
+    version: int
+    shape: Callable[[bytes], Definition]
+    limit: Callable[[], int]
+
+    def shaped(self, argument: bytes) -> Definition:
+        """The definition for what a pipeline was begun with."""
+        return self.shape(argument)

@@ -84,6 +84,15 @@ class Journal(Protocol):
         run side by side, a newer one's pipelines are left to it.
         """
 
+    def enqueue(self, new: NewPipeline) -> Statement:
+        """Begins a pipeline that waits until it is admitted."""
+
+    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+
+    async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Places in the queue, from 1, of those that wait in it."""
+
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
         """Prolongs the leases of claims that are still good."""
 

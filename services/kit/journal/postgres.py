@@ -1,6 +1,6 @@
 """The journal in Postgres: rows, leases and an epoch that fences every write."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection, Database
 from services.kit.group_commit import GroupCommit
+from services.kit.journal import change_log
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import (
     Claim,
@@ -51,6 +52,29 @@ WHERE id = ANY (ARRAY(
     ORDER BY wake_time LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims
 """
+_ENQUEUE: Final = """
+INSERT INTO kit_pipelines (id, definition, version, input, traceparent, state)
+VALUES ($1, $2, $3, $4, $5, 6)
+"""
+# One replica at a time admits, so that the limit holds.
+_ADMITTING: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || $1))"
+_ADMIT: Final = """
+UPDATE kit_pipelines SET state = 1, epoch = epoch + 1, worker = $1, sequence = sequence + $5,
+    lease_time = clock_timestamp() + make_interval(secs => $6), update_time = kit_now()
+WHERE id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 ORDER BY id
+    LIMIT least($4, greatest(0, $3 - (
+        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))))
+RETURNING id, definition, version, epoch, input, traceparent, cancelled, sequence
+"""
+_POSITIONS: Final = """
+SELECT id, (
+    SELECT count(*) FROM kit_pipelines AS earlier
+    WHERE earlier.state = 6 AND earlier.definition = kit_pipelines.definition
+      AND earlier.id <= kit_pipelines.id) AS position
+FROM kit_pipelines WHERE id = ANY ($1::uuid[]) AND state = 6
+"""
+_QUEUED: Final = "SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)"
 _STEPS: Final = """
 SELECT pipeline_id, name, state, attempts, result, error_reason, error_message, start_time,
     end_time, replica
@@ -70,15 +94,15 @@ WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state 
 # Locks the pipelines of a batch whose claims are good, and sets how each goes on.
 _FENCE: Final = """
 UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
-    update_time = kit_now(),
+    update_time = kit_now(), sequence = sequence + batch.changes,
     worker = CASE WHEN batch.release THEN NULL ELSE worker END,
     lease_time = CASE WHEN batch.release THEN NULL ELSE lease_time END,
     wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
-FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[])
-    AS batch (id, epoch, state, reason, release, sleep)
+FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
+    $7::int[]) AS batch (id, epoch, state, reason, release, sleep, changes)
 WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
   AND kit_pipelines.state = 1
-RETURNING kit_pipelines.id
+RETURNING kit_pipelines.id, kit_pipelines.sequence
 """
 _RECORD: Final = """
 INSERT INTO kit_steps (pipeline_id, name, state, attempts, result, error_reason, error_message,
@@ -93,7 +117,7 @@ ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state, attempts =
 _CANCEL: Final = """
 UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now()
-WHERE id = $1 AND state IN (1, 5)
+WHERE id = $1 AND state IN (1, 5, 6)
 """
 _RESUME: Final = """
 UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
@@ -117,16 +141,32 @@ class _Advance:
     records: Sequence[StepRecord]
     then: Next
 
+    @property
+    def turns(self) -> bool:
+        """Whether the pipeline itself changes its state."""
+        return isinstance(self.then, Finish | Park)
+
+    @property
+    def changes(self) -> int:
+        """How many changes a watcher is told of."""
+        return len(self.records) + self.turns
+
 
 class PostgresJournal:
     """Implements the port. `run` must be at work for `advance` to be answered."""
 
     def __init__(
-        self, database: Database, outbox: Outbox, changes: ChangeFeed | None = None
+        self,
+        database: Database,
+        outbox: Outbox,
+        changes: ChangeFeed | None = None,
+        *,
+        logged: bool = False,
     ) -> None:
         self._database = database
         self._outbox = outbox
         self._changes = changes
+        self._logged = logged
         self._advances: GroupCommit[str, _Advance, None] = GroupCommit(
             self._commit, batch=_BATCH, parallel=1
         )
@@ -140,6 +180,32 @@ class PostgresJournal:
         claim = Claim(new.id, new.definition, new.version, 1, new.input, new.traceparent)
         row = (new.id, new.definition, new.version, new.input, new.traceparent)
         return claim, Statement(_BEGIN, (*row, worker, LEASE_SECONDS))
+
+    def enqueue(self, new: NewPipeline) -> Statement:
+        """Begins a pipeline that waits until it is admitted."""
+        row = (new.id, new.definition, new.version, new.input, new.traceparent)
+        return Statement(_ENQUEUE, row)
+
+    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+        if not await self._database.fetchval(_QUEUED, name):
+            return ()
+        async with self._database.transaction() as connection:
+            await connection.execute(_ADMITTING, name)
+            rows = await connection.fetch(
+                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS
+            )
+            if rows and self._logged:
+                running = PipelineState.RUNNING
+                changes = [change_log.of_pipeline(r["id"], r["sequence"], running) for r in rows]
+                await connection.apply(change_log.appended(changes))
+        self._told(row["id"] for row in rows)
+        return [Claim(**{k: v for k, v in row.items() if k != "sequence"}) for row in rows]
+
+    async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Places in the queue, from 1, of those that wait in it."""
+        rows = await self._database.fetch(_POSITIONS, list(pipeline_ids))
+        return {row["id"]: row["position"] for row in rows}
 
     async def claim(
         self, worker: str, limit: int, known: Collection[tuple[str, int]]
@@ -189,14 +255,20 @@ class PostgresJournal:
             mine = [advance for advance in batch if advance.claim.id in good]
             events = await self._settle(connection, mine)
             parts = [*self._recorded(mine), *([self._outbox.added(events)] if events else [])]
+            if self._logged:
+                parts += _changes(mine, good)
             if parts:
                 await connection.apply(*parts)
         self._outbox.hint()
-        if self._changes is not None:
-            self._changes.tell(good)
+        self._told(good)
         return [None if a.claim.id in good else FencedError(str(a.claim.id)) for a in batch]
 
-    async def _fence(self, connection: Connection, batch: Sequence[_Advance]) -> set[UUID]:
+    def _told(self, pipelines: Iterable[UUID]) -> None:
+        if self._changes is not None:
+            self._changes.tell(pipelines)
+
+    async def _fence(self, connection: Connection, batch: Sequence[_Advance]) -> Mapping[UUID, int]:
+        """Pipelines of the batch whose claims are good, with the number of their last change."""
         rows = await connection.fetch(
             _FENCE,
             [a.claim.id for a in batch],
@@ -205,8 +277,9 @@ class PostgresJournal:
             [a.then.reason if isinstance(a.then, Park) else "" for a in batch],
             [not isinstance(a.then, Continue) for a in batch],
             [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
+            [a.changes if self._logged else 0 for a in batch],
         )
-        return {row["id"] for row in rows}
+        return {row["id"]: row["sequence"] for row in rows}
 
     def _recorded(self, batch: Sequence[_Advance]) -> list[Statement]:
         rows = {(a.claim.id, r.name): _row(a.claim.id, r) for a in batch for r in a.records}
@@ -289,6 +362,21 @@ class PostgresJournal:
             )
             found.setdefault(row["pipeline_id"], {})[record.name] = record
         return found
+
+
+def _changes(batch: Sequence[_Advance], last: Mapping[UUID, int]) -> list[Statement]:
+    """Appends the changes of a batch, numbered up to the last of each pipeline."""
+    rows: list[tuple[Any, ...]] = []
+    for advance in batch:
+        pipeline_id, then = advance.claim.id, advance.then
+        first = last[pipeline_id] - advance.changes + 1
+        for number, record in enumerate(advance.records, start=first):
+            rows.append(change_log.of_step(pipeline_id, number, record))
+        if advance.turns:
+            reason = then.reason if isinstance(then, Park) else ""
+            end = last[pipeline_id]
+            rows.append(change_log.of_pipeline(pipeline_id, end, _state(then), reason))
+    return [change_log.appended(rows)] if rows else []
 
 
 def _state(then: Next) -> PipelineState:

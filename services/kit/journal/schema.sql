@@ -15,6 +15,7 @@ CREATE TABLE kit_pipelines (
     wake_time     timestamptz NOT NULL DEFAULT clock_timestamp(),
     idle_claims   int         NOT NULL DEFAULT 0,
     parked_reason text        NOT NULL DEFAULT '',
+    sequence      bigint      NOT NULL DEFAULT 0,
     create_time   timestamptz NOT NULL DEFAULT kit_now(),
     update_time   timestamptz NOT NULL DEFAULT kit_now()
 );
@@ -25,6 +26,8 @@ COMMENT ON COLUMN kit_pipelines.wake_time IS
 COMMENT ON COLUMN kit_pipelines.idle_claims IS
     'Claims since a step was last recorded. Too many of them, and the pipeline is parked as poison.';
 CREATE INDEX kit_pipelines_due ON kit_pipelines (wake_time) WHERE state = 1;
+COMMENT ON COLUMN kit_pipelines.sequence IS 'Number of its last change in kit_changes.';
+CREATE INDEX kit_pipelines_queued ON kit_pipelines (definition, id) WHERE state = 6;
 CREATE INDEX kit_pipelines_parked ON kit_pipelines (id) WHERE state = 5;
 
 CREATE TABLE kit_steps (
@@ -40,3 +43,21 @@ CREATE TABLE kit_steps (
     replica       text        NOT NULL,
     PRIMARY KEY (pipeline_id, name)
 );
+
+CREATE TABLE kit_changes (
+    pipeline_id   uuid        NOT NULL REFERENCES kit_pipelines ON DELETE CASCADE,
+    sequence      bigint      NOT NULL,
+    step          text        NOT NULL,
+    state         smallint    NOT NULL,
+    attempts      int         NOT NULL,
+    error_reason  text        NOT NULL,
+    error_message text        NOT NULL,
+    start_time    timestamptz,
+    end_time      timestamptz,
+    replica       text        NOT NULL,
+    change_time   timestamptz NOT NULL DEFAULT kit_now(),
+    PRIMARY KEY (pipeline_id, sequence)
+);
+COMMENT ON TABLE kit_changes IS
+    'What watchers follow, of pipelines whose journal keeps it: a step as it was recorded, or, with '
+    'an empty step, the state of the pipeline itself.';

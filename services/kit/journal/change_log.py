@@ -1,0 +1,83 @@
+"""The durable log of changes of pipelines: what a watcher reads, and resumes from.
+
+Each change of a pipeline has a number, counted from 1 without gaps. Numbers are given under the
+lock of the pipeline's row, so that a lower one is never seen after a higher one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from services.kit.database import Connection, Database
+from services.kit.journal.model import PipelineState, StepRecord, StepState
+from services.kit.statement import Statement
+
+_APPEND: Final = """
+INSERT INTO kit_changes (pipeline_id, sequence, step, state, attempts, error_reason, error_message,
+    start_time, end_time, replica)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::text[],
+    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[])
+"""
+_READ: Final = """
+SELECT sequence, step, state, attempts, error_reason, error_message, start_time, end_time, replica,
+    change_time
+FROM kit_changes WHERE pipeline_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+"""
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: of a step when `record` is there, else of the pipeline itself."""
+
+    sequence: int
+    time: datetime
+    record: StepRecord | None
+    state: PipelineState | None
+
+
+def appended(rows: Iterable[tuple[Any, ...]]) -> Statement:
+    """Appends rows made by `of_step` and `of_pipeline`."""
+    columns = zip(*rows, strict=True)
+    return Statement(_APPEND, tuple(list(column) for column in columns))
+
+
+def of_step(pipeline_id: UUID, sequence: int, record: StepRecord) -> tuple[Any, ...]:
+    """The row of a step's change."""
+    return (
+        pipeline_id, sequence, record.name, int(record.state), record.attempts,
+        record.error_reason, record.error_message, record.start_time, record.end_time,
+        record.replica,
+    )  # fmt: skip
+
+
+def of_pipeline(
+    pipeline_id: UUID, sequence: int, state: PipelineState, reason: str = ""
+) -> tuple[Any, ...]:
+    """The row of a change of the pipeline itself; `reason` says why it was parked."""
+    return (pipeline_id, sequence, "", int(state), 0, "", reason, None, None, "")
+
+
+async def read(database: Database | Connection, pipeline_id: UUID, after: int) -> Sequence[Change]:
+    """The next changes after a number, at most 100."""
+    rows = await database.fetch(_READ, pipeline_id, after, _PAGE)
+    return [_change(row) for row in rows]
+
+
+def _change(row: Any) -> Change:
+    if not row["step"]:
+        state = PipelineState(row["state"])
+        return Change(row["sequence"], row["change_time"], None, state)
+    record = StepRecord(
+        name=row["step"],
+        state=StepState(row["state"]),
+        attempts=row["attempts"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        replica=row["replica"],
+        error_reason=row["error_reason"],
+        error_message=row["error_message"],
+    )
+    return Change(row["sequence"], row["change_time"], record, None)

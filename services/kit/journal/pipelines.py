@@ -1,0 +1,58 @@
+"""The pipelines of one service: its journal, its engine, and what changes, in one part."""
+
+import asyncio
+from uuid import UUID
+
+from observability.tracing import current_traceparent
+from services.kit.journal.engine import Engine
+from services.kit.journal.model import Claim, Definition, Family, NewPipeline
+from services.kit.journal.postgres import PostgresJournal
+from services.kit.kit import Kit
+from services.kit.statement import Statement
+
+
+class Pipelines:
+    """Begins pipelines and runs them. A service has one, with every definition in it."""
+
+    def __init__(self, kit: Kit, journal: PostgresJournal | None = None) -> None:
+        self._worker = kit.settings.instance
+        self.journal = journal or PostgresJournal(kit.database, kit.outbox)
+        self.engine = Engine(
+            self.journal,
+            worker=self._worker,
+            tracer=kit.telemetry.tracing.tracer,
+            faults=kit.faults,
+            stopped=lambda: not kit.platform.running,
+        )
+
+    def define(self, definition: Definition | Family) -> None:
+        """Makes a definition known; to be called before `run`."""
+        self.engine.define(definition)
+
+    def begin(
+        self, definition: Definition, pipeline_id: UUID, argument: bytes = b""
+    ) -> tuple[Claim, Statement]:
+        """What a transaction writes to begin a pipeline, and the claim to adopt after it."""
+        new = NewPipeline(
+            pipeline_id, definition.name, definition.version, argument, current_traceparent()
+        )
+        return self.journal.begin(new, self._worker)
+
+    def enqueue(self, family: Family, pipeline_id: UUID, argument: bytes) -> Statement:
+        """What a transaction writes to have a pipeline wait for its turn; `admit` follows."""
+        new = NewPipeline(pipeline_id, family.name, family.version, argument, current_traceparent())
+        return self.journal.enqueue(new)
+
+    def admit(self) -> None:
+        """Lets the queue move, once a transaction that enqueued has committed."""
+        self.engine.admit()
+
+    def adopt(self, claim: Claim) -> None:
+        """Goes on with a pipeline that was begun here, once its transaction has committed."""
+        self.engine.adopt(claim)
+
+    async def run(self) -> None:
+        """Works, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.journal.run())
+            tasks.create_task(self.engine.run())
