@@ -1,4 +1,4 @@
-"""`make mutants`: takes every guard away in turn; the exit status tells whether all were missed.
+"""`make mutants`: takes every guard away in turn; the exit status tells whether tests noticed.
 
 python -m tests.mutants              all of them
 python -m tests.mutants refund:      those whose guard has this in its name
@@ -28,9 +28,9 @@ def main() -> None:
             verdict = copy.judge(mutant)
             verdicts.append(verdict)
             _tell(_line(verdict))
-    missed = [verdict for verdict in verdicts if not verdict.caught]
-    _tell(f"{len(verdicts) - len(missed)} of {len(verdicts)} guards were missed by their tests")
-    sys.exit(1 if missed or not verdicts else 0)
+    unnoticed = [verdict for verdict in verdicts if not verdict.caught]
+    _tell(f"{len(verdicts)} guards taken away, {len(unnoticed)} of them without a test noticing")
+    sys.exit(1 if unnoticed or not verdicts else 0)
 
 
 def _line(verdict: Verdict) -> str:
