@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from icto.config.v1 import config_pb2 as pb
 from icto.payment.v1 import payment_pb2 as payment
@@ -62,6 +63,21 @@ def initial() -> pb.SystemConfig:
     pipeline.price_variable = True
     pipeline.discounts.add(min_volume=5, basis_points=1_000, active=True)
     return config
+
+
+def overlay(config: pb.SystemConfig, over: pb.SystemConfig) -> None:
+    """Writes what `over` says into a configuration. Durations and lists are replaced whole."""
+    _make_room(config, over)
+    config.MergeFrom(over)
+
+
+def _make_room(target: Message, over: Message) -> None:
+    """Merging adds to a list, and leaves a duration as it was when the new one is 0 s."""
+    for field, value in over.ListFields():
+        if isinstance(value, Duration) or not isinstance(value, Message):
+            target.ClearField(field.name)
+        else:
+            _make_room(getattr(target, field.name), value)
 
 
 def check(config: pb.SystemConfig) -> None:

@@ -231,9 +231,7 @@ def _first(environment: Environment) -> pb.SystemConfig:
         over = json_format.Parse(text, pb.SystemConfig())
     except json_format.ParseError as error:
         raise SettingsError(f"ICTO_INITIAL_CONFIG is not a SystemConfig: {error}") from None
-    if over.payment.prices:
-        del standard.payment.prices[:]
-    standard.MergeFrom(over)
+    config_rules.overlay(standard, over)
     config_rules.check(standard)
     return standard
 
