@@ -335,11 +335,9 @@ async def test_a_reused_operation_is_refused(alice: Client, backend: Backend) ->
 @pytest.mark.parametrize(
     "point",
     [
-        "payment.charge.before",
         "payment.charge.after",
         "payment.charge.committed",
         "deploy_token.charge.after",
-        "token.installing.after",
     ],
 )
 async def test_whoever_dies_around_the_charge_it_is_made_once(
