@@ -64,6 +64,9 @@ CREATE TABLE blocks (
     expire_ns          bigint,
     PRIMARY KEY (ledger_id, index)
 );
+-- A balance of the past is today's without the account's own blocks since then.
+CREATE INDEX blocks_from ON blocks (ledger_id, from_owner, index) WHERE from_owner IS NOT NULL;
+CREATE INDEX blocks_to ON blocks (ledger_id, to_owner, index) WHERE to_owner IS NOT NULL;
 CREATE INDEX blocks_memo ON blocks (ledger_id, memo, index) WHERE memo <> '';
 
 CREATE TABLE duplicates (

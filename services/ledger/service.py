@@ -115,17 +115,29 @@ class LedgerService:
         return ledger_message(stored.ledger, stored.create_time)
 
     async def GetAccount(self, request: pb.GetAccountRequest, call: Call) -> pb.LedgerAccount:
-        """Balance of one account; zero for one that nobody used."""
+        """Balance of one account, now or after a block; zero for one that nobody used."""
         del call
         ledger_id, account = parse_account_name(request.name)
         if await store.get_ledger(self._database, ledger_id) is None:
             raise not_found("ledger", ledger_name(ledger_id))
-        balances = await store.load_balances(self._database, ledger_id, [account])
+        if request.HasField("block_index"):
+            balance = await self._balance_after(ledger_id, account, request.block_index)
+        else:
+            balances = await store.load_balances(self._database, ledger_id, [account])
+            balance = balances.get(account, 0)
         return pb.LedgerAccount(
-            name=request.name,
-            account=account_message(account),
-            balance=str(balances.get(account, 0)),
+            name=request.name, account=account_message(account), balance=str(balance)
         )
+
+    async def _balance_after(self, ledger_id: UUID, account: Account, index: int) -> int:
+        """The balance right after a block, from the account's own blocks since then."""
+        known = index <= paging.MAX_POSITION
+        balance = (
+            await store.balance_after(self._database, ledger_id, account, index) if known else None
+        )
+        if balance is None:
+            raise not_found("block", f"{ledger_name(ledger_id)}/blocks/{index}")
+        return balance
 
     async def GetAllowance(self, request: pb.GetAllowanceRequest, call: Call) -> pb.Allowance:
         """What a spender may still take."""

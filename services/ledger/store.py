@@ -92,6 +92,22 @@ SELECT {_BLOCK_COLUMNS} FROM blocks
 WHERE ledger_id = $1 AND memo = $4 AND memo <> '' AND index >= $2 ORDER BY index LIMIT $3
 """
 
+# In one statement, so that balance, head and blocks are those of one moment. 5 approves: it moves
+# nothing but its fee.
+_BALANCE_AFTER: Final = """
+SELECT
+    coalesce((SELECT balance FROM balances
+        WHERE ledger_id = $1 AND owner = $2 AND subaccount = $3), 0)::numeric
+    - coalesce((SELECT sum(amount) FROM blocks WHERE ledger_id = $1 AND index > $4
+        AND to_owner = $2 AND to_subaccount = $3 AND operation <> 5), 0)::numeric
+    + coalesce((SELECT sum(CASE WHEN operation = 5 THEN fee ELSE amount + fee END) FROM blocks
+        WHERE ledger_id = $1 AND index > $4
+        AND from_owner = $2 AND from_subaccount = $3), 0)::numeric
+    - CASE WHEN fee_owner = $2 AND fee_subaccount = $3 THEN coalesce((SELECT sum(fee) FROM blocks
+        WHERE ledger_id = $1 AND index > $4), 0)::numeric ELSE 0 END
+FROM ledgers WHERE id = $1 AND block_count > $4
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredLedger:
@@ -173,6 +189,15 @@ async def load_balances(
         _BALANCES, ledger_id, [a.owner for a in wanted], [a.subaccount for a in wanted]
     )
     return {Account(row["owner"], row["subaccount"]): row["balance"] for row in rows}
+
+
+async def balance_after(
+    database: Database, ledger_id: UUID, account: Account, index: int
+) -> int | None:
+    """Balance of an account right after a block; None when there is no such block."""
+    owner, subaccount = account.owner, account.subaccount
+    found: int | None = await database.fetchval(_BALANCE_AFTER, ledger_id, owner, subaccount, index)
+    return found
 
 
 async def load_allowances(

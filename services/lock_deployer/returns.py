@@ -119,7 +119,7 @@ class Returns:
         """Returns what lies on the account of a lock that will never be active."""
         begun = None
         async with self._database.transaction() as connection:
-            lock = await store.lock(connection, lock_id)
+            lock = await store.lock_any(connection, lock_id)
             if lock is None or lock.state in DELIVERED:
                 return
             _, begun = await self.to_escrow(connection, lock)

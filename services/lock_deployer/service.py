@@ -94,13 +94,11 @@ class LockService:
             spec=spec,
         )
         async with call.transaction() as tx:
-            created = await self._added(tx, lock, request)
-            response = lock_message(created, await store.shares(tx, created.id))
+            response = lock_message(await self._added(tx, lock, request))
             details = {"ledger": lock.ledger, "amount": str(spec.total)}
             act = call.act(operation=lock.operation, details=details)
             tx.answer(response, subject=response.name, act=act)
         self._faults.point("lock.created.committed")
-        self._locks.labels(State.CREATED.name).inc()
         return response
 
     async def _added(self, tx: Effect, lock: Lock, request: pb.CreateLockRequest) -> Lock:
@@ -111,6 +109,7 @@ class LockService:
             asked = request.HasField("accept_time")
             accepted = of_timestamp(request.accept_time) if asked else created.times.create
             domain.check_times(lock.spec, accepted)
+            self._locks.labels(State.CREATED.name).inc()
             return created
         found = await store.of_operation(tx, lock.operation)
         if found is None or found.state is State.ABANDONED:
@@ -135,11 +134,11 @@ class LockService:
             domain.check_activatable(lock)
             if lock.state not in DELIVERED:
                 lock = await store.activate(tx, lock)
-            response = lock_message(lock, await store.shares(tx, lock.id))
+                self._locks.labels(State.LOCKED.name).inc()
+            response = lock_message(lock)
             act = call.act(operation=lock.operation, details={"amount": str(lock.spec.total)})
             tx.answer(response, subject=response.name, act=act)
         self._faults.point("lock.active.committed")
-        self._locks.labels(State.LOCKED.name).inc()
         return response
 
     async def _fund(self, lock: Lock) -> None:
@@ -158,7 +157,11 @@ class LockService:
         self, request: pb.AbandonLockRequest, call: Call
     ) -> pb.AbandonLockResponse:
         """Gives an operation up: its tombstone first, then what lies on its account."""
-        await store.give_up(self._database, request.operation)
+        escrow = ("", b"")
+        if request.ledger:
+            ids.parse_name("ledgers", request.ledger, "ledger")
+            escrow = parse_account(request.escrow, "escrow")
+        await store.give_up(self._database, request.operation, request.ledger, escrow)
         self._faults.point("lock.tombstone.committed")
         begun = None
         async with call.transaction() as tx:
@@ -315,7 +318,7 @@ class LockService:
                 raise domain.nothing_to_revoke(amount, fee)
             revoked = await store.revoke(tx, lock_id, amount)
             begun = await self._returns.to_owner(tx, lock, amount, fee)
-            response = lock_message(revoked, everybody)
+            response = lock_message(revoked)
             act = call.act(
                 severity=events.SEVERITY_WARNING,
                 previous_value=lock.state.name,
@@ -336,7 +339,7 @@ class LockService:
                 raise not_found("lock", request.name)
             domain.check_unlockable(lock)
             opened = await store.unlock(tx, lock_id)
-            response = lock_message(opened, await store.shares(tx, lock_id))
+            response = lock_message(opened)
             act = call.act(
                 severity=events.SEVERITY_CRITICAL,
                 previous_value=lock.state.name,
@@ -363,9 +366,7 @@ class LockService:
                 raise not_found("milestone", request.milestone)
             await store.attest(tx, lock_id, call.principal, request.milestone)
             attested = await store.get(tx, lock_id)
-            own = [share for share in everybody if share.owner == call.principal]
-            visible = everybody if lock.owner == call.principal else own
-            response = lock_message(attested or lock, visible)
+            response = lock_message(attested or lock)
             act = call.act(details={"milestone": request.milestone})
             return tx.answer(response, subject=response.name, act=act)
 

@@ -50,7 +50,8 @@ SELECT $1, beneficiary, position, amount, schedule
 FROM unnest($2::text[], $3::int[], $4::numeric[], $5::bytea[])
     AS new (beneficiary, position, amount, schedule)
 """
-_GET: Final = f"SELECT {_COLUMNS} FROM locks WHERE id = $1 AND owner <> ''"
+_GET_ANY: Final = f"SELECT {_COLUMNS} FROM locks WHERE id = $1"
+_GET: Final = f"{_GET_ANY} AND owner <> ''"
 _FINGERPRINT: Final = "SELECT fingerprint FROM locks WHERE id = $1"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM locks WHERE operation = $1"
 _LIST: Final = f"""
@@ -73,13 +74,13 @@ WHERE id = $1 RETURNING {_COLUMNS}
 # One statement, so that a late call of the operation either finds the tombstone or is found by it.
 _GIVE_UP: Final = f"""
 INSERT INTO locks (id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec, fingerprint,
-    beneficiary_count, attestors, total, state)
-VALUES ($1, $2, '', '', '', '', '', '', 0, '{{}}', 0, {State.ABANDONED:d})
+    beneficiary_count, attestors, total, state, check_time)
+VALUES ($1, $2, '', $6, $7, $8, '', '', 0, '{{}}', 0, {State.ABANDONED:d},
+    CASE WHEN $6 <> '' THEN kit_now() + $5 END)
 ON CONFLICT (operation) DO UPDATE SET
     state = CASE WHEN locks.state = ANY ($3) THEN locks.state ELSE {State.ABANDONED:d} END,
     checks = CASE WHEN locks.state = ANY ($4) THEN 0 ELSE locks.checks END,
     check_time = CASE WHEN locks.state = ANY ($4) THEN kit_now() + $5 ELSE locks.check_time END
-RETURNING {_COLUMNS}
 """
 _SHARES: Final = """
 SELECT beneficiary, amount, claimed, schedule FROM lock_shares WHERE lock_id = $1 ORDER BY position
@@ -219,6 +220,12 @@ async def lock(connection: Connection, lock_id: UUID) -> Lock | None:
     return await _complete(connection, await connection.fetchrow(f"{_GET} FOR UPDATE", lock_id))
 
 
+async def lock_any(connection: Connection, lock_id: UUID) -> Lock | None:
+    """One lock or tombstone, locked until the transaction ends."""
+    row = await connection.fetchrow(f"{_GET_ANY} FOR UPDATE", lock_id)
+    return _lock(row) if row else None
+
+
 async def of_operation(connection: Connection | Database, operation: str) -> Lock | None:
     """The lock of an operation, or its tombstone."""
     return await _complete(connection, await connection.fetchrow(_BY_OPERATION, operation))
@@ -265,17 +272,23 @@ async def activate(connection: Connection, found: Lock) -> Lock:
     return _lock(await connection.fetchrow(_ACTIVATE, found.id, moment))
 
 
-async def give_up(database: Database, operation: str) -> Lock:
-    """Gives an operation up for good, whether it was heard of or not, unless it is delivered."""
-    row = await database.fetchrow(
+async def give_up(
+    database: Database, operation: str, ledger: str, escrow: tuple[str, bytes]
+) -> None:
+    """Gives an operation up for good, whether it was heard of or not, unless it is delivered.
+
+    What was never heard of gets a tombstone with this ledger and escrow.
+    """
+    await database.execute(
         _GIVE_UP,
         ids.new_id(operation),
         operation,
         [int(state) for state in DELIVERED],
         [int(state) for state in WAITING],
         timedelta(microseconds=domain.CHECKS[0]),
+        ledger,
+        *escrow,
     )
-    return _lock(row)
 
 
 def claimed(claim: Claim, state: State) -> tuple[Statement, ...]:

@@ -59,7 +59,13 @@ class Vault:
         return lock
 
     async def abandon(self, operation: str) -> pb.AbandonLockResponse:
-        request = pb.AbandonLockRequest(request_id=str(uuid4()), operation=operation)
+        owner, subaccount = self.escrow
+        request = pb.AbandonLockRequest(
+            request_id=str(uuid4()),
+            operation=operation,
+            ledger=self.ledger,
+            escrow=ledger_pb2.Account(owner=owner, subaccount=subaccount),
+        )
         answer: pb.AbandonLockResponse = await self.backend.call(self.locks.AbandonLock, request)
         return answer
 

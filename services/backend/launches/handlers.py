@@ -362,13 +362,13 @@ class LaunchService:
         if not token:
             raise domain.nothing_to_withdraw()
         ledger = ledger_of(token)
-        balance, fee = await asyncio.gather(
-            self._accounts.balance(launch_id, ledger), self._accounts.fee(ledger)
-        )
+        fee = await self._accounts.fee(ledger)
         account = self._accounts.account(launch_id)
         async with call.transaction() as tx:
             launch = call.owned(await store.lock(tx, launch_id), "launch", request.name)
             domain.check_withdrawable(launch)
+            # Read under the lock: an earlier withdrawal is either seen here or under way.
+            balance = await self._accounts.balance(launch_id, ledger)
             amount = domain.payout_of(balance, fee)
             payout = Payout(
                 id=ids.new_id(launch.owner),

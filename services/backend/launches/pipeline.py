@@ -210,7 +210,10 @@ class LaunchPipeline:
         await self._await_funding(launch, part, context)
         answer = await self._locks.AbandonLock(
             lock_pb2.AbandonLockRequest(
-                request_id=context.request_id, operation=_operation(launch, part)
+                request_id=context.request_id,
+                operation=_operation(launch, part),
+                ledger=ledger_of(_token(context, launch)),
+                escrow=self._accounts.account(launch.id),
             )
         )
         return answer.delivered_lock.encode()
@@ -244,7 +247,10 @@ class LaunchPipeline:
         await self._await_funding(launch, part, context)
         answer = await self._distributions.AbandonDistribution(
             distribution_pb2.AbandonDistributionRequest(
-                request_id=context.request_id, operation=_operation(launch, part)
+                request_id=context.request_id,
+                operation=_operation(launch, part),
+                ledger=ledger_of(_token(context, launch)),
+                escrow=self._accounts.account(launch.id),
             )
         )
         return answer.delivered_distribution.encode()

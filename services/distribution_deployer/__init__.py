@@ -1,0 +1,1 @@
+"""Distributes tokens to communities: campaigns, their recipients, claims."""

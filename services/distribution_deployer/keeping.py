@@ -1,0 +1,266 @@
+"""What owners do with a distribution, and what time does: pause, cancel, end, fail."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID
+
+from icto.distribution.v1 import distribution_pb2 as pb
+from icto.events.v1 import events_pb2 as events
+from services.distribution_deployer import domain, money, store
+from services.distribution_deployer.domain import MESH_NAME, Distribution, Pool, State, Token
+from services.distribution_deployer.messages import (
+    distribution_message,
+    distribution_name,
+    parse_distribution,
+)
+from services.distribution_deployer.money import Money
+from services.kit import Call, Kit, not_found
+from services.kit.call import Effect, event
+from services.kit.database import Connection
+from services.kit.errors import Code, Error, RemoteError
+from services.kit.journal import Claim as Begun
+from services.kit.lease import Lease
+
+log = logging.getLogger(__name__)
+
+OWNED: Final = "distribution"
+_SECONDS: Final = 0.5
+_FINISHING_ROUNDS: Final = 4
+_LEASE_SECONDS: Final = 10.0
+_BATCH: Final = 100
+_OPEN: Final = (State.ACTIVE, State.PAUSED)
+
+
+class Keeping:
+    """Distributions that are looked after."""
+
+    def __init__(self, kit: Kit, accounts: Money) -> None:
+        self._database = kit.database
+        self._outbox = kit.outbox
+        self._platform = kit.platform
+        self._faults = kit.faults
+        self._money = accounts
+        self._lease = Lease(kit.database, "keeping", kit.settings.instance, _LEASE_SECONDS)
+
+    async def pause(self, name: str, call: Call) -> pb.Distribution:
+        """Stops claims until it is resumed."""
+        return await self._move(name, call, State.PAUSED)
+
+    async def resume(self, name: str, call: Call) -> pb.Distribution:
+        """Ends a pause."""
+        return await self._move(name, call, State.ACTIVE)
+
+    async def _move(self, name: str, call: Call, target: State) -> pb.Distribution:
+        async with call.transaction() as tx:
+            locked = await self._locked(tx, call, name)
+            _check_allowed(locked, "pausable", allowed=locked.spec.pausable)
+            if locked.state is State.CREATED:
+                raise domain.wrong_state(locked, f"cannot become {target.name}")
+            changed = domain.moved(locked, target)
+            await store.put(tx, changed)
+            return _changed(tx, call, locked, changed)
+
+    async def hold_category(
+        self, name: str, category_id: int, call: Call, *, paused: bool
+    ) -> pb.Distribution:
+        """Pauses or resumes one category."""
+        async with call.transaction() as tx:
+            locked = await self._locked(tx, call, name)
+            _check_allowed(locked, "pausable", allowed=locked.spec.pausable)
+            if locked.state not in _OPEN:
+                raise domain.wrong_state(locked, "has no category to pause or resume")
+            locked.spec.category(category_id)
+            await store.pause_category(tx, locked.id, category_id, paused=paused)
+            held = locked.paused | {category_id} if paused else locked.paused - {category_id}
+            return _changed(tx, call, locked, replace(locked, paused=held), str(category_id))
+
+    async def cancel(self, name: str, call: Call) -> pb.Distribution:
+        """Ends it for good: what is unlocked stays claimable, the rest goes back to the owner."""
+        found = await store.get(self._database, parse_distribution(name))
+        if found is None:
+            raise not_found(OWNED, name)
+        token = await self._money.token(found.ledger)
+        async with call.transaction() as tx:
+            locked = await self._locked(tx, call, name)
+            _check_allowed(locked, "cancellable", allowed=locked.spec.cancellable)
+            cancelled = replace(domain.moved(locked, State.CANCELLED), cancel_time=locked.now)
+            await store.put(tx, cancelled)
+            rest = await money.unowed(tx, cancelled, cancelled.moment)
+            begun = await self._money.give_back(tx, cancelled, rest, token)
+            response = _changed(tx, call, locked, cancelled)
+        self._faults.point("distribution.cancelled.committed")
+        self._money.adopt(begun)
+        return response
+
+    async def _locked(self, tx: Effect, call: Call, name: str) -> Distribution:
+        return call.owned(await store.lock(tx, parse_distribution(name)), OWNED, name)
+
+    async def run(self) -> None:
+        """Does what the time has come for, as long as the replica lives (F-46)."""
+        rounds = 0
+        while True:
+            try:
+                if self._platform.running and await self._lease.hold():
+                    for distribution_id in await store.due(self._database, _BATCH):
+                        await self._look_at(distribution_id)
+                    if rounds % _FINISHING_ROUNDS == 0:
+                        await self._finish()
+                    rounds += 1
+            except Error as error:
+                log.warning("distributions cannot be looked at now: %s", error)
+            await asyncio.sleep(_SECONDS)
+
+    async def _look_at(self, distribution_id: UUID) -> None:
+        """One distribution. One that cannot be looked at now does not hold the others up."""
+        try:
+            found = await store.get(self._database, distribution_id)
+            if found is not None:
+                await self._advance(found)
+        except RemoteError as error:
+            name = distribution_name(distribution_id)
+            log.warning("%s cannot be looked at now: %s", name, error)
+            await store.postpone(self._database, distribution_id, domain.CHECKS[0])
+
+    async def _advance(self, found: Distribution) -> None:
+        """Does what is due for one distribution, in a transaction of its own."""
+        token = await self._money.token(found.ledger)
+        begun: list[Begun] = []
+        async with self._database.transaction() as connection:
+            locked = await store.lock(connection, found.id)
+            if locked is None:
+                return
+            if locked.state in _OPEN:
+                begun = await self._end_or_wait(connection, locked, token)
+            elif locked.state in (State.COMPLETED, State.CANCELLED):
+                begun = await self._close(connection, locked, token)
+            else:
+                begun = await self._fail_or_clear(connection, locked)
+        self._outbox.hint()
+        self._money.adopt(begun)
+
+    async def _end_or_wait(
+        self, connection: Connection, locked: Distribution, token: Token
+    ) -> list[Begun]:
+        over = domain.is_over(locked)
+        if over or await _is_finished(connection, locked):
+            return await self._complete(connection, locked, token)
+        await store.put(connection, locked)
+        return []
+
+    async def _complete(
+        self, connection: Connection, locked: Distribution, token: Token
+    ) -> list[Begun]:
+        """Ends it: pools close, and what nobody registered for goes back, dust included."""
+        completed = domain.moved(locked, State.COMPLETED)
+        await store.put(connection, completed)
+        rest = await money.unowed_at_end(connection, completed)
+        await self._tell(connection, completed, "CompleteDistribution", returned=str(rest))
+        return await self._money.give_back(connection, completed, rest, token)
+
+    async def _close(
+        self, connection: Connection, locked: Distribution, token: Token
+    ) -> list[Begun]:
+        """Ends the claims: whatever is left goes back to the owner."""
+        closed = replace(locked, closed=True)
+        await store.put(connection, closed)
+        rest = locked.spec.total - await store.sent(connection, locked.id)
+        await self._tell(connection, closed, "CloseDistribution", returned=str(rest))
+        return await self._money.give_back(connection, closed, rest, token)
+
+    async def _fail_or_clear(self, connection: Connection, locked: Distribution) -> list[Begun]:
+        """Fails one that was not activated in time (F-49); clears accounts of those that failed."""
+        if locked.state is State.CREATED:
+            locked = domain.moved(locked, State.FAILED)
+            await store.free_lists(connection, locked.id)
+            await self._tell(connection, locked, "ActivateDistribution", "FUNDING_DEADLINE_PASSED")
+        else:
+            locked = replace(locked, checks=locked.checks + 1)
+        _, begun = await self._money.clear(connection, locked)
+        await store.put(connection, locked)
+        return begun
+
+    async def _finish(self) -> None:
+        """Completes distributions of which everything was claimed.
+
+        They are looked at twice: first without keeping claims waiting, since mostly they are not.
+        """
+        for distribution_id in await store.finishing(self._database, _BATCH):
+            begun: list[Begun] = []
+            async with self._database.transaction() as connection:
+                await store.forget_finishing(connection, distribution_id)
+                found = await store.get(connection, distribution_id)
+                if found is None or not await _is_finished(connection, found):
+                    continue
+                token = await self._money.token(found.ledger)
+                locked = await store.lock(connection, distribution_id)
+                if locked is not None and await _is_finished(connection, locked):
+                    begun = await self._complete(connection, locked, token)
+            self._outbox.hint()
+            self._money.adopt(begun)
+
+    async def _tell(
+        self,
+        connection: Connection,
+        distribution: Distribution,
+        action: str,
+        failure: str = "",
+        **details: str,
+    ) -> None:
+        """Tells the audit what time did."""
+        failed = bool(failure)
+        act = events.Act(
+            action=action,
+            status=events.ACT_STATUS_FAILED if failed else events.ACT_STATUS_COMPLETED,
+            principal=distribution.owner,
+            actor=events.ACTOR_KIND_SERVICE,
+            caller=MESH_NAME,
+            operation=distribution.operation,
+            severity=events.SEVERITY_ERROR if failed else events.SEVERITY_INFO,
+            error_reason=failure,
+            new_value=distribution.state.name,
+            details=details,
+        )
+        told = event(distribution_name(distribution.id), act)
+        await connection.apply(self._outbox.added([told]))
+
+
+def _check_allowed(found: Distribution, field: str, *, allowed: bool) -> None:
+    """Passes when the spec, which nobody can change, lets the owner do it."""
+    if not allowed:
+        raise Error(
+            Code.FAILED_PRECONDITION,
+            f"NOT_{field.upper()}",
+            f"{distribution_name(found.id)} was made so that nobody can do that.",
+        )
+
+
+def _changed(
+    tx: Effect, call: Call, before: Distribution, after: Distribution, category: str = ""
+) -> pb.Distribution:
+    response = distribution_message(after)
+    act = call.act(
+        severity=events.SEVERITY_WARNING,
+        previous_value=before.state.name,
+        new_value=after.state.name,
+        details={"category": category} if category else {},
+    )
+    return tx.answer(response, subject=response.name, act=act)
+
+
+async def _is_finished(connection: Connection, found: Distribution) -> bool:
+    """Whether everything was claimed, and nobody can register any more."""
+    if found.state not in _OPEN:
+        return False
+    sums = await store.category_sums(connection, found.id)
+    return all(_is_exhausted(found, row) for row in sums)
+
+
+def _is_exhausted(found: Distribution, row: Any) -> bool:
+    source = found.spec.category(row["id"]).source
+    if not isinstance(source, Pool):
+        return bool(row["claimed"] == row["amount"])
+    full = row["registered"] == row["seats"]
+    over = source.closes is not None and source.closes <= found.now
+    return bool((full or over) and row["claimed"] == row["reserved"])

@@ -1,0 +1,195 @@
+"""What leaves a distribution's account: recorded, ordered, and paid exactly once."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from icto.events.v1 import events_pb2 as events
+from icto.ledger.v1 import ledger_pb2
+from services.distribution_deployer import claiming, domain, store
+from services.distribution_deployer.domain import (
+    MESH_NAME,
+    Account,
+    Disbursement,
+    Distribution,
+    Kind,
+    Token,
+)
+from services.distribution_deployer.messages import distribution_name, parse_account
+from services.kit import Kit, ids
+from services.kit.database import Connection
+from services.kit.escrow import account_of
+from services.kit.journal import Claim as Begun
+from services.kit.journal import Pipelines
+from services.kit.payouts import PaidOut, Payout, Payouts
+from services.kit.statement import Statement
+from services.kit.transfers import Transfers
+
+BURNED: Final = Account("aaaaa-aa")
+"""The management principal's account: nobody has a key to it."""
+_ACTIONS: Final = {
+    Kind.VESTED: "PayDistributionClaim",
+    Kind.EARLY_UNLOCK: "PayDistributionClaim",
+    Kind.PENALTY: "PayDistributionPenalty",
+    Kind.TO_OWNER: "ReturnDistributed",
+    Kind.TO_ESCROW: "ReturnDistributed",
+}
+
+
+class Money:
+    """The accounts of distributions."""
+
+    def __init__(self, kit: Kit, pipelines: Pipelines) -> None:
+        self._transfers = Transfers(kit)
+        self._payouts = Payouts(kit, pipelines, self._settle)
+        self._paid = kit.telemetry.metrics.counter(
+            "icto_distribution_payments_total", "Payments of distributions, by why.", "kind"
+        )
+
+    async def token(self, ledger: str) -> Token:
+        """What a ledger takes now, read anew each time (F-47), and who mints on it."""
+        found = await self._transfers.ledger.GetLedger(ledger_pb2.GetLedgerRequest(name=ledger))
+        minter = None
+        if found.HasField("minting_account"):
+            minter = parse_account(found.minting_account, "minting_account")
+        return Token(int(found.transfer_fee), minter)
+
+    async def balance(self, distribution: Distribution) -> int:
+        """What a distribution's account holds."""
+        return await self._transfers.balance(
+            distribution.ledger, subaccount=_subaccount(distribution)
+        )
+
+    async def newest_block(self, ledger: str) -> int:
+        """Index of the newest block of a ledger; every ledger has one."""
+        found = await self._transfers.ledger.GetLedger(ledger_pb2.GetLedgerRequest(name=ledger))
+        return max(0, int(found.block_count) - 1)
+
+    async def balance_after(self, ledger: str, owner: str, block_index: int) -> int:
+        """What somebody's default account held after a block."""
+        request = ledger_pb2.GetAccountRequest(
+            name=f"{ledger}/accounts/{owner}", block_index=block_index
+        )
+        return int((await self._transfers.ledger.GetAccount(request)).balance)
+
+    def ordered(
+        self, distribution: Distribution, one: Disbursement, to: Account
+    ) -> tuple[Begun, tuple[Statement, ...]]:
+        """What a transaction writes to pay something, and what to adopt after its commit."""
+        payout = Payout(
+            one.id,
+            distribution.ledger,
+            _subaccount(distribution),
+            (to.owner, to.subaccount),
+            one.net,
+            one.fee,
+        )
+        begun, ordered = self._payouts.ordered(payout)
+        return begun, (store.disbursed(one), *ordered)
+
+    def adopt(self, begun: Sequence[Begun]) -> None:
+        """Pays at once what was ordered, after the commit."""
+        for one in begun:
+            self._payouts.adopt(one)
+
+    async def give_back(
+        self, connection: Connection, distribution: Distribution, amount: int, token: Token
+    ) -> list[Begun]:
+        """Orders what goes back to the owner, unless the fee would eat it."""
+        to = Account(distribution.owner)
+        return await self._return(connection, distribution, Kind.TO_OWNER, to, amount, token)
+
+    async def clear(
+        self, connection: Connection, distribution: Distribution
+    ) -> tuple[int, list[Begun]]:
+        """Orders what lies on the account of one that will never be active back to its escrow.
+
+        The distribution must be locked. Returns what will arrive. While a return is on its way
+        nothing is ordered: the balance would be counted twice.
+        """
+        if not distribution.ledger or await store.return_is_open(connection, distribution.id):
+            return 0, []
+        balance = await self.balance(distribution)
+        if not balance:
+            return 0, []
+        token, to = await self.token(distribution.ledger), distribution.escrow
+        begun = await self._return(connection, distribution, Kind.TO_ESCROW, to, balance, token)
+        return (balance - token.fee_to(to) if begun else 0), begun
+
+    async def _return(
+        self,
+        connection: Connection,
+        distribution: Distribution,
+        kind: Kind,
+        to: Account,
+        amount: int,
+        token: Token,
+    ) -> list[Begun]:
+        if amount <= token.fee:
+            return []
+        one = Disbursement(
+            id=new_id(distribution),
+            distribution_id=distribution.id,
+            kind=kind,
+            principal=to.owner,
+            gross=amount,
+            fee=token.fee_to(to),
+        )
+        begun, ordered = self.ordered(distribution, one, to)
+        await connection.apply(*ordered)
+        return [begun]
+
+    async def _settle(
+        self, connection: Connection, paid: Sequence[PaidOut]
+    ) -> Sequence[events.Event]:
+        """Records blocks, and tells the audit once they are (F-45)."""
+        traces = {one.id: one.traceparent for one in paid}
+        done = await store.paid(connection, paid)
+        for one in done:
+            self._paid.labels(one.kind.name).inc()
+        return [_told(one, traces[one.id]) for one in done]
+
+
+def new_id(distribution: Distribution) -> UUID:
+    """An id for something that leaves a distribution."""
+    return ids.new_id(distribution.operation)
+
+
+async def unowed(connection: Connection, distribution: Distribution, moment: int) -> int:
+    """What lies on its account and belongs to nobody, if nothing unlocks after a moment."""
+    held = await store.held(connection, distribution.id)
+    owed = 0
+    for category in distribution.spec.categories:
+        start = distribution.start_of(category)
+        if start is not None:
+            owed += claiming.outstanding(category, start, moment, held.get(category.id, ()))
+    return distribution.spec.total - await store.sent(connection, distribution.id) - owed
+
+
+async def unowed_at_end(connection: Connection, distribution: Distribution) -> int:
+    """The same, once everything is unlocked: what nobody registered for, and dust."""
+    start = distribution.timing.start if distribution.timing else distribution.now
+    return await unowed(connection, distribution, domain.last_unlock(distribution.spec, start))
+
+
+def _subaccount(distribution: Distribution) -> bytes:
+    _, subaccount = account_of(MESH_NAME, distribution.operation)
+    return subaccount
+
+
+def _told(one: Disbursement, traceparent: str) -> events.Event:
+    name = distribution_name(one.distribution_id)
+    act = events.Act(
+        action=_ACTIONS[one.kind],
+        status=events.ACT_STATUS_COMPLETED,
+        principal=one.principal,
+        actor=events.ACTOR_KIND_SERVICE,
+        caller=MESH_NAME,
+        severity=events.SEVERITY_INFO,
+        details={
+            "amount": str(one.net),
+            "block_index": str(one.block_index),
+            "kind": one.kind.name,
+        },
+    )
+    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)

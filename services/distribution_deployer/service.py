@@ -1,0 +1,261 @@
+"""Handlers of distributions and recipient lists: translate, call, answer."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from icto.distribution.v1 import distribution_pb2 as pb
+from services.distribution_deployer import store
+from services.distribution_deployer.claims import Claims
+from services.distribution_deployer.domain import DELIVERED, Distribution, Pool
+from services.distribution_deployer.keeping import Keeping
+from services.distribution_deployer.lists import Lists
+from services.distribution_deployer.messages import (
+    check_ledger,
+    distribution_message,
+    parse_distribution,
+)
+from services.distribution_deployer.money import Money
+from services.distribution_deployer.setting_up import SettingUp
+from services.kit import Call, Kit, not_found, paging
+from services.kit.errors import Code, Error
+from services.kit.journal import Pipelines
+from services.kit.vesting import WHOLE
+
+
+class DistributionService:
+    """icto.distribution.v1.DistributionService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._pipelines = Pipelines(kit)
+        money = Money(kit, self._pipelines)
+        self._setting_up = SettingUp(kit, money)
+        self._claims = Claims(kit, money)
+        self._keeping = Keeping(kit, money)
+
+    async def run(self) -> None:
+        """Pays what is owed and does what time asks for, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._keeping.run())
+
+    async def ValidateDistribution(
+        self, request: pb.ValidateDistributionRequest, call: Call
+    ) -> pb.ValidateDistributionResponse:
+        """Checks a spec."""
+        return await self._setting_up.validate(request, call)
+
+    async def CreateDistribution(
+        self, request: pb.CreateDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Reserves a distribution."""
+        return await self._setting_up.create(request, call)
+
+    async def ActivateDistribution(
+        self, request: pb.ActivateDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Opens a distribution."""
+        return await self._setting_up.activate(request, call)
+
+    async def AbandonDistribution(
+        self, request: pb.AbandonDistributionRequest, call: Call
+    ) -> pb.AbandonDistributionResponse:
+        """Gives an operation up."""
+        return await self._setting_up.abandon(request, call)
+
+    async def GetDistribution(
+        self, request: pb.GetDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """One distribution."""
+        return distribution_message(await self._visible(request.name, call))
+
+    async def _visible(self, name: str, call: Call) -> Distribution:
+        """A distribution that the caller may see.
+
+        Raises:
+            Error: NOT_FOUND, there is none, or it is not public and nothing to the caller.
+        """
+        found = await store.get(self._database, parse_distribution(name))
+        if found is None:
+            raise not_found("distribution", name)
+        known = call.identity.is_service or call.principal == found.owner
+        if known or (found.spec.public and found.state in DELIVERED):
+            return found
+        if not await self._takes_part(found.id, call.principal):
+            raise not_found("distribution", name)
+        return found
+
+    async def _takes_part(self, distribution_id: UUID, principal: str) -> bool:
+        return bool(
+            await store.allocations(self._database, distribution_id, principal)
+            or await store.listed(self._database, distribution_id, principal)
+        )
+
+    async def ListDistributions(
+        self, request: pb.ListDistributionsRequest, call: Call
+    ) -> pb.ListDistributionsResponse:
+        """Distributions, newest first."""
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        if request.ledger:
+            check_ledger(request.ledger, "ledger")
+        ledger = request.ledger or None
+        if request.view in (pb.DISTRIBUTION_VIEW_UNSPECIFIED, pb.DISTRIBUTION_VIEW_PUBLIC):
+            rows = await store.list_public(self._database, before, size + 1, ledger)
+        else:
+            mine = request.view == pb.DISTRIBUTION_VIEW_CREATED
+            listing = store.list_created if mine else store.list_receiving
+            rows = await listing(self._database, before, size + 1, ledger, _signed_in(call))
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListDistributionsResponse(
+            distributions=map(distribution_message, page), next_page_token=token
+        )
+
+    async def GetDistributionStats(
+        self, request: pb.GetDistributionStatsRequest, call: Call
+    ) -> pb.GetDistributionStatsResponse:
+        """Sums of what there is."""
+        found = await self._visible(request.name, call)
+        sums = await store.sums(self._database, found.id)
+        categories = await store.category_sums(self._database, found.id)
+        total = found.spec.total
+        return pb.GetDistributionStatsResponse(
+            total_amount=str(total),
+            claimed=str(sums["claimed"]),
+            paid=str(sums["paid"]),
+            penalties=str(sums["penalties"]),
+            returned=str(sums["returned"]),
+            remaining=str(max(0, total - sums["sent"])),
+            completion_basis_points=sums["claimed"] * WHOLE // total,
+            claim_count=sums["claims"],
+            categories=[_category_stats(found, row) for row in categories],
+        )
+
+    async def GetClaimable(
+        self, request: pb.GetClaimableRequest, call: Call
+    ) -> pb.GetClaimableResponse:
+        """What the caller may claim."""
+        return await self._claims.claimable(request, call)
+
+    async def Register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
+        """Takes the caller into a pool."""
+        return await self._claims.register(request, call)
+
+    async def Claim(self, request: pb.ClaimRequest, call: Call) -> pb.DistributionClaim:
+        """Claims what is unlocked."""
+        return await self._claims.claim(request, call)
+
+    async def ClaimWithProof(
+        self, request: pb.ClaimWithProofRequest, call: Call
+    ) -> pb.DistributionClaim:
+        """Claims as a recipient of a list."""
+        return await self._claims.claim_with_proof(request, call)
+
+    async def EarlyUnlock(self, request: pb.EarlyUnlockRequest, call: Call) -> pb.DistributionClaim:
+        """Takes everything for a penalty."""
+        return await self._claims.early_unlock(request, call)
+
+    async def GetClaim(self, request: pb.GetClaimRequest, call: Call) -> pb.DistributionClaim:
+        """One claim."""
+        return await self._claims.get(request, call)
+
+    async def ListClaims(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
+        """Claims, newest first."""
+        return await self._claims.list(request, call)
+
+    async def PauseDistribution(
+        self, request: pb.PauseDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Stops claims."""
+        return await self._keeping.pause(request.name, call)
+
+    async def ResumeDistribution(
+        self, request: pb.ResumeDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Ends a pause."""
+        return await self._keeping.resume(request.name, call)
+
+    async def PauseCategory(self, request: pb.PauseCategoryRequest, call: Call) -> pb.Distribution:
+        """Stops claims from a category."""
+        category_id = request.category_id
+        return await self._keeping.hold_category(request.name, category_id, call, paused=True)
+
+    async def ResumeCategory(
+        self, request: pb.ResumeCategoryRequest, call: Call
+    ) -> pb.Distribution:
+        """Ends the pause of a category."""
+        category_id = request.category_id
+        return await self._keeping.hold_category(request.name, category_id, call, paused=False)
+
+    async def CancelDistribution(
+        self, request: pb.CancelDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Ends a distribution for good."""
+        return await self._keeping.cancel(request.name, call)
+
+
+class RecipientListService:
+    """icto.distribution.v1.RecipientListService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._lists = Lists(kit)
+
+    async def CreateRecipientList(
+        self, request: pb.CreateRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
+        """Begins a list."""
+        return await self._lists.create(request, call)
+
+    async def AddRecipients(self, request: pb.AddRecipientsRequest, call: Call) -> pb.RecipientList:
+        """Adds the next page."""
+        return await self._lists.add_page(request, call)
+
+    async def SealRecipientList(
+        self, request: pb.SealRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
+        """Seals a list."""
+        return await self._lists.seal(request, call)
+
+    async def GetRecipientList(
+        self, request: pb.GetRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
+        """One list."""
+        return await self._lists.get(request, call)
+
+    async def ListRecipientLists(
+        self, request: pb.ListRecipientListsRequest, call: Call
+    ) -> pb.ListRecipientListsResponse:
+        """Lists of the caller."""
+        return await self._lists.list(request, call)
+
+    async def GetRecipientProof(
+        self, request: pb.GetRecipientProofRequest, call: Call
+    ) -> pb.RecipientProof:
+        """The proof of a recipient."""
+        return await self._lists.proof(request, call)
+
+
+def _signed_in(call: Call) -> str:
+    """The caller, who must have one's own to list.
+
+    Raises:
+        Error: UNAUTHENTICATED, nobody signed in.
+    """
+    if not call.identity.signed_in:
+        raise Error(Code.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "Sign in to list what is yours.")
+    return call.principal
+
+
+def _category_stats(found: Distribution, row: Any) -> pb.CategoryStats:
+    category = found.spec.category(row["id"])
+    pool = isinstance(category.source, Pool)
+    return pb.CategoryStats(
+        category_id=category.id,
+        amount=str(category.amount),
+        allocated=str(row["reserved"] if pool else category.amount),
+        claimed=str(row["claimed"]),
+        participant_count=row["registered"] if pool else category.count,
+        claimant_count=row["claimants"],
+    )

@@ -1,0 +1,234 @@
+"""How a distribution comes to be: checked, reserved, funded, activated; or given up."""
+
+import hashlib
+from dataclasses import replace
+from uuid import UUID
+
+from icto.distribution.v1 import distribution_pb2 as pb
+from services.distribution_deployer import domain, lists_store, specs, store
+from services.distribution_deployer.domain import (
+    DELIVERED,
+    Account,
+    Category,
+    Distribution,
+    Listed,
+    Pool,
+    Spec,
+    State,
+)
+from services.distribution_deployer.messages import (
+    check_ledger,
+    distribution_message,
+    distribution_name,
+    parse_account,
+    parse_spec,
+    spec_message,
+)
+from services.distribution_deployer.money import Money
+from services.distribution_deployer.rehearsal import rehearse
+from services.distribution_deployer.specs import SealedList
+from services.kit import Call, Kit, amounts, ids, not_found
+from services.kit.errors import RemoteError, invalid
+from services.kit.journal import Claim as Begun
+from services.kit.vesting_messages import of_timestamp
+
+
+class SettingUp:
+    """The backend's side of distributions."""
+
+    def __init__(self, kit: Kit, money: Money) -> None:
+        self._database = kit.database
+        self._environment = kit.settings.environment
+        self._faults = kit.faults
+        self._money = money
+        self._states = kit.telemetry.metrics.counter(
+            "icto_distributions_total", "Distributions that came into a state.", "state"
+        )
+
+    async def validate(
+        self, request: pb.ValidateDistributionRequest, call: Call
+    ) -> pb.ValidateDistributionResponse:
+        """Checks a spec without creating anything."""
+        fee = amounts.parse(request.transfer_fee, "transfer_fee")
+        asked = parse_spec(request.spec)
+        spec = specs.complete(asked, await self._lists(asked, call.principal), fee)
+        specs.check_beginnings(spec, await store.now(self._database))
+        await self._snapshots(spec)
+        return pb.ValidateDistributionResponse(spec=spec_message(spec))
+
+    async def create(self, request: pb.CreateDistributionRequest, call: Call) -> pb.Distribution:
+        """Reserves a distribution, or finds what an earlier call of the operation reserved."""
+        check_ledger(request.ledger, "ledger")
+        escrow = parse_account(request.escrow, "escrow")
+        fingerprint = _fingerprint(request, call.principal, escrow)
+        new = await self._asked_for(request, call.principal, escrow)
+        async with call.transaction() as tx:
+            created = None
+            if new is not None:
+                created = await store.add(tx, new, request.payment, fingerprint)
+            if created is not None:
+                asked = request.HasField("accept_time")
+                accepted = of_timestamp(request.accept_time) if asked else created.now
+                specs.check_beginnings(created.spec, accepted)
+                self._states.labels(State.CREATED.name).inc()
+            else:
+                known = await store.of_operation(tx, request.operation)
+                created = _same(known, fingerprint, request.operation)
+            response = distribution_message(created)
+            details = {"ledger": created.ledger, "amount": str(created.spec.total)}
+            act = call.act(operation=request.operation, details=details)
+            tx.answer(response, subject=response.name, act=act)
+        self._faults.point("distribution.created.committed")
+        return response
+
+    async def _asked_for(
+        self, request: pb.CreateDistributionRequest, owner: str, escrow: Account
+    ) -> Distribution | None:
+        """The distribution to add; None when the operation has one, whose lists are used."""
+        if await store.of_operation(self._database, request.operation) is not None:
+            return None
+        token = await self._money.token(request.ledger)
+        asked = parse_spec(request.spec)
+        spec = specs.complete(asked, await self._lists(asked, owner), token.fee)
+        spec = await self._snapshots(spec)
+        await rehearse(spec.display_name, self._environment)
+        return Distribution(
+            id=ids.new_id(request.operation),
+            operation=request.operation,
+            owner=owner,
+            ledger=request.ledger,
+            escrow=escrow,
+            spec=spec,
+            state=State.CREATED,
+            now=0,
+            create_time=0,
+            funding_deadline=0,
+        )
+
+    async def _lists(self, spec: Spec, owner: str) -> dict[UUID, SealedList]:
+        wanted = [c.source.list_id for c in spec.categories if isinstance(c.source, Listed)]
+        return await lists_store.usable(self._database, wanted, owner)
+
+    async def _snapshots(self, spec: Spec) -> Spec:
+        """The spec with the block of every condition on holders.
+
+        Raises:
+            Error: INVALID_ARGUMENT, there is no such ledger or block.
+        """
+        categories = [
+            await self._snapshot(category, f"spec.categories[{position}].pool.eligibility")
+            for position, category in enumerate(spec.categories)
+        ]
+        return replace(spec, categories=tuple(categories))
+
+    async def _snapshot(self, category: Category, field: str) -> Category:
+        pool = category.source
+        if not isinstance(pool, Pool) or pool.holder is None:
+            return category
+        holder = pool.holder
+        try:
+            newest = await self._money.newest_block(holder.ledger)
+        except RemoteError as error:
+            if error.outcome_unknown:
+                raise
+            raise invalid(f"{field}.token_holder.ledger", "must be a token's ledger") from None
+        block = newest if holder.block_index is None else holder.block_index
+        if block > newest:
+            at = f"{field}.token_holder.block_index"
+            raise invalid(at, f"must not be above {newest}, the newest block")
+        return replace(category, source=replace(pool, holder=replace(holder, block_index=block)))
+
+    async def activate(
+        self, request: pb.ActivateDistributionRequest, call: Call
+    ) -> pb.Distribution:
+        """Opens a distribution whose account holds what it promises."""
+        known = await store.of_operation(self._database, request.operation)
+        if known is None:
+            raise not_found("distribution", request.operation)
+        found, _ = known
+        domain.check_activatable(found)
+        if found.state is State.CREATED:
+            balance = await self._money.balance(found)
+            if balance < found.spec.total:
+                raise domain.not_funded(balance, found.spec.total)
+        self._faults.point("distribution.funded")
+        async with call.transaction() as tx:
+            locked = await store.lock(tx, found.id)
+            if locked is None:
+                raise not_found("distribution", request.operation)
+            domain.check_activatable(locked)
+            if locked.state is State.CREATED:
+                locked = _activated(locked)
+                await store.put(tx, locked)
+                self._states.labels(State.ACTIVE.name).inc()
+            response = distribution_message(locked)
+            act = call.act(operation=request.operation, details={"amount": str(locked.spec.total)})
+            tx.answer(response, subject=response.name, act=act)
+        self._faults.point("distribution.active.committed")
+        return response
+
+    async def abandon(
+        self, request: pb.AbandonDistributionRequest, call: Call
+    ) -> pb.AbandonDistributionResponse:
+        """Gives an operation up: its tombstone first, then what lies on its account."""
+        async with self._database.transaction() as connection:
+            new_id = ids.new_id(request.operation)
+            escrow = Account("", b"")
+            if request.HasField("escrow"):
+                escrow = parse_account(request.escrow, "escrow")
+            await store.give_up(connection, new_id, request.operation, request.ledger, escrow)
+        self._faults.point("distribution.tombstone.committed")
+        response = pb.AbandonDistributionResponse(returned_amount="0")
+        async with call.transaction() as tx:
+            locked = await store.lock_operation(tx, request.operation)
+            if locked is None:
+                raise not_found("distribution", request.operation)
+            begun: list[Begun] = []
+            if locked.state in DELIVERED:
+                response.delivered_distribution = distribution_name(locked.id)
+            elif locked.ledger:
+                returned, begun = await self._money.clear(tx, locked)
+                response.returned_amount = str(returned)
+                await store.free_lists(tx, locked.id)
+                await store.put(tx, replace(locked, checks=0))
+                self._states.labels(State.ABANDONED.name).inc()
+            delivered = str(bool(response.delivered_distribution)).lower()
+            details = {"delivered": delivered, "returned": response.returned_amount}
+            act = call.act(operation=request.operation, details=details)
+            tx.answer(response, subject=distribution_name(locked.id), act=act)
+        self._money.adopt(begun)
+        return response
+
+
+def _activated(found: Distribution) -> Distribution:
+    return replace(
+        domain.moved(found, State.ACTIVE),
+        activate_time=found.now,
+        timing=domain.timing(found.spec, found.now),
+    )
+
+
+def _same(
+    known: tuple[Distribution, bytes] | None, fingerprint: bytes, operation: str
+) -> Distribution:
+    """What an earlier call of the operation reserved.
+
+    Raises:
+        Error: the operation was given up, or reserved something else.
+    """
+    if known is None or known[0].state is State.ABANDONED:
+        raise domain.abandoned(operation)
+    if known[1] != fingerprint:
+        raise domain.operation_reused(operation)
+    return known[0]
+
+
+def _fingerprint(request: pb.CreateDistributionRequest, owner: str, escrow: Account) -> bytes:
+    """Hash of all that a distribution is made of."""
+    texts = (owner, request.ledger, escrow.owner, request.payment)
+    parts = [
+        request.spec.SerializeToString(deterministic=True),
+        *(text.encode() for text in texts),
+        escrow.subaccount,
+    ]
+    return hashlib.sha256(b"".join(len(p).to_bytes(4, "big") + p for p in parts)).digest()
