@@ -284,7 +284,7 @@ class LaunchService:
     ) -> AsyncIterator[HttpBody]:
         """The same as server-sent events, after the `Last-Event-ID` that the browser sent."""
         launch = await self._owned(request.name, call)
-        after = _sequence(call.last_event_id)
+        after = max(request.after_sequence, _sequence(call.last_event_id))
         changes = (
             (str(change.sequence), "change", change)
             async for change in self._watched(launch, after)
@@ -302,14 +302,34 @@ class LaunchService:
         """Changes in order, and None whenever there was none for a while."""
         async for _ in self._changes.watch(launch.id, self._heartbeat):
             quiet = True
-            while changes := await change_log.read(self._database, launch.id, after):
-                for change in changes:
-                    quiet, after = False, change.sequence
-                    yield change_message(change, await self._state_after(change, launch))
-                    if change.state is not None and change.state.final:
-                        return
-            if quiet:
-                yield None
+            async for change, final in self._unread(launch, after):
+                quiet, after = False, change.sequence
+                yield change
+                if final:
+                    return
+            if not quiet:
+                continue
+            if await self._is_over(launch):
+                # Its end is known already, or was written since the last look.
+                async for change, _ in self._unread(launch, after):
+                    yield change
+                return
+            yield None
+
+    async def _unread(
+        self, launch: Launch, after: int
+    ) -> AsyncIterator[tuple[pb.LaunchChange, bool]]:
+        """Changes after a number, each with whether it is the last there will ever be."""
+        while changes := await change_log.read(self._database, launch.id, after):
+            for change in changes:
+                after = change.sequence
+                final = change.state is not None and change.state.final
+                yield change_message(change, await self._state_after(change, launch)), final
+
+    async def _is_over(self, launch: Launch) -> bool:
+        """Whether nothing about it will change any more."""
+        (run,) = await self._journal.get([launch.id])
+        return run.state.final
 
     async def _state_after(
         self, change: change_log.Change, launch: Launch
