@@ -1,4 +1,4 @@
-"""Distributions as tests make them: a token, a community, and the backend's part by its own socket."""
+"""Distributions as tests make them: a token, its creator, and the backend's part by its socket."""
 
 import base64
 import contextlib
