@@ -31,7 +31,7 @@ from tests.support.services import refusal
 from tests.support.tokens import somebody
 
 DAY = 86_400
-_NOW = "SELECT distribution_deployer.kit_now()"
+_NOW = "SELECT now() + shift FROM distribution_deployer.kit_clock"
 _EVENTS = """
 SELECT count(*) FROM audit_storage.entries WHERE action = $1 AND operation = $2 AND status = $3
 """
