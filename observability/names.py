@@ -91,6 +91,7 @@ IDENTITY_HEADERS: Final = (
 TRAILER_REASON: Final = "icto-reason"
 TRAILER_TRACE_ID: Final = "icto-trace-id"
 TRAILER_RETRIABLE: Final = "icto-retriable"
+LAST_EVENT_ID: Final = "last-event-id"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 TRACEPARENT: Final = "traceparent"
 SUSPENDED: Final = "suspended"

@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from icto.backend.v1 import deployments_pb2 as pb
-from icto.config.v1 import config_pb2
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
@@ -16,7 +14,7 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
 from observability.tracing import trace_id
-from services.backend import domain, store
+from services.backend import orders, store
 from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
@@ -31,6 +29,7 @@ from services.kit.journal import (
 )
 
 _HEARTBEAT_SECONDS: Final = 10.0
+_ORDER: Final = {CREATE_TOKEN: payment_pb2.PAID_SERVICE_TOKEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +89,24 @@ class DeploymentService:
         )
         effects = (
             store.added_deployment(deployment),
-            store.counted_deployment(call.principal, _limits(self._platform.config.limits)),
+            store.counted_deployment(call.principal, self._limits()),
             begun,
         )
         if deployment.project_id is None:
             await call.commit(response, *effects, subject=response.name, act=act)
         else:
             async with call.transaction() as tx:
-                await self._occupy(tx, deployment, call, request.project)
+                await orders.occupy_project(
+                    tx, deployment.project_id, call.principal, request.project, deployment.id
+                )
                 await tx.apply(*effects)
                 tx.answer(response, subject=response.name, act=act)
         self._engine.adopt(claim)
         return response
+
+    def _limits(self) -> Limits:
+        config = self._platform.config.limits
+        return orders.limits(config, config.deployment_cooldown)
 
     async def _checked(self, request: pb.DeployTokenRequest, call: Call) -> _Checked:
         """Everything that can be known before anything is charged (F-12), asked at one time."""
@@ -109,34 +114,9 @@ class DeploymentService:
         validating = self._tokens.ValidateToken(
             token_pb2.ValidateTokenRequest(spec=request.spec), metadata=metadata
         )
-        validated, cost = await asyncio.gather(validating, self._cost(request.quote, metadata))
+        costing = orders.cost(self._payments, self._platform, request.quote, _ORDER, metadata)
+        validated, cost = await asyncio.gather(validating, costing)
         return _Checked(validated.spec, cost)
-
-    async def _cost(self, quote: str, metadata: tuple[tuple[str, str], ...]) -> str:
-        """What the order costs by its quote; nothing, where tokens are free on purpose."""
-        if not quote:
-            prices = self._platform.config.payment.prices
-            if not any(p.free for p in prices if p.service == payment_pb2.PAID_SERVICE_TOKEN):
-                raise domain.quote_required()
-            return "0"
-        found = await self._payments.GetQuote(
-            payment_pb2.GetQuoteRequest(name=quote), metadata=metadata
-        )
-        domain.check_quote([line.step for line in found.lines], [CREATE_TOKEN])
-        if found.state != payment_pb2.QUOTE_STATE_OPEN:
-            state = payment_pb2.QuoteState.Name(found.state).removeprefix("QUOTE_STATE_")
-            raise Error(
-                Code.FAILED_PRECONDITION, f"QUOTE_{state}", f"The quote is {state.lower()}."
-            )
-        return found.total
-
-    async def _occupy(self, tx: Effect, deployment: Deployment, call: Call, name: str) -> None:
-        assert deployment.project_id is not None  # noqa: S101  # checked by the caller
-        project = await store.lock_project(tx, deployment.project_id)
-        if project is None or project.owner != call.principal:
-            raise domain.project_not_found(name)
-        domain.check_project_free(project)
-        await store.occupy_project(tx, project.id, deployment.id)
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, call: Call) -> pb.Deployment:
         """One deployment."""
@@ -274,11 +254,3 @@ _ENDED: Final = frozenset(
         pb.DEPLOYMENT_STATE_CANCELLED,
     }
 )
-
-
-def _limits(limits: config_pb2.UserLimits) -> Limits:
-    return Limits(
-        tokens=limits.max_tokens_per_user,
-        per_day=limits.max_deployments_per_day,
-        cooldown=timedelta(seconds=limits.deployment_cooldown.seconds),
-    )

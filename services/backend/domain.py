@@ -181,6 +181,13 @@ def check_quote(steps: Sequence[str], wanted: Sequence[str]) -> None:
         )
 
 
+def quote_mismatch() -> Error:
+    """A quote names the right steps, but something cheaper for one of them."""
+    return Error(
+        Code.FAILED_PRECONDITION, "QUOTE_MISMATCH", "The quote is for other services than these."
+    )
+
+
 def quote_required() -> Error:
     """Nothing was said about how to pay."""
     return Error(

@@ -109,7 +109,7 @@ def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
         name=name,
         state=int(record.state),  # type: ignore[arg-type]  # the same numbers
         attempts=record.attempts,
-        error=_step_error(record),
+        error=step_error(record),
     )
     message.start_time.FromDatetime(record.start_time)
     if record.state.finished:
@@ -117,7 +117,8 @@ def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
     return message
 
 
-def _step_error(record: StepRecord) -> deployments_pb2.DeploymentError | None:
+def step_error(record: StepRecord) -> deployments_pb2.DeploymentError | None:
+    """What went wrong with a step, if anything did."""
     if not record.error_reason:
         return None
     return deployments_pb2.DeploymentError(reason=record.error_reason, message=record.error_message)
@@ -127,5 +128,5 @@ def _error(run: Run | None) -> deployments_pb2.DeploymentError | None:
     """The error of the first step that failed."""
     if run is None or run.state is not PipelineState.FAILED:
         return None
-    failed = (_step_error(r) for r in sorted(run.steps.values(), key=lambda r: r.end_time))
+    failed = (step_error(r) for r in sorted(run.steps.values(), key=lambda r: r.end_time))
     return next((error for error in failed if error), None)

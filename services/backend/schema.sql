@@ -1,4 +1,4 @@
--- requires: services.kit.journal
+-- requires: services.kit.payouts
 -- Users, projects and deployments. A deployment's state and steps are its pipeline's, in the journal
 -- under the same id.
 
@@ -65,3 +65,38 @@ CREATE TABLE release_requests (
     request_time timestamptz NOT NULL DEFAULT kit_now()
 );
 COMMENT ON TABLE release_requests IS 'Who asked for the end of an emergency stop.';
+
+CREATE TABLE launches (
+    id          uuid          PRIMARY KEY,
+    owner       text          NOT NULL,
+    project_id  uuid,
+    spec        bytea         NOT NULL,
+    shape       bytea         NOT NULL,
+    earlier     uuid          REFERENCES launches,
+    quote       text          NOT NULL,
+    cost        text          NOT NULL,
+    payment     text          NOT NULL DEFAULT '',
+    token       text          NOT NULL DEFAULT '',
+    ended       boolean       NOT NULL DEFAULT false,
+    drawn_by    uuid,
+    withdrawal  uuid,
+    withdrawn   numeric(39,0) NOT NULL DEFAULT 0,
+    trace_id    text          NOT NULL,
+    create_time timestamptz   NOT NULL DEFAULT kit_now()
+);
+COMMENT ON COLUMN launches.spec IS 'icto.backend.v1.LaunchSpec, complete.';
+COMMENT ON COLUMN launches.shape IS 'What its pipeline was begun with: which steps it has.';
+COMMENT ON COLUMN launches.earlier IS 'The launch out of whose escrow its tokens come.';
+COMMENT ON COLUMN launches.drawn_by IS 'The open launch that takes tokens out of its escrow.';
+COMMENT ON COLUMN launches.withdrawal IS 'The payout under way to its owner, in kit_payouts.';
+CREATE INDEX launches_owner ON launches (owner, id);
+CREATE UNIQUE INDEX launches_withdrawal ON launches (withdrawal) WHERE withdrawal IS NOT NULL;
+
+CREATE TABLE launch_transfers (
+    launch_id     uuid   NOT NULL REFERENCES launches,
+    step          text   NOT NULL,
+    created_at_ns bigint NOT NULL,
+    PRIMARY KEY (launch_id, step)
+);
+COMMENT ON TABLE launch_transfers IS
+    'Fresh deduplication times of transfers that were not made within the window of the first.';

@@ -2,8 +2,16 @@
 
 from services.backend.configuration import ConfigService
 from services.backend.deployments import DeploymentService
+from services.backend.launches import LaunchService
 from services.backend.projects import ProjectService
 from services.backend.system import SystemService
 from services.backend.users import UserService
 
-__all__ = ["ConfigService", "DeploymentService", "ProjectService", "SystemService", "UserService"]
+__all__ = [
+    "ConfigService",
+    "DeploymentService",
+    "LaunchService",
+    "ProjectService",
+    "SystemService",
+    "UserService",
+]

@@ -1,6 +1,6 @@
 """What distributions are: their values and states, and what is told when a state forbids an act.
 
-Amounts are base units, times are microseconds, shares are basis points, as in the kit's vesting.
+Amounts are base units, times are microseconds, shares are basis points as in kit.vesting.
 """
 
 from collections.abc import Iterator, Mapping

@@ -103,8 +103,8 @@ class Keeping:
         while True:
             try:
                 if self._platform.running and await self._lease.hold():
-                    for distribution_id in await store.due(self._database, _BATCH):
-                        await self._look_at(distribution_id)
+                    for distribution_id, ledger in await store.due(self._database, _BATCH):
+                        await self._look_at(distribution_id, ledger)
                     if rounds % _FINISHING_ROUNDS == 0:
                         await self._finish()
                     rounds += 1
@@ -112,23 +112,21 @@ class Keeping:
                 log.warning("distributions cannot be looked at now: %s", error)
             await asyncio.sleep(_SECONDS)
 
-    async def _look_at(self, distribution_id: UUID) -> None:
+    async def _look_at(self, distribution_id: UUID, ledger: str) -> None:
         """One distribution. One that cannot be looked at now does not hold the others up."""
         try:
-            found = await store.get(self._database, distribution_id)
-            if found is not None:
-                await self._advance(found)
+            await self._advance(distribution_id, ledger)
         except RemoteError as error:
             name = distribution_name(distribution_id)
             log.warning("%s cannot be looked at now: %s", name, error)
             await store.postpone(self._database, distribution_id, domain.CHECKS[0])
 
-    async def _advance(self, found: Distribution) -> None:
+    async def _advance(self, distribution_id: UUID, ledger: str) -> None:
         """Does what is due for one distribution, in a transaction of its own."""
-        token = await self._money.token(found.ledger)
+        token = await self._money.token(ledger)
         begun: list[Begun] = []
         async with self._database.transaction() as connection:
-            locked = await store.lock(connection, found.id)
+            locked = await store.lock(connection, distribution_id)
             if locked is None:
                 return
             if locked.state in _OPEN:

@@ -173,7 +173,10 @@ class SettingUp:
         """Gives an operation up: its tombstone first, then what lies on its account."""
         async with self._database.transaction() as connection:
             new_id = ids.new_id(request.operation)
-            await store.give_up(connection, new_id, request.operation)
+            escrow = Account("", b"")
+            if request.HasField("escrow"):
+                escrow = parse_account(request.escrow, "escrow")
+            await store.give_up(connection, new_id, request.operation, request.ledger, escrow)
         self._faults.point("distribution.tombstone.committed")
         response = pb.AbandonDistributionResponse(returned_amount="0")
         async with call.transaction() as tx:

@@ -64,13 +64,13 @@ _FREE_LISTS: Final = """
 UPDATE recipient_lists SET distribution_id = NULL WHERE distribution_id = $1
 """
 _GET: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 AND owner <> ''"
-_LOCK: Final = f"{_GET} FOR UPDATE"
+_LOCK: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 FOR UPDATE"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS}, fingerprint FROM distributions WHERE operation = $1"
 _LOCK_OPERATION: Final = f"{_BY_OPERATION} FOR UPDATE"
 _GIVE_UP: Final = """
 INSERT INTO distributions (id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec,
     fingerprint, public, total, state)
-VALUES ($1, $2, '', '', '', '', '', '', false, 0, 7)
+VALUES ($1, $2, '', $3, $4, $5, '', '', false, 0, 7)
 ON CONFLICT (operation) DO UPDATE
 SET state = CASE WHEN distributions.state IN (1, 6) THEN 7 ELSE distributions.state END
 """
@@ -158,7 +158,7 @@ SELECT EXISTS (SELECT FROM disbursements
 WHERE distribution_id = $1 AND kind = 5 AND block_index IS NULL)
 """
 _DUE: Final = """
-SELECT id FROM distributions WHERE next_time <= kit_now() ORDER BY next_time LIMIT $1
+SELECT id, ledger FROM distributions WHERE next_time <= kit_now() ORDER BY next_time LIMIT $1
 """
 _FINISHING: Final = """
 SELECT DISTINCT distribution_id FROM disbursements WHERE finishes LIMIT $1
@@ -307,9 +307,15 @@ async def lock_operation(connection: Connection, operation: str) -> Distribution
     return _distribution(row) if row else None
 
 
-async def give_up(connection: Connection, new_id: UUID, operation: str) -> None:
-    """Gives an operation up for good, whether it was heard of or not, unless it was delivered."""
-    await connection.execute(_GIVE_UP, new_id, operation)
+async def give_up(
+    connection: Connection, new_id: UUID, operation: str, ledger: str, escrow: Account
+) -> None:
+    """Gives an operation up for good, whether it was heard of or not, unless it was delivered.
+
+    `ledger` and `escrow` tell of one that nobody heard of where its tokens go back to; "" if nobody
+    can know.
+    """
+    await connection.execute(_GIVE_UP, new_id, operation, ledger, escrow.owner, escrow.subaccount)
 
 
 async def free_lists(connection: Connection, distribution_id: UUID) -> None:
@@ -330,7 +336,7 @@ async def share(connection: Connection, distribution_id: UUID) -> Distribution |
 
 
 async def lock(connection: Connection, distribution_id: UUID) -> Distribution | None:
-    """One distribution that nobody else claims from or changes until the transaction ends."""
+    """One distribution, also a tombstone, that nobody else touches until the transaction ends."""
     await connection.execute(_EXCLUDE, distribution_id)
     row = await connection.fetchrow(_LOCK, distribution_id)
     return _distribution(row) if row else None
@@ -482,9 +488,9 @@ async def return_is_open(connection: Connection, distribution_id: UUID) -> bool:
     return bool(await connection.fetchval(_RETURN_OPEN, distribution_id))
 
 
-async def due(database: Database, limit: int) -> list[UUID]:
-    """Distributions for which the time has come."""
-    return [row["id"] for row in await database.fetch(_DUE, limit)]
+async def due(database: Database, limit: int) -> list[tuple[UUID, str]]:
+    """Distributions for which the time has come, and their ledgers."""
+    return [(row["id"], row["ledger"]) for row in await database.fetch(_DUE, limit)]
 
 
 async def finishing(database: Database, limit: int) -> list[UUID]:

@@ -65,7 +65,10 @@ class Call:
         database: Database,
         outbox: Outbox,
         expires: float,
+        *,
+        last_event_id: str = "",
     ) -> None:
+        self.last_event_id = last_event_id
         self.method = method
         self.identity = identity
         self.span = span

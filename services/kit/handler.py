@@ -177,7 +177,7 @@ class _Served:
     ) -> tuple[bytes, Error | None]:
         caller = identity.read(metadata, self._method)
         try:
-            call = self._admit(caller, span, context)
+            call = self._admit(caller, metadata, span, context)
             async with asyncio.timeout(self._own_timeout(context)):
                 with deadline.within(call.remaining):
                     return await work(call), None
@@ -211,7 +211,13 @@ class _Served:
             denial = Denial(caller.principal, caller.caller, name, error.reason)
             self._around.denials.note(denial)
 
-    def _admit(self, caller: Identity, span: trace.Span, context: Context) -> Call:
+    def _admit(
+        self,
+        caller: Identity,
+        metadata: Mapping[str, str | bytes],
+        span: trace.Span,
+        context: Context,
+    ) -> Call:
         """Everything that is decided before the request is read.
 
         Raises:
@@ -235,6 +241,7 @@ class _Served:
             self._around.database,
             self._around.outbox,
             time.monotonic() + seconds,
+            last_event_id=str(metadata.get(names.LAST_EVENT_ID, "")),
         )
 
     def _request(self, raw: bytes, call: Call, context: Context) -> Message:

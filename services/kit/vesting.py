@@ -175,7 +175,7 @@ class Curve:
         now = self.unlocked(moment)
         for time, unlocked in self.steps:
             if time > moment and unlocked > now:
-                return Unlock(time, unlocked - now)
+                return Unlock(time, self.unlocked(time) - now)
         if self.ramp is None or now >= self.total:
             return None
         time = self.ramp.reaches(now + 1)

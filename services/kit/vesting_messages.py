@@ -43,6 +43,11 @@ def of_datetime(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+def to_datetime(moment: int) -> datetime:
+    """Microseconds as a moment."""
+    return _EPOCH + timedelta(microseconds=moment)
+
+
 def of_timestamp(message: Timestamp) -> int:
     """A timestamp as microseconds; what is finer is dropped."""
     return message.seconds * vesting.SECOND + message.nanos // _NANOS

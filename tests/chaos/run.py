@@ -66,7 +66,9 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="icto-faults-") as faults:
         async with installation(environment={DIRECTORY_VARIABLE: faults}) as running:
             scenario = SCENARIOS[name](running, seed)
-            await configure(await administrator(running), without_user_limits)
+            admin = await administrator(running)
+            await configure(admin, without_user_limits)
+            await admin.close()
             await scenario.prepare()
             try:
                 await _strike_all(running, scenario, Path(faults), report, tell)

@@ -1,5 +1,6 @@
 """Pipelines that survive anything: each finished step is a row, and whoever is alive goes on."""
 
+from services.kit.journal.change_log import Change
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.engine import Engine
 from services.kit.journal.model import (
@@ -21,6 +22,7 @@ from services.kit.journal.pipelines import Pipelines
 from services.kit.journal.postgres import PostgresJournal
 
 __all__ = [
+    "Change",
     "ChangeFeed",
     "Claim",
     "Definition",

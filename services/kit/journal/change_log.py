@@ -34,8 +34,10 @@ class Change:
 
     sequence: int
     time: datetime
-    record: StepRecord | None
-    state: PipelineState | None
+    record: StepRecord | None = None
+    state: PipelineState | None = None
+    reason: str = ""
+    """Why the pipeline was parked."""
 
 
 def appended(rows: Iterable[tuple[Any, ...]]) -> Statement:
@@ -69,7 +71,8 @@ async def read(database: Database | Connection, pipeline_id: UUID, after: int) -
 def _change(row: Any) -> Change:
     if not row["step"]:
         state = PipelineState(row["state"])
-        return Change(row["sequence"], row["change_time"], None, state)
+        reason = row["error_message"]
+        return Change(row["sequence"], row["change_time"], state=state, reason=reason)
     record = StepRecord(
         name=row["step"],
         state=StepState(row["state"]),
@@ -80,4 +83,4 @@ def _change(row: Any) -> Change:
         error_reason=row["error_reason"],
         error_message=row["error_message"],
     )
-    return Change(row["sequence"], row["change_time"], record, None)
+    return Change(row["sequence"], row["change_time"], record)

@@ -1,0 +1,443 @@
+"""icto.backend.v1.LaunchService."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from google.api.httpbody_pb2 import HttpBody
+
+from icto.backend.v1 import launches_pb2 as pb
+from icto.distribution.v1 import distribution_pb2
+from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
+from icto.events.v1 import events_pb2 as events
+from icto.lock.v1 import lock_pb2
+from icto.lock.v1.lock_pb2_grpc import LockServiceStub
+from icto.payment.v1 import payment_pb2
+from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
+from icto.token.v1 import token_pb2
+from icto.token.v1.token_pb2_grpc import TokenServiceStub
+from observability import names
+from observability.tracing import trace_id
+from services.backend import orders
+from services.backend import store as backend_store
+from services.backend.launches import domain, store
+from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, TAKE_IN, Launch, Shape
+from services.backend.launches.escrow import Escrow
+from services.backend.launches.messages import change_message, launch_message, state_of
+from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
+from services.kit import Call, Effect, Kit, ids, not_found, paging, principal, sse
+from services.kit.database import Connection
+from services.kit.errors import Code, Error, invalid
+from services.kit.journal import ChangeFeed, Pipelines, PostgresJournal, Run, change_log
+from services.kit.payouts import PaidOut, Payout, Payouts
+
+_SEQUENCE_DIGITS: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A launch that may be accepted, and where its tokens come from."""
+
+    spec: pb.LaunchSpec
+    shape: Shape
+    coverage: domain.Coverage
+    token: str = ""
+    earlier: UUID | None = None
+
+
+class LaunchService:
+    """Accepts launches, runs their pipelines, and tells how they go."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._platform = kit.platform
+        self._spender = principal.of_service(kit.service.mesh_name)
+        self._heartbeat = kit.settings.heartbeat_seconds
+        self._payments = kit.clients.stub(PaymentServiceStub)
+        self._tokens = kit.clients.stub(TokenServiceStub)
+        self._locks = kit.clients.stub(LockServiceStub)
+        self._distributions = kit.clients.stub(DistributionServiceStub)
+        dsn = kit.settings.database_url.reveal()
+        self._changes = ChangeFeed(kit.database, dsn, kit.service.mesh_name)
+        self._journal = PostgresJournal(kit.database, kit.outbox, self._changes, logged=True)
+        self._pipelines = Pipelines(kit, self._journal)
+        self._accounts = Escrow(kit)
+        self._pipeline = LaunchPipeline(kit, self._accounts)
+        self._pipelines.define(self._pipeline.family)
+        self._payouts = Payouts(kit, self._pipelines, self._withdrawn)
+
+    async def run(self) -> None:
+        """Works on launches, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._changes.run())
+            tasks.create_task(self._pipelines.run())
+
+    async def ValidateLaunch(
+        self, request: pb.ValidateLaunchRequest, call: Call
+    ) -> pb.ValidateLaunchResponse:
+        """Checks a launch without launching."""
+        checked = await self._checked(request.spec, ids.new_id(call.principal), call.principal)
+        return pb.ValidateLaunchResponse(
+            spec=checked.spec,
+            items=[
+                payment_pb2.OrderItem(step=step, service=service)
+                for step, service in _order(checked.shape).items()
+            ],
+            escrow_amount=str(checked.coverage.taken),
+            remainder_amount=str(checked.coverage.remainder),
+            spender=self._spender,
+        )
+
+    async def CreateLaunch(self, request: pb.CreateLaunchRequest, call: Call) -> pb.Launch:
+        """Accepts a launch; it waits for its turn when the transaction has committed."""
+        launch_id = ids.new_id(call.principal)
+        try:
+            checked, cost = await self._ordered(request, launch_id, call.principal)
+        except Error:
+            await call.replay()
+            raise
+        launch = Launch(
+            id=launch_id,
+            owner=call.principal,
+            project_id=_project(request),
+            spec=checked.spec.SerializeToString(),
+            shape=checked.shape,
+            trace_id=trace_id(call.span),
+            quote=request.quote,
+            cost=cost,
+            token=checked.token,
+            earlier=checked.earlier,
+        )
+        response = self._message(launch, None)
+        act = call.act(
+            status=events.ACT_STATUS_INITIATED, operation=launch.name, details={"cost": cost}
+        )
+        config = self._platform.config.limits
+        limits = orders.limits(config, config.pipeline_cooldown)
+        effects = (
+            store.added(launch),
+            backend_store.counted_deployment(call.principal, limits),
+            self._pipelines.enqueue(self._pipeline.family, launch.id, launch.shape.encode()),
+        )
+        if launch.project_id is None and launch.earlier is None:
+            await call.commit(response, *effects, subject=launch.name, act=act)
+        else:
+            async with call.transaction() as tx:
+                await self._reserve(tx, launch, checked, request.project)
+                await tx.apply(*effects)
+                tx.answer(response, subject=launch.name, act=act)
+        self._pipelines.admit()
+        return response
+
+    async def _ordered(
+        self, request: pb.CreateLaunchRequest, launch_id: UUID, owner: str
+    ) -> tuple[_Checked, str]:
+        """Everything that can be known before anything is charged (F-12)."""
+        checked = await self._checked(request.spec, launch_id, owner)
+        cost = await orders.cost(
+            self._payments, self._platform, request.quote, _order(checked.shape), _for(owner)
+        )
+        if request.project and not checked.shape.makes_token:
+            raise invalid("project", "takes a new token; this launch makes none")
+        return checked, cost
+
+    async def _checked(self, spec: pb.LaunchSpec, launch_id: UUID, owner: str) -> _Checked:
+        """The spec as whoever will deliver its parts completes it."""
+        self._check_features(spec)
+        complete = pb.LaunchSpec()
+        complete.CopyFrom(spec)
+        if spec.WhichOneof("source") == "new_token":
+            return await self._of_new_token(complete, launch_id, owner)
+        return await self._of_existing_token(complete, owner)
+
+    async def _of_new_token(self, spec: pb.LaunchSpec, launch_id: UUID, owner: str) -> _Checked:
+        validated = await self._tokens.ValidateToken(
+            token_pb2.ValidateTokenRequest(
+                spec=spec.new_token, custodian=self._accounts.account(launch_id)
+            ),
+            metadata=_for(owner),
+        )
+        spec.new_token.CopyFrom(validated.spec)
+        fee = int(validated.spec.transfer_fee)
+        await self._complete_parts(spec, fee, owner)
+        supply = int(validated.spec.total_supply)
+        shape = Shape(CREATE_TOKEN, len(spec.locks), len(spec.distributions))
+        return _Checked(spec, shape, domain.coverage(supply, part_amounts(spec), fee))
+
+    async def _of_existing_token(self, spec: pb.LaunchSpec, owner: str) -> _Checked:
+        shape = Shape(TAKE_IN, len(spec.locks), len(spec.distributions))
+        domain.check_parts(shape)
+        earlier = await self._earlier(spec.launch, owner) if spec.launch else None
+        token = earlier.token if earlier else spec.token
+        fee = await self._accounts.fee(ledger_of(token))
+        await self._complete_parts(spec, fee, owner)
+        taken = domain.needed(part_amounts(spec), fee)
+        if earlier is not None:
+            # It pays for the transfer into the new escrow, too.
+            balance = await self._accounts.balance(earlier.id, ledger_of(token))
+            domain.check_drawable(earlier, balance, taken + fee)
+        coverage = domain.Coverage(taken, 0)
+        return _Checked(spec, shape, coverage, token, earlier.id if earlier else None)
+
+    async def _earlier(self, name: str, owner: str) -> Launch:
+        """A launch of the owner with a token in its escrow."""
+        launch = await store.get(self._database, ids.parse_name("launches", name, "spec.launch"))
+        if launch is None or launch.owner != owner:
+            raise not_found("launch", name)
+        if not launch.token:
+            raise invalid("spec.launch", "has no token: nothing lies in its escrow")
+        return launch
+
+    async def _complete_parts(self, spec: pb.LaunchSpec, fee: int, owner: str) -> None:
+        """Has every part checked and completed by whoever will deliver it."""
+        locks = [
+            self._locks.ValidateLock(
+                lock_pb2.ValidateLockRequest(spec=lock, transfer_fee=str(fee)), metadata=_for(owner)
+            )
+            for lock in spec.locks
+        ]
+        distributions = [
+            self._distributions.ValidateDistribution(
+                distribution_pb2.ValidateDistributionRequest(
+                    spec=distribution, transfer_fee=str(fee)
+                ),
+                metadata=_for(owner),
+            )
+            for distribution in spec.distributions
+        ]
+        locked, distributed = await asyncio.gather(
+            asyncio.gather(*locks), asyncio.gather(*distributions)
+        )
+        for lock, validated in zip(spec.locks, locked, strict=True):
+            lock.CopyFrom(validated.spec)
+        for distribution, answer in zip(spec.distributions, distributed, strict=True):
+            distribution.CopyFrom(answer.spec)
+
+    def _check_features(self, spec: pb.LaunchSpec) -> None:
+        """Passes when each kind of part may be made now (F-16)."""
+        features = self._platform.config.features
+        wanted = {
+            "token_deployment": spec.HasField("new_token"),
+            "lock_deployment": bool(spec.locks),
+            "distribution_deployment": bool(spec.distributions),
+        }
+        for feature, needed in wanted.items():
+            if needed and not getattr(features, feature):
+                raise Error(
+                    Code.FAILED_PRECONDITION,
+                    "FEATURE_DISABLED",
+                    f"The feature {feature} is switched off.",
+                )
+
+    async def _reserve(self, tx: Effect, launch: Launch, checked: _Checked, project: str) -> None:
+        """Reserves the project, and the escrow that the tokens come from."""
+        if launch.project_id is not None:
+            await orders.occupy_project(tx, launch.project_id, launch.owner, project, launch.id)
+        if launch.earlier is not None:
+            earlier = await store.lock(tx, launch.earlier)
+            if earlier is None:
+                raise not_found("launch", str(launch.earlier))
+            domain.check_drawable(earlier, checked.coverage.taken, checked.coverage.taken)
+            await store.draw(tx, earlier.id, launch.id)
+
+    async def GetLaunch(self, request: pb.GetLaunchRequest, call: Call) -> pb.Launch:
+        """One launch."""
+        (message,) = await self._messages([await self._owned(request.name, call)])
+        return message
+
+    async def ListLaunches(
+        self, request: pb.ListLaunchesRequest, call: Call
+    ) -> pb.ListLaunchesResponse:
+        """The caller's launches, newest first."""
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_owned(self._database, call.principal, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        messages = await self._messages(page)
+        return pb.ListLaunchesResponse(launches=messages, next_page_token=token)
+
+    async def WatchLaunch(
+        self, request: pb.WatchLaunchRequest, call: Call
+    ) -> AsyncIterator[pb.WatchLaunchResponse]:
+        """Changes after a number, until the launch has ended; a heartbeat when it is quiet."""
+        launch = await self._owned(request.name, call)
+        async for change in self._watched(launch, request.after_sequence):
+            yield pb.WatchLaunchResponse(change=change)
+
+    async def WatchLaunchEvents(
+        self, request: pb.WatchLaunchEventsRequest, call: Call
+    ) -> AsyncIterator[HttpBody]:
+        """The same as server-sent events, after the `Last-Event-ID` that the browser sent."""
+        launch = await self._owned(request.name, call)
+        after = _sequence(call.last_event_id)
+        changes = (
+            (str(change.sequence), "change", change)
+            async for change in self._watched(launch, after)
+            if change is not None
+        )
+        async for chunk in sse.encode(changes, call, self._heartbeat):
+            yield chunk
+
+    async def _owned(self, name: str, call: Call) -> Launch:
+        """A launch that the caller may see."""
+        row = await store.get(self._database, ids.parse_name("launches", name))
+        return call.owned(row, "launch", name)
+
+    async def _watched(self, launch: Launch, after: int) -> AsyncIterator[pb.LaunchChange | None]:
+        """Changes in order, and None whenever there was none for a while."""
+        async for _ in self._changes.watch(launch.id, self._heartbeat):
+            quiet = True
+            while changes := await change_log.read(self._database, launch.id, after):
+                for change in changes:
+                    quiet, after = False, change.sequence
+                    yield change_message(change, await self._state_after(change, launch))
+                    if change.state is not None and change.state.final:
+                        return
+            if quiet:
+                yield None
+
+    async def _state_after(
+        self, change: change_log.Change, launch: Launch
+    ) -> "pb.LaunchState.ValueType":
+        """State of a launch that has changed itself; where a step changed, nobody asks."""
+        if change.state is None:
+            return pb.LAUNCH_STATE_IN_PROGRESS
+        (run,) = await self._journal.get([launch.id])
+        return state_of(change.state, run.steps, launch)
+
+    async def CancelLaunch(self, request: pb.CancelLaunchRequest, call: Call) -> pb.Launch:
+        """Asks the pipeline to stop; what was charged and not delivered goes back."""
+        launch_id = ids.parse_name("launches", request.name)
+        row = await store.get(self._database, launch_id)
+        (before,) = await self._messages([call.owned(row, "launch", request.name)])
+        async with call.transaction() as tx:
+            if not await self._journal.cancel(tx, launch_id):
+                raise Error(Code.FAILED_PRECONDITION, "LAUNCH_ENDED", "The launch has ended.")
+            act = call.act(operation=request.name)
+            response = tx.answer(before, subject=request.name, act=act)
+        self._pipelines.engine.cancel(launch_id)
+        return response
+
+    async def ListPendingLaunches(
+        self, request: pb.ListPendingLaunchesRequest, call: Call
+    ) -> pb.ListPendingLaunchesResponse:
+        """Launches that wait for a person, oldest first."""
+        del call
+        cursor = paging.decode_token(request.page_token, str)
+        after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
+        size = paging.page_size(request.page_size)
+        runs = await self._journal.parked(after, size + 1)
+        page, token = paging.cut(runs, size, lambda run: paging.encode_token(str(run.id)))
+        rows = await store.get_all(self._database, [run.id for run in page])
+        messages = [self._message(rows[run.id], run) for run in page if run.id in rows]
+        return pb.ListPendingLaunchesResponse(launches=messages, next_page_token=token)
+
+    async def RetryLaunch(self, request: pb.RetryLaunchRequest, call: Call) -> pb.Launch:
+        """Lets a parked launch go on. What has failed stays so: its money went back."""
+        launch_id = ids.parse_name("launches", request.name)
+        async with call.transaction() as tx:
+            launch = await store.get(tx, launch_id)
+            if launch is None:
+                raise not_found("launch", request.name)
+            if not await self._journal.unpark(tx, launch_id):
+                raise Error(
+                    Code.FAILED_PRECONDITION,
+                    "LAUNCH_NOT_PARKED",
+                    "Only a launch that waits for a person can be retried. What failed was "
+                    "refunded: launch it again, from the escrow of this launch.",
+                )
+            act = call.act(operation=request.name, justification=request.justification)
+            return tx.answer(self._message(launch, None), subject=request.name, act=act)
+
+    async def WithdrawEscrow(
+        self, request: pb.WithdrawEscrowRequest, call: Call
+    ) -> pb.WithdrawEscrowResponse:
+        """Pays what lies in escrow to the owner."""
+        launch_id = ids.parse_name("launches", request.name)
+        found = await store.get(self._database, launch_id)
+        token = call.owned(found, "launch", request.name).token
+        if not token:
+            raise domain.nothing_to_withdraw()
+        ledger = ledger_of(token)
+        fee = await self._accounts.fee(ledger)
+        account = self._accounts.account(launch_id)
+        async with call.transaction() as tx:
+            launch = call.owned(await store.lock(tx, launch_id), "launch", request.name)
+            domain.check_withdrawable(launch)
+            # Read under the lock: an earlier withdrawal is either seen here or under way.
+            balance = await self._accounts.balance(launch_id, ledger)
+            amount = domain.payout_of(balance, fee)
+            payout = Payout(
+                id=ids.new_id(launch.owner),
+                ledger=ledger,
+                subaccount=account.subaccount,
+                to=(launch.owner, principal.DEFAULT_SUBACCOUNT),
+                amount=amount,
+                fee=fee,
+            )
+            claim, ordered = self._payouts.ordered(payout)
+            await tx.apply(*ordered)
+            await store.withdraw(tx, launch.id, payout.id)
+            response = pb.WithdrawEscrowResponse(amount=str(amount), fee=str(fee))
+            act = call.act(operation=launch.name, details={"amount": str(amount)})
+            tx.answer(response, subject=launch.name, act=act)
+        self._payouts.adopt(claim)
+        return response
+
+    async def _withdrawn(
+        self, connection: Connection, paid: Sequence[PaidOut]
+    ) -> Sequence[events.Event]:
+        """Records payouts to owners. The ledger's own audit entries tell of the transfers."""
+        await store.withdrawn(connection, paid)
+        return ()
+
+    async def _messages(self, launches: Sequence[Launch]) -> list[pb.Launch]:
+        launch_ids = [launch.id for launch in launches]
+        runs = {run.id: run for run in await self._journal.get(launch_ids)}
+        places = await self._journal.positions(launch_ids)
+        # One that ended between the two reads has its token and its payment by now.
+        missed = [x.id for x in launches if not x.ended and x.id in runs and runs[x.id].state.final]
+        fresh = await store.get_all(self._database, missed) if missed else {}
+        return [
+            self._message(fresh.get(x.id, x), runs.get(x.id), places.get(x.id, 0)) for x in launches
+        ]
+
+    def _message(self, launch: Launch, run: Run | None, position: int = 0) -> pb.Launch:
+        return launch_message(
+            launch,
+            self._pipeline.definition(launch.shape),
+            run,
+            escrow=self._accounts.account(launch.id),
+            position=position,
+        )
+
+
+def _order(shape: Shape) -> orders.Order:
+    """What a launch pays for."""
+    services = {
+        CREATE_TOKEN: payment_pb2.PAID_SERVICE_TOKEN,
+        BASE_FEE: payment_pb2.PAID_SERVICE_PIPELINE,
+        **dict.fromkeys(shape.lock_steps, payment_pb2.PAID_SERVICE_LOCK),
+        **dict.fromkeys(shape.distribution_steps, payment_pb2.PAID_SERVICE_DISTRIBUTION),
+    }
+    return {step: services[step] for step in shape.paid_steps}
+
+
+def _project(request: pb.CreateLaunchRequest) -> UUID | None:
+    if not request.project:
+        return None
+    return ids.parse_name("projects", request.project, "project")
+
+
+def _for(owner: str) -> orders.Metadata:
+    """Metadata of a call on behalf of a user."""
+    return ((names.HEADER_ON_BEHALF_OF, owner),)
+
+
+def _sequence(last_event_id: str) -> int:
+    """The number that a browser knows last; 0 for none, or for what is no number of ours."""
+    known = last_event_id.isascii() and last_event_id.isdecimal()
+    return int(last_event_id) if known and len(last_event_id) <= _SEQUENCE_DIGITS else 0

@@ -1,0 +1,1 @@
+"""Holds locked tokens in escrow and pays them out as they vest."""

@@ -1,0 +1,412 @@
+"""Handlers of locks: translate, call, answer."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from icto.events.v1 import events_pb2 as events
+from icto.lock.v1 import lock_pb2 as pb
+from services.kit import Call, Kit, amounts, ids, not_found, paging
+from services.kit.call import Effect
+from services.kit.database import Connection
+from services.kit.errors import Code, Error
+from services.kit.escrow import account_of
+from services.kit.journal import Pipelines
+from services.kit.payouts import PaidOut, Payout, Payouts
+from services.kit.principal import DEFAULT_SUBACCOUNT
+from services.kit.transfers import Transfers
+from services.kit.vesting_messages import of_timestamp
+from services.lock_deployer import domain, returns, store
+from services.lock_deployer.domain import DELIVERED, VESTING, Claim, Lock, Share, State
+from services.lock_deployer.messages import (
+    MESH_NAME,
+    claim_message,
+    claimable_message,
+    lock_message,
+    lock_name,
+    parse_account,
+    parse_claim_name,
+    parse_spec,
+    spec_message,
+)
+from services.lock_deployer.rehearsal import rehearse
+from services.lock_deployer.returns import Returns
+
+_LOCKS: Final = "icto_locks_total"
+_CLAIMS: Final = "icto_lock_claims_total"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A lock as the caller sees it, who passes as its owner when they have a part in it."""
+
+    owner: str
+    lock: Lock
+    shares: Sequence[Share]
+
+
+class LockService:
+    """icto.lock.v1.LockService."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._database = kit.database
+        self._environment = kit.settings.environment
+        self._faults = kit.faults
+        self._transfers = Transfers(kit)
+        self._pipelines = Pipelines(kit)
+        self._payouts = Payouts(kit, self._pipelines, self._paid)
+        self._returns = Returns(kit, self._payouts)
+        metrics = kit.telemetry.metrics
+        self._locks = metrics.counter(_LOCKS, "Locks that came into a state.", "state")
+        self._claims = metrics.counter(_CLAIMS, "Claims that were paid.")
+
+    async def run(self) -> None:
+        """Pays what is owed, and looks after accounts, as long as the replica lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._returns.run())
+
+    async def ValidateLock(
+        self, request: pb.ValidateLockRequest, call: Call
+    ) -> pb.ValidateLockResponse:
+        """Checks a spec without creating anything."""
+        del call
+        fee = amounts.parse(request.transfer_fee, "transfer_fee")
+        spec = domain.complete(parse_spec(request.spec), fee)
+        domain.check_times(spec, await store.now(self._database))
+        return pb.ValidateLockResponse(spec=spec_message(spec))
+
+    async def CreateLock(self, request: pb.CreateLockRequest, call: Call) -> pb.Lock:
+        """Creates a lock, or finds what an earlier call of the operation created."""
+        ids.parse_name("ledgers", request.ledger, "ledger")
+        escrow = parse_account(request.escrow, "escrow")
+        fee = await self._transfers.fee(request.ledger)
+        spec = domain.complete(parse_spec(request.spec), fee)
+        await rehearse(spec.display_name, self._environment)
+        lock = Lock(
+            id=ids.new_id(request.operation),
+            operation=request.operation,
+            owner=call.principal,
+            ledger=request.ledger,
+            escrow=escrow,
+            spec=spec,
+        )
+        async with call.transaction() as tx:
+            response = lock_message(await self._added(tx, lock, request))
+            details = {"ledger": lock.ledger, "amount": str(spec.total)}
+            act = call.act(operation=lock.operation, details=details)
+            tx.answer(response, subject=response.name, act=act)
+        self._faults.point("lock.created.committed")
+        return response
+
+    async def _added(self, tx: Effect, lock: Lock, request: pb.CreateLockRequest) -> Lock:
+        """The lock of the operation: added now, or found as an earlier call added it."""
+        fingerprint = _fingerprint(lock, request.payment)
+        created = await store.add(tx, lock, request.payment, fingerprint)
+        if created is not None:
+            asked = request.HasField("accept_time")
+            accepted = of_timestamp(request.accept_time) if asked else created.times.create
+            domain.check_times(lock.spec, accepted)
+            self._locks.labels(State.CREATED.name).inc()
+            return created
+        found = await store.of_operation(tx, lock.operation)
+        if found is None or found.state is State.ABANDONED:
+            raise domain.abandoned(lock.operation)
+        if await store.fingerprint_of(tx, found) != fingerprint:
+            raise domain.operation_reused(lock.operation)
+        return found
+
+    async def ActivateLock(self, request: pb.ActivateLockRequest, call: Call) -> pb.Lock:
+        """Locks what lies on the account, once it is the whole amount."""
+        found = await store.of_operation(self._database, request.operation)
+        if found is None:
+            raise not_found("lock", request.operation)
+        domain.check_activatable(found)
+        if found.state is State.CREATED:
+            await self._fund(found)
+        self._faults.point("lock.funded")
+        async with call.transaction() as tx:
+            lock = await store.lock(tx, found.id)
+            if lock is None:
+                raise not_found("lock", request.operation)
+            domain.check_activatable(lock)
+            if lock.state not in DELIVERED:
+                lock = await store.activate(tx, lock)
+                self._locks.labels(State.LOCKED.name).inc()
+            response = lock_message(lock)
+            act = call.act(operation=lock.operation, details={"amount": str(lock.spec.total)})
+            tx.answer(response, subject=response.name, act=act)
+        self._faults.point("lock.active.committed")
+        return response
+
+    async def _fund(self, lock: Lock) -> None:
+        """Passes when the account holds the whole amount, and remembers that.
+
+        Raises:
+            Error: FAILED_PRECONDITION, it does not.
+        """
+        _, subaccount = account_of(MESH_NAME, lock.operation)
+        balance = await self._transfers.balance(lock.ledger, subaccount=subaccount)
+        if balance < lock.spec.total:
+            raise domain.not_funded(balance, lock.spec.total)
+        await store.fund(self._database, lock.id)
+
+    async def AbandonLock(
+        self, request: pb.AbandonLockRequest, call: Call
+    ) -> pb.AbandonLockResponse:
+        """Gives an operation up: its tombstone first, then what lies on its account."""
+        escrow = ("", b"")
+        if request.ledger:
+            ids.parse_name("ledgers", request.ledger, "ledger")
+            escrow = parse_account(request.escrow, "escrow")
+        await store.give_up(self._database, request.operation, request.ledger, escrow)
+        self._faults.point("lock.tombstone.committed")
+        begun = None
+        async with call.transaction() as tx:
+            lock = await store.lock_operation(tx, request.operation)
+            if lock is None:
+                raise not_found("lock", request.operation)
+            response = pb.AbandonLockResponse(returned_amount="0")
+            if lock.state in DELIVERED:
+                response.delivered_lock = lock_name(lock.id)
+            else:
+                returned, begun = await self._returns.to_escrow(tx, lock)
+                response.returned_amount = str(returned)
+            details = {
+                "delivered": str(bool(response.delivered_lock)).lower(),
+                "returned": response.returned_amount,
+            }
+            act = call.act(operation=request.operation, details=details)
+            tx.answer(response, subject=lock_name(lock.id), act=act)
+        self._returns.adopt(begun)
+        return response
+
+    async def GetLock(self, request: pb.GetLockRequest, call: Call) -> pb.Lock:
+        """One lock, with those of its beneficiaries that the caller may see."""
+        seen = await self._seen(request.name, call)
+        return lock_message(seen.lock, seen.shares)
+
+    async def _seen(self, name: str, call: Call) -> _Seen:
+        """A lock for its owner, administrators and services; beneficiaries see their part.
+
+        Raises:
+            Error: NOT_FOUND, there is none that the caller may see.
+        """
+        lock = await store.get(self._database, ids.parse_name("locks", name))
+        if lock is None:
+            raise not_found("lock", name)
+        if lock.owner == call.principal or call.permitted or call.identity.is_service:
+            everybody = await store.shares(self._database, lock.id)
+            seen = _Seen(lock.owner, lock, everybody)
+        else:
+            own = await store.share(self._database, lock.id, call.principal)
+            has_part = own is not None or call.principal in lock.attestors
+            seen = _Seen(call.principal if has_part else lock.owner, lock, [own] if own else [])
+        return seen if call.identity.is_service else call.owned(seen, "lock", name)
+
+    async def ListLocks(self, request: pb.ListLocksRequest, call: Call) -> pb.ListLocksResponse:
+        """Locks, newest first."""
+        owner, beneficiary = request.owner or None, request.beneficiary or None
+        if not call.holds("DEPLOY_SERVICES"):
+            owner = owner if owner or beneficiary else call.principal
+            if call.principal not in (owner, beneficiary):
+                raise Error(
+                    Code.PERMISSION_DENIED,
+                    "ACCESS_DENIED",
+                    "You may list locks that you created or benefit from.",
+                )
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_locks(self._database, owner, beneficiary, before, size + 1)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListLocksResponse(
+            locks=[lock_message(lock) for lock in page], next_page_token=token
+        )
+
+    async def GetClaimable(
+        self, request: pb.GetClaimableRequest, call: Call
+    ) -> pb.GetClaimableResponse:
+        """What a beneficiary may claim, now or at another time."""
+        seen = await self._seen(request.name, call)
+        whose = request.beneficiary or call.principal
+        share = next((share for share in seen.shares if share.owner == whose), None)
+        if share is None:
+            raise not_found("beneficiary", whose)
+        if seen.lock.state not in DELIVERED:
+            raise domain.not_active(seen.lock)
+        asked = request.HasField("at_time")
+        moment = of_timestamp(request.at_time) if asked else seen.lock.times.seen
+        return claimable_message(share, domain.claimable(seen.lock, share, moment), moment)
+
+    async def ClaimLock(self, request: pb.ClaimLockRequest, call: Call) -> pb.Claim:
+        """Takes what is unlocked; what is taken here is paid for sure."""
+        lock_id = ids.parse_name("locks", request.name)
+        asked = amounts.parse(request.amount, "amount") if request.HasField("amount") else None
+        known = await store.get(self._database, lock_id)
+        if known is None:
+            raise not_found("share", request.name)
+        fee = await self._transfers.fee(known.ledger)
+        async with call.transaction() as tx:
+            lock = await store.lock(tx, lock_id)
+            share = call.owned(
+                await store.share(tx, lock_id, call.principal), "share", request.name
+            )
+            if lock is None or lock.state not in DELIVERED:
+                raise domain.not_active(lock or known)
+            open_now = domain.claimable(lock, share, lock.times.seen).claimable
+            claim = Claim(
+                id=ids.new_id(lock.operation),
+                lock_id=lock_id,
+                owner=share.owner,
+                amount=domain.amount_to_claim(asked, open_now, fee),
+                fee=fee,
+                create_time=lock.times.seen,
+            )
+            state = domain.after_claim(lock, claim.amount)
+            begun, ordered = self._payouts.ordered(_payout(lock, claim))
+            await tx.apply(*store.claimed(claim, state), *ordered)
+            response = claim_message(claim)
+            act = call.act(details={"amount": str(claim.amount), "fee": str(fee)})
+            tx.answer(response, subject=request.name, act=act)
+        self._faults.point("lock.claim.committed")
+        self._payouts.adopt(begun)
+        return response
+
+    async def GetClaim(self, request: pb.GetClaimRequest, call: Call) -> pb.Claim:
+        """One claim."""
+        lock_id, claim_id = parse_claim_name(request.name)
+        claim = await store.get_claim(self._database, claim_id, lock_id)
+        lock = await store.get(self._database, lock_id)
+        if claim is not None and lock is not None and lock.owner == call.principal:
+            call.owned(lock, "claim", request.name)
+            return claim_message(claim)
+        return claim_message(call.owned(claim, "claim", request.name))
+
+    async def ListClaims(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
+        """Claims of a lock, newest first."""
+        seen = await self._seen(request.parent, call)
+        everybody = call.permitted or seen.lock.owner == call.principal
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_claims(
+            self._database,
+            seen.lock.id,
+            None if everybody else call.principal,
+            before,
+            size + 1,
+        )
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListClaimsResponse(claims=map(claim_message, page), next_page_token=token)
+
+    async def RevokeLock(self, request: pb.RevokeLockRequest, call: Call) -> pb.Lock:
+        """Ends vesting; what is not unlocked goes back to the owner."""
+        lock_id = ids.parse_name("locks", request.name)
+        known = await store.get(self._database, lock_id)
+        if known is None:
+            raise not_found("lock", request.name)
+        fee = await self._transfers.fee(known.ledger)
+        async with call.transaction() as tx:
+            lock = call.owned(await store.lock(tx, lock_id), "lock", request.name)
+            domain.check_revocable(lock)
+            everybody = await store.shares(tx, lock_id)
+            amount = domain.unvested(lock, everybody, lock.times.seen)
+            if amount <= fee:
+                raise domain.nothing_to_revoke(amount, fee)
+            revoked = await store.revoke(tx, lock_id, amount)
+            begun = await self._returns.to_owner(tx, lock, amount, fee)
+            response = lock_message(revoked)
+            act = call.act(
+                severity=events.SEVERITY_WARNING,
+                previous_value=lock.state.name,
+                new_value=revoked.state.name,
+                details={"returned": str(amount)},
+            )
+            tx.answer(response, subject=response.name, act=act)
+        self._returns.adopt(begun)
+        self._locks.labels(State.REVOKED.name).inc()
+        return response
+
+    async def EmergencyUnlock(self, request: pb.EmergencyUnlockRequest, call: Call) -> pb.Lock:
+        """Unlocks everything, on an administrator's word."""
+        lock_id = ids.parse_name("locks", request.name)
+        async with call.transaction() as tx:
+            lock = await store.lock(tx, lock_id)
+            if lock is None:
+                raise not_found("lock", request.name)
+            domain.check_unlockable(lock)
+            opened = await store.unlock(tx, lock_id)
+            response = lock_message(opened)
+            act = call.act(
+                severity=events.SEVERITY_CRITICAL,
+                previous_value=lock.state.name,
+                new_value=opened.state.name,
+                justification=request.justification,
+            )
+            tx.answer(response, subject=response.name, act=act)
+        self._locks.labels(State.EMERGENCY_UNLOCKED.name).inc()
+        return response
+
+    async def AttestMilestone(self, request: pb.AttestMilestoneRequest, call: Call) -> pb.Lock:
+        """Records that a milestone was reached, on its attestor's word."""
+        lock_id = ids.parse_name("locks", request.name)
+        async with call.transaction() as tx:
+            lock = await store.lock(tx, lock_id)
+            if lock is None or call.principal not in lock.attestors:
+                raise not_found("lock", request.name)
+            call.owned(_Seen(call.principal, lock, ()), "lock", request.name)
+            if lock.state not in VESTING:
+                raise domain.not_active(lock)
+            everybody = await store.shares(tx, lock_id)
+            schedules = [lock.spec.schedule, *(s.schedule for s in everybody if s.schedule)]
+            if not domain.has_milestone(schedules, call.principal, request.milestone):
+                raise not_found("milestone", request.milestone)
+            await store.attest(tx, lock_id, call.principal, request.milestone)
+            attested = await store.get(tx, lock_id)
+            response = lock_message(attested or lock)
+            act = call.act(details={"milestone": request.milestone})
+            return tx.answer(response, subject=response.name, act=act)
+
+    async def _paid(
+        self, connection: Connection, paid: Sequence[PaidOut]
+    ) -> Sequence[events.Event]:
+        """Records on claims and returns that they were paid, and tells the audit."""
+        claims = await store.paid_claims(connection, paid)
+        self._claims.inc(len(claims))
+        traces = {one.id: one.traceparent for one in paid}
+        rows = await store.paid_returns(connection, paid)
+        return [
+            *(_told(claim, traces[claim.id]) for claim in claims),
+            *(returns.returned(row, traces[row["id"]]) for row in rows),
+        ]
+
+
+def _payout(lock: Lock, claim: Claim) -> Payout:
+    _, subaccount = account_of(MESH_NAME, lock.operation)
+    to = (claim.owner, DEFAULT_SUBACCOUNT)
+    return Payout(claim.id, lock.ledger, subaccount, to, claim.net, claim.fee)
+
+
+def _told(claim: Claim, traceparent: str) -> events.Event:
+    name = lock_name(claim.lock_id)
+    act = events.Act(
+        action="PayLockClaim",
+        status=events.ACT_STATUS_COMPLETED,
+        principal=claim.owner,
+        actor=events.ACTOR_KIND_SERVICE,
+        caller=MESH_NAME,
+        severity=events.SEVERITY_INFO,
+        details={"amount": str(claim.net), "block_index": str(claim.block_index)},
+    )
+    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)
+
+
+def _fingerprint(lock: Lock, payment: str) -> bytes:
+    """Hash of all that a lock is made of."""
+    spec = spec_message(lock.spec).SerializeToString(deterministic=True)
+    owner, subaccount = lock.escrow
+    parts = [spec, *(p.encode() for p in (lock.owner, lock.ledger, owner, payment)), subaccount]
+    return hashlib.sha256(b"".join(len(p).to_bytes(4, "big") + p for p in parts)).digest()

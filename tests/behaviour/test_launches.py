@@ -1,0 +1,419 @@
+"""Launches on a running mesh: delivered in parallel, compensated part by part, never free."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from mesh.cli.client import CallError, Client
+from services.kit import principal
+from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
+from tests.support.administration import administrator, configure, without_user_limits
+from tests.support.installation import Installation, deployed, until
+from tests.support.launches import (
+    FEE,
+    SUPPLY,
+    distribution,
+    ended,
+    launched,
+    ledger_of,
+    lock,
+    ordered,
+    quoted,
+    spec,
+    steps,
+    token,
+    validated,
+)
+
+LAUNCH_COST = {"create_token": 1_0000_0000, "part": 5000_0000, "base": 5000_0000}
+REFUSED_PART = "Refused part"
+
+
+@pytest.fixture(scope="module")
+async def house(mesh: Installation) -> Installation:
+    """The shared mesh, where few users may do the work of many."""
+    admin = await administrator(mesh)
+    await configure(admin, without_user_limits)
+    await admin.close()
+    return mesh
+
+
+@pytest.fixture
+async def creator(house: Installation) -> AsyncIterator[Client]:
+    client = await house.user()
+    yield client
+    await client.close()
+
+
+async def balance(client: Client, ledger: str, account: str | Mapping[str, Any]) -> int:
+    """What an account holds."""
+    if not isinstance(account, str):
+        subaccount = base64.b64decode(account["subaccount"])
+        account = principal.encode_account(account["owner"], subaccount)
+    found = await client.rest("GET", f"/v1/{ledger}/accounts/{account}")
+    return int(found.body["balance"])
+
+
+async def paid(client: Client, launch: Mapping[str, Any]) -> dict[str, Any]:
+    """The payment of a launch, once nothing of it is open."""
+
+    async def settled() -> dict[str, Any] | None:
+        found: dict[str, Any] = (await client.rest("GET", f"/v1/{launch['payment']}")).body
+        refund = found.get("refund")
+        state = (await client.rest("GET", f"/v1/{refund}")).body["state"] if refund else ""
+        open_refund = refund and state != "REFUND_STATE_COMPLETED"
+        return None if open_refund else found
+
+    found: dict[str, Any] = await until(settled)
+    return found
+
+
+async def test_a_launch_delivers_everything_and_the_rest_to_its_owner(creator: Client) -> None:
+    me = creator.principal
+    wanted = spec({"newToken": token()}, [lock(me), lock(me, 7_000)], [distribution(me)])
+    launch = await launched(creator, wanted)
+    assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
+    assert len(launch["locks"]) == 2
+    assert len(launch["distributions"]) == 1
+    ledger = ledger_of(launch)
+    taken = 100_000 + 7_000 + 50_000 + 3 * FEE
+    assert await balance(creator, ledger, me) == SUPPLY - taken - FEE
+    assert await balance(creator, ledger, launch["escrow"]) == 0
+    supply = int((await creator.rest("GET", f"/v1/{ledger}")).body["totalSupply"])
+    assert supply == SUPPLY - 4 * FEE
+    payment = await paid(creator, launch)
+    assert payment["state"] == "PAYMENT_STATE_SETTLED"
+    assert int(payment["amount"]) == 1_0000_0000 + 3 * 5000_0000 + 5000_0000
+
+
+async def test_parts_run_in_parallel(creator: Client) -> None:
+    me = creator.principal
+    parts = [lock(me, displayName=f"Slow {n}") for n in range(3)]
+    launch = await launched(creator, spec({"newToken": token()}, parts))
+    times = {s["name"]: (s["startTime"], s.get("endTime", "")) for s in launch["steps"]}
+    first_end = min(times[f"lock_{n}"][1] for n in (1, 2, 3))
+    last_start = max(times[f"lock_{n}"][0] for n in (1, 2, 3))
+    assert last_start < first_end
+
+
+async def test_a_failed_part_is_undone_alone_and_its_share_goes_back(creator: Client) -> None:
+    me = creator.principal
+    bad = lock(me, 9_000, displayName=REFUSED_PART)
+    launch = await launched(creator, spec({"newToken": token()}, [lock(me), bad]))
+    assert launch["state"] == "LAUNCH_STATE_PARTIALLY_SUCCEEDED"
+    assert steps(launch)["lock_1"] == "SUCCEEDED"
+    assert steps(launch)["lock_2"] == "FAILED"
+    assert steps(launch)["abandon_lock_2"] == "SUCCEEDED"
+    assert launch["error"]["reason"] == "LOCK_REFUSED"
+    payment = await paid(creator, launch)
+    assert int(payment["refundedAmount"]) == 5000_0000
+    # What was delivered stays so, the token is its owner's, and the rest lies in escrow.
+    escrowed = SUPPLY - 100_000 - FEE
+    assert await balance(creator, ledger_of(launch), launch["escrow"]) == escrowed
+
+
+async def test_a_token_that_fails_takes_the_whole_launch_and_all_its_cost_back(
+    creator: Client,
+) -> None:
+    me = creator.principal
+    before = await balance(creator, "ledgers/icp", me)
+    new = token(displayName=f"{REFUSED_PREFIX}token")
+    launch = await launched(creator, spec({"newToken": new}, [lock(me)], [distribution(me)]))
+    assert launch["state"] == "LAUNCH_STATE_FAILED"
+    assert steps(launch)["lock_1"] == "SKIPPED"
+    payment = await paid(creator, launch)
+    assert payment["refundedAmount"] == payment["amount"]
+    # The payer bears two ledger fees: of the approval and of the charge.
+    assert before - await balance(creator, "ledgers/icp", me) == 2 * 10_000
+
+
+async def test_what_failed_is_launched_again_from_escrow_and_paid_for(creator: Client) -> None:
+    me = creator.principal
+    bad = lock(me, 9_000, displayName=REFUSED_PART)
+    first = await launched(creator, spec({"newToken": token()}, [bad]))
+    again = spec({"launch": first["name"]}, [lock(me, 9_000)])
+    items = (await validated(creator, again))["items"]
+    assert [item["step"] for item in items] == ["lock_1", "launch"]
+    with pytest.raises(CallError) as refused:
+        await creator.rest("POST", "/v1/launches", {"requestId": str(uuid4()), "spec": again})
+    assert refused.value.reason == "QUOTE_REQUIRED"
+    second = await launched(creator, again)
+    assert second["state"] == "LAUNCH_STATE_SUCCEEDED", second
+    assert second["token"] == first["token"]
+    left = SUPPLY - (9_000 + FEE) - FEE
+    assert await balance(creator, ledger_of(first), first["escrow"]) == left
+
+
+async def test_the_owner_withdraws_what_lies_in_escrow_once(
+    house: Installation, creator: Client
+) -> None:
+    me = creator.principal
+    bad = lock(me, 9_000, displayName=REFUSED_PART)
+    launch = await launched(creator, spec({"newToken": token()}, [bad]))
+    path = f"/v1/{launch['name']}:withdrawEscrow"
+    stranger = await house.user(0)
+    with pytest.raises(CallError) as foreign:
+        await stranger.rest("POST", path, {"requestId": str(uuid4())})
+    assert foreign.value.status == 404
+    await stranger.close()
+    tries = [creator.rest("POST", path, {"requestId": str(uuid4())}) for _ in range(5)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    good = [answer for answer in answers if not isinstance(answer, BaseException)]
+    bad_reasons = {a.reason for a in answers if isinstance(a, CallError)}
+    assert len(good) == 1
+    assert bad_reasons <= {"WITHDRAWAL_UNDER_WAY", "NOTHING_TO_WITHDRAW"}
+    assert int(good[0].body["amount"]) == SUPPLY - FEE
+
+    async def arrived() -> bool:
+        return await balance(creator, ledger_of(launch), me) == SUPPLY - FEE
+
+    await until(arrived)
+
+    async def told() -> bool:
+        found = (await creator.rest("GET", f"/v1/{launch['name']}")).body
+        return bool(found["withdrawnAmount"] == str(SUPPLY - FEE))
+
+    await until(told)
+    with pytest.raises(CallError) as again:
+        await creator.rest("POST", path, {"requestId": str(uuid4())})
+    assert again.value.reason == "NOTHING_TO_WITHDRAW"
+
+
+async def test_an_open_launch_keeps_its_escrow(creator: Client) -> None:
+    me = creator.principal
+    slow = lock(me, displayName="Slow part")
+    accepted = await ordered(creator, spec({"newToken": token()}, [slow]))
+    path = f"/v1/{accepted['name']}:withdrawEscrow"
+
+    async def token_there() -> dict[str, Any] | None:
+        found = (await creator.rest("GET", f"/v1/{accepted['name']}")).body
+        return found if found["token"] else None
+
+    await until(token_there)
+    with pytest.raises(CallError) as early:
+        await creator.rest("POST", path, {"requestId": str(uuid4())})
+    assert early.value.reason in ("LAUNCH_OPEN", "NOTHING_TO_WITHDRAW")
+    assert (await ended(creator, accepted["name"]))["state"] == "LAUNCH_STATE_SUCCEEDED"
+
+
+async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
+    house: Installation, creator: Client
+) -> None:
+    me = creator.principal
+    new = token(mintingAccount={"owner": me, "subaccount": base64.b64encode(b"m" * 32).decode()})
+    slow = lock(me, displayName="Slow part")
+    accepted = await ordered(creator, spec({"newToken": new}, [slow]))
+
+    async def token_there() -> dict[str, Any] | None:
+        found = (await creator.rest("GET", f"/v1/{accepted['name']}")).body
+        return found if found["token"] and found["state"] == "LAUNCH_STATE_IN_PROGRESS" else None
+
+    found = await until(token_there)
+    ledger = ledger_of(found)
+    mint = {
+        "requestId": str(uuid4()),
+        "to": {"owner": me},
+        "amount": "1000",
+        "fromSubaccount": base64.b64encode(b"m" * 32).decode(),
+    }
+    with pytest.raises(CallError) as refused:
+        await creator.rest("POST", f"/v1/{ledger}:transfer", mint)
+    assert refused.value.reason == "INSUFFICIENT_FUNDS"
+    async with house.superuser() as database:
+        during = await database.fetchrow(
+            "SELECT controller, minting_owner FROM ledger.ledgers WHERE id = $1",
+            UUID(ledger.partition("/")[2]),
+        )
+    assert during is not None
+    assert me not in (during["controller"], during["minting_owner"])
+    assert (await ended(creator, accepted["name"]))["state"] == "LAUNCH_STATE_SUCCEEDED"
+    await creator.rest("POST", f"/v1/{ledger}:transfer", mint | {"requestId": str(uuid4())})
+    after = (await creator.rest("GET", f"/v1/{ledger}")).body
+    assert after["controller"] == me
+
+
+async def test_a_token_that_exists_is_launched_by_allowance_of_its_owner(
+    house: Installation, creator: Client
+) -> None:
+    me = creator.principal
+    mine = (await deployed(creator, transferFee=str(FEE)))["token"]
+    ledger = mine.replace("tokens/", "ledgers/")
+    wanted = spec({"token": mine}, [lock(me)], [distribution(me)])
+    told = await validated(creator, wanted)
+    assert int(told["escrowAmount"]) == 150_000 + 2 * FEE
+    assert told["remainderAmount"] == "0"
+    unapproved = await launched(creator, wanted)
+    assert unapproved["state"] == "LAUNCH_STATE_FAILED"
+    assert unapproved["error"]["reason"] == "INSUFFICIENT_ALLOWANCE"
+    assert (await paid(creator, unapproved))["state"] == "PAYMENT_STATE_REFUNDED"
+    approval = {
+        "requestId": str(uuid4()),
+        "spender": told["spender"],
+        "amount": str(int(told["escrowAmount"]) + FEE),
+    }
+    await creator.rest("POST", f"/v1/{ledger}:approve", approval)
+    before = await balance(creator, ledger, me)
+    launch = await launched(creator, wanted)
+    assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
+    assert before - await balance(creator, ledger, me) == 150_000 + 3 * FEE
+    stranger = await house.user()
+    theirs = spec({"token": mine}, [lock(stranger.principal)])
+    foreign = await launched(stranger, theirs)
+    assert foreign["state"] == "LAUNCH_STATE_FAILED"
+    await stranger.close()
+
+
+async def test_a_cancelled_launch_keeps_what_was_delivered_and_refunds_the_rest(
+    creator: Client,
+) -> None:
+    me = creator.principal
+    new = token(displayName=f"{SLOW_PREFIX}token")
+    accepted = await ordered(creator, spec({"newToken": new}, [lock(me)], [distribution(me)]))
+    name = accepted["name"]
+
+    async def charged() -> bool:
+        found = (await creator.rest("GET", f"/v1/{name}")).body
+        return steps(found)["charge"] == "SUCCEEDED"
+
+    await until(charged)
+    await creator.rest("POST", f"/v1/{name}:cancel", {"requestId": str(uuid4())})
+    launch = await ended(creator, name)
+    assert launch["state"] in ("LAUNCH_STATE_CANCELLED", "LAUNCH_STATE_PARTIALLY_SUCCEEDED")
+    assert steps(launch)["lock_1"] == "SKIPPED"
+    payment = await paid(creator, launch)
+    delivered = 1_5000_0000 if launch["token"] else 0
+    assert int(payment["amount"]) - int(payment["refundedAmount"]) == delivered
+    with pytest.raises(CallError) as late:
+        await creator.rest("POST", f"/v1/{name}:cancel", {"requestId": str(uuid4())})
+    assert late.value.reason == "LAUNCH_ENDED"
+
+
+async def test_beyond_the_limit_launches_wait_in_a_queue_and_tell_their_place(
+    house: Installation, creator: Client
+) -> None:
+    admin = await administrator(house)
+
+    def one_at_a_time(config: dict[str, Any]) -> None:
+        config["limits"]["maxConcurrentPipelines"] = 1
+
+    def many(config: dict[str, Any]) -> None:
+        config["limits"]["maxConcurrentPipelines"] = 1000
+
+    await configure(admin, one_at_a_time)
+    try:
+        names = []
+        for _ in range(3):
+            new = token(displayName=f"{SLOW_PREFIX}token")
+            names.append((await ordered(creator, spec({"newToken": new})))["name"])
+
+        async def queued() -> list[int] | None:
+            found = (await creator.rest("GET", "/v1/launches")).body["launches"][::-1]
+            places = [launch["queuePosition"] for launch in found]
+            assert sum(launch["state"] == "LAUNCH_STATE_IN_PROGRESS" for launch in found) <= 1
+            return places if places[-1] == 2 else None
+
+        assert await until(queued) == [0, 1, 2]
+        for name in names:
+            assert (await ended(creator, name))["state"] == "LAUNCH_STATE_SUCCEEDED"
+    finally:
+        await configure(admin, many)
+        await admin.close()
+
+
+async def test_one_request_id_is_one_launch(creator: Client) -> None:
+    wanted = spec({"newToken": token()}, [lock(creator.principal)])
+    quote = await quoted(creator, (await validated(creator, wanted))["items"])
+    body = {"requestId": str(uuid4()), "spec": wanted, "quote": quote["name"]}
+    tries = [creator.rest("POST", "/v1/launches", body) for _ in range(20)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    names = {a.body["name"] for a in answers if not isinstance(a, BaseException)}
+    assert len(names) == 1
+    assert all(a.status == 409 for a in answers if isinstance(a, CallError))
+    assert (await ended(creator, names.pop()))["state"] == "LAUNCH_STATE_SUCCEEDED"
+    listed = (await creator.rest("GET", "/v1/launches")).body["launches"]
+    assert len(listed) == 1
+
+
+Make = Callable[[str], dict[str, Any]]
+BAD: dict[str, tuple[Make, str | None]] = {
+    "more than the supply": (
+        lambda me: spec({"newToken": token()}, [lock(me, SUPPLY)]),
+        "ESCROW_NOT_COVERED",
+    ),
+    "short by one unit for the fees": (
+        lambda me: spec({"newToken": token()}, [lock(me, SUPPLY - FEE + 1)]),
+        "ESCROW_NOT_COVERED",
+    ),
+    "a remainder that nobody can move": (
+        lambda me: spec({"newToken": token()}, [lock(me, SUPPLY - 2 * FEE)]),
+        "REMAINDER_TOO_SMALL",
+    ),
+    "initial balances": (
+        lambda me: spec(
+            {"newToken": token(initialBalances=[{"account": {"owner": me}, "amount": "1000"}])}
+        ),
+        None,
+    ),
+    "nothing to do": (lambda _: spec({"token": f"tokens/{uuid4()}"}), None),
+    "an earlier launch that is not there": (
+        lambda me: spec({"launch": f"launches/{uuid4()}"}, [lock(me)]),
+        None,
+    ),
+    "a schedule that does not sum": (
+        lambda me: spec(
+            {"newToken": token()},
+            [lock(me, schedule={"stepped": {"steps": [{"offset": "5s", "basisPoints": 3300}]}})],
+        ),
+        None,
+    ),
+    "beneficiaries who do not sum": (
+        lambda me: spec({"newToken": token()}, [lock(me, totalAmount="99999")]),
+        None,
+    ),
+    "a recipient twice": (
+        lambda me: spec(
+            {"newToken": token()},
+            [
+                lock(
+                    me,
+                    beneficiaries=[
+                        {"principal": me, "amount": "50000"},
+                        {"principal": me, "amount": "50000"},
+                    ],
+                )
+            ],
+        ),
+        None,
+    ),
+    "a start in the past": (
+        lambda me: spec({"newToken": token()}, [lock(me, startTime="2020-01-01T00:00:00Z")]),
+        None,
+    ),
+    "two categories of one id": (
+        lambda me: spec(
+            {"newToken": token()},
+            [],
+            [distribution(me, 100, categories=2 * distribution(me)["categories"])],
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_a_launch_that_cannot_be_is_refused_and_nothing_is_charged(
+    what: str, creator: Client
+) -> None:
+    make, reason = BAD[what]
+    before = await balance(creator, "ledgers/icp", creator.principal)
+    body = {"requestId": str(uuid4()), "spec": make(creator.principal)}
+    with pytest.raises(CallError) as refused:
+        await creator.rest("POST", "/v1/launches", body)
+    assert 400 <= refused.value.status < 500
+    assert reason in (None, refused.value.reason)
+    assert (await creator.rest("GET", "/v1/launches")).body["launches"] == []
+    assert await balance(creator, "ledgers/icp", creator.principal) == before
