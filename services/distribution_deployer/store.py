@@ -158,7 +158,8 @@ SELECT EXISTS (SELECT FROM disbursements
 WHERE distribution_id = $1 AND kind = 5 AND block_index IS NULL)
 """
 _DUE: Final = """
-SELECT id, ledger FROM distributions WHERE next_time <= kit_now() ORDER BY next_time LIMIT $1
+SELECT id, ledger, state FROM distributions WHERE next_time <= kit_now()
+ORDER BY next_time LIMIT $1
 """
 _FINISHING: Final = """
 SELECT DISTINCT distribution_id FROM disbursements WHERE finishes LIMIT $1
@@ -488,9 +489,10 @@ async def return_is_open(connection: Connection, distribution_id: UUID) -> bool:
     return bool(await connection.fetchval(_RETURN_OPEN, distribution_id))
 
 
-async def due(database: Database, limit: int) -> list[tuple[UUID, str]]:
-    """Distributions for which the time has come, and their ledgers."""
-    return [(row["id"], row["ledger"]) for row in await database.fetch(_DUE, limit)]
+async def due(database: Database, limit: int) -> list[tuple[UUID, str, State]]:
+    """Distributions for which the time has come, with their ledgers and states."""
+    rows = await database.fetch(_DUE, limit)
+    return [(row["id"], row["ledger"], State(row["state"])) for row in rows]
 
 
 async def finishing(database: Database, limit: int) -> list[UUID]:
@@ -558,7 +560,7 @@ async def list_claims(
 @lru_cache(maxsize=1024)
 def _spec(stored: bytes) -> Spec:
     """A spec as it was stored. Claims of one distribution come in crowds, so it is kept."""
-    return messages.parse_spec(pb.DistributionSpec.FromString(stored))
+    return messages.parse_spec(pb.DistributionSpec.FromString(stored), stored=True)
 
 
 _NOTHING: Final = Spec("", domain.Campaign.AIRDROP, 0, ())

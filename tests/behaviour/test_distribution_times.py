@@ -1,13 +1,18 @@
 """Distributions over time, on a mesh whose clocks the test moves: vesting, ends, deadlines."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
+from icto.ledger.v1 import ledger_pb2
 from mesh.cli.client import Client
+from services.kit.escrow import account_of
+from tests.support.administration import administrator
 from tests.support.clocks import travel
 from tests.support.distributions import (
     FEE,
@@ -18,6 +23,7 @@ from tests.support.distributions import (
     claimable,
     encoded,
     linear,
+    new_operation,
     paid,
     recipient_list,
     refused,
@@ -300,3 +306,69 @@ async def test_the_window_of_a_claim_rate_moves_on(stage: Stage, holder: Client)
     assert await refused(act(holder, name, "claim")) == "CLAIM_RATE_EXCEEDED"
     await wait(stage, minutes=11)
     await act(holder, name, "claim")
+
+
+async def test_what_arrives_after_an_operation_was_given_up_goes_back(stage: Stage) -> None:
+    """Also for an operation that nobody heard of: the account is looked at for a day."""
+    operation, owner = new_operation(), stage.creator.principal
+    request = pb.AbandonDistributionRequest(
+        request_id=str(uuid4()),
+        operation=operation,
+        ledger=stage.ledger,
+        escrow=ledger_pb2.Account(owner=owner),
+    )
+    await stage.backend.call(stage.stub.AbandonDistribution, request)
+    account = account_of("distribution_deployer", operation)
+    await stage.send(account[0], 500, account[1])
+    before = await stage.balance(owner)
+    await wait(stage, minutes=2)
+
+    async def returned() -> bool:
+        return await stage.balance(owner) == before + 500 - FEE
+
+    await until(returned)
+    assert await stage.balance(*account) == 0
+
+
+async def test_a_replica_that_dies_costs_no_claim_and_none_is_paid_twice(
+    stage: Stage, mesh: Installation
+) -> None:
+    """F-41, F-42: claims in flight are answered by another replica, and paid whoever dies."""
+    crowd = [await mesh.user(funds=0) for _ in range(6)]
+    shares = {client.principal: 10_000 for client in crowd}
+    name = await stage.open(spec(60_000, category(1, whitelist(shares))))
+
+    async def claim_all(client: Client) -> list[Json]:
+        return [await act(client, name, "claim", amount="1000") for _ in range(10)]
+
+    claiming = asyncio.gather(*(claim_all(client) for client in crowd))
+    await asyncio.sleep(0.1)
+    kill((await mesh.replicas("distribution_deployer"))[0]["pid"])
+    for client, claims in zip(crowd, await claiming, strict=True):
+        blocks = [(await paid(client, claim))["blockIndex"] for claim in claims]
+        assert len(set(blocks)) == 10
+        assert await stage.balance(client.principal) == 10 * (1_000 - FEE)
+        await client.close()
+    assert await stage.held(name) == 0
+    await stage.until_state(name, "COMPLETED")
+    await mesh.until_healthy()
+
+
+async def test_what_is_vested_is_claimed_and_paid_in_an_emergency_stop(
+    stage: Stage, holder: Client
+) -> None:
+    """The last test of this file: nobody ends the stop."""
+    mine = whitelist({holder.principal: 1_000})
+    name = await stage.open(spec(1_000, category(1, mine), pausable=True))
+    admin = await administrator(stage.mesh)
+    body = {"requestId": str(uuid4()), "justification": "a test"}
+    await admin.rest("POST", "/v1/config:stop", body)
+
+    async def stopped() -> bool:
+        return await refusal(stage.abandon(new_operation())) == "EMERGENCY_STOP"
+
+    await until(stopped)
+    assert await refused(act(stage.creator, name, "pause")) == "EMERGENCY_STOP"
+    await paid(holder, await act(holder, name, "claim"))
+    assert await stage.held(name) == 0
+    await admin.close()

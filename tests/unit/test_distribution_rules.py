@@ -307,7 +307,13 @@ def test_completing_fills_in_what_is_derived_and_does_so_once() -> None:
 
 def test_a_spec_survives_its_message() -> None:
     for one in (everything(), specs.complete(everything(), SEALED, FEE)):
-        assert parse_spec(spec_message(one)) == one
+        assert parse_spec(spec_message(one), stored=True) == one
+
+
+def test_nobody_is_believed_what_a_spec_only_tells() -> None:
+    message = spec_message(everything())
+    message.categories[0].amount = "many"
+    assert specs.complete(parse_spec(message), SEALED, FEE).categories[0].amount == 1_000
 
 
 @given(st.integers(1, 10**20), st.integers(1, 10**6), st.integers(0, 10**20))
