@@ -11,6 +11,7 @@ from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from mesh.cli.client import Client
+from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
 from tests.support.administration import administrator
 from tests.support.clocks import travel
@@ -365,7 +366,11 @@ async def test_what_is_vested_is_claimed_and_paid_in_an_emergency_stop(
     await admin.rest("POST", "/v1/config:stop", body)
 
     async def stopped() -> bool:
-        return await refusal(stage.abandon(new_operation())) == "EMERGENCY_STOP"
+        try:
+            await stage.abandon(new_operation())
+        except RemoteError as error:
+            return error.reason == "EMERGENCY_STOP"
+        return False
 
     await until(stopped)
     assert await refused(act(stage.creator, name, "pause")) == "EMERGENCY_STOP"
