@@ -38,13 +38,21 @@ YEAR = 365 * 86_400
 _ALL_PAID = """
 SELECT NOT EXISTS (SELECT FROM distribution_deployer.disbursements WHERE block_index IS NULL)
 """
+# What a claim in flight holds, and the row of the distribution beside it.
+_AS_A_CLAIM_OF = """
+WITH one AS (SELECT id FROM distribution_deployer.distributions WHERE id = $1::uuid FOR UPDATE)
+SELECT pg_advisory_xact_lock_shared(hashtextextended(one.id::text, 0))
+FROM one JOIN distribution_deployer.allocations ON distribution_id = one.id AND principal = $2
+FOR UPDATE OF allocations
+"""
 # What was sent in is read from the ledger's own blocks.
 _ACCOUNTS = """
 SELECT operation, total, coalesce(sum(gross), 0)::numeric AS sent,
     coalesce(sum(gross) FILTER (WHERE kind IN (1, 2, 3)), 0)::numeric AS claimed,
     (SELECT coalesce(sum(amount), 0)::numeric FROM ledger.blocks
         WHERE ledger_id::text = split_part(distributions.ledger, '/', 2)
-        AND to_subaccount = sha256(convert_to('icto-escrow:' || operation, 'UTF8'))) AS funded
+        AND to_subaccount =
+            sha256(convert_to('icto-escrow:' || distributions.operation, 'UTF8'))) AS funded
 FROM distribution_deployer.distributions
 LEFT JOIN distribution_deployer.disbursements ON distribution_id = distributions.id
 WHERE ledger = $1 GROUP BY distributions.id
@@ -431,6 +439,22 @@ async def test_concurrent_claims_take_what_is_there_and_no_more(
     assert await stage.held(name) == total - 800 * len(crowd)
     for client in crowd:
         await client.close()
+
+
+async def test_claims_wait_for_their_own_participant_and_for_nobody_else(
+    stage: Stage, alice: Client, bob: Client
+) -> None:
+    """Neither another claim in flight nor a lock on the distribution's row holds a claim up."""
+    shares = {alice.principal: 1_000, bob.principal: 1_000}
+    name = await stage.open(spec(2_000, category(1, whitelist(shares))))
+    async with stage.mesh.superuser() as database:
+        async with database.transaction():
+            await database.execute(_AS_A_CLAIM_OF, name.partition("/")[2], alice.principal)
+            await act(bob, name, "claim")
+            waiting = asyncio.create_task(act(alice, name, "claim"))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+        assert (await waiting)["amount"] == "1000"
 
 
 async def test_a_claim_of_all_categories_is_one_payment_split_by_largest_remainder(
