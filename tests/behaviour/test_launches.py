@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from mesh.cli.client import CallError, Client
 from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.administration import administrator, configure
+from tests.support.clocks import travel
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (
     FEE,
@@ -408,3 +410,113 @@ async def test_a_launch_that_cannot_be_is_refused_and_nothing_is_charged(
     assert reason in (None, refused.value.reason)
     assert (await creator.rest("GET", "/v1/launches")).body["launches"] == []
     assert await balance(creator, "ledgers/icp", creator.principal) == before
+
+
+DAY = 86_400
+T = 10**14
+
+
+def _months(total_days: int, initial: int) -> dict[str, Any]:
+    """Linear over days, unlocking monthly, some of it at the start (basis points)."""
+    return {
+        "initialUnlockBasisPoints": initial,
+        "linear": {
+            "duration": f"{total_days * DAY}s",
+            "frequency": {"interval": "INTERVAL_MONTHLY"},
+        },
+    }
+
+
+async def test_claims_of_one_launch_at_simulated_times_match_the_vectors(
+    own_mesh: Installation,
+) -> None:
+    """The vectors of domain section 5, through a launch with two locks and three categories."""
+    creator = await own_mesh.user()
+    me = creator.principal
+    cliff = {
+        "initialUnlockBasisPoints": 500,
+        "cliff": {
+            "cliffDuration": f"{180 * DAY}s",
+            "cliffBasisPoints": 1000,
+            "vestingDuration": f"{365 * DAY}s",
+        },
+    }
+    steps_of_a_third = {
+        "stepped": {
+            "steps": [
+                {"offset": f"{30 * DAY}s", "basisPoints": 3300},
+                {"offset": f"{60 * DAY}s", "basisPoints": 3300},
+                {"offset": f"{90 * DAY}s", "basisPoints": 3400},
+            ]
+        }
+    }
+    categories = [
+        _category(1, me, {"instant": {}}, T),
+        _category(2, me, _months(365, 1000), T),
+        _category(3, me, steps_of_a_third, 100_000),
+    ]
+    total = 2 * T + 100_000
+    wanted = spec(
+        {"newToken": token(totalSupply=str(10 * T), transferFee="10")},
+        [
+            lock(me, T, schedule={"linear": {"duration": f"{365 * DAY}s"}}),
+            lock(me, T, schedule=cliff),
+        ],
+        [distribution(me, total, categories=categories)],
+    )
+    launch = await launched(creator, wanted)
+    assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
+    first, second = launch["locks"]
+    started = {
+        name: datetime.fromisoformat((await creator.rest("GET", f"/v1/{name}")).body["startTime"])
+        for name in (first, second)
+    }
+
+    async def unlocked(name: str, seconds: float) -> int:
+        moment = (started[name] + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+        found = await creator.rest("GET", f"/v1/{name}:claimable?atTime={moment}")
+        return int(found.body["unlockedAmount"])
+
+    linear = {0: 0, 1: 3_170_979, 30 * DAY: 8_219_178_082_191, 182.5 * DAY: T // 2, 365 * DAY: T}
+    assert {e: await unlocked(first, e) for e in linear} == linear
+    stepped = {
+        0: 5 * 10**12,
+        180 * DAY - 1: 5 * 10**12,
+        180 * DAY: 15 * 10**12,
+        362.5 * DAY: 575 * 10**11,
+        545 * DAY: T,
+    }
+    assert {e: await unlocked(second, e) for e in stepped} == stepped
+
+    async def claimed(seconds: float) -> dict[int, int]:
+        """What each category has paid once it was claimed at a simulated time."""
+        await travel(own_mesh, timedelta(seconds=seconds))
+        await creator.rest("POST", f"/v1/{airdrop}:claim", {"requestId": str(uuid4())})
+        found = (await creator.rest("GET", f"/v1/{airdrop}:claimable")).body["categories"]
+        return {category["categoryId"]: int(category["claimed"]) for category in found}
+
+    (airdrop,) = launch["distributions"]
+    assert await claimed(60) == {1: T, 2: 10**13, 3: 0}
+    assert await claimed(45 * DAY) == {1: T, 2: 17_397_260_273_972, 3: 33_000}
+    assert await claimed(30 * DAY) == {1: T, 2: 24_794_520_547_945, 3: 66_000}
+    assert await claimed(285 * DAY + 120) == {1: T, 2: 98_767_123_287_671, 3: 100_000}
+    assert await claimed(5 * DAY) == {1: T, 2: T, 3: 100_000}
+    body = {"requestId": str(uuid4())}
+    await creator.rest("POST", f"/v1/{first}:claim", body)
+    ledger, fees = ledger_of(launch), 10 * 6
+    remainder = 10 * T - (2 * T + total) - 3 * 10 - 10
+
+    async def all_paid() -> bool:
+        return await balance(creator, ledger, me) == remainder + total + T - fees
+
+    await until(all_paid)
+    await creator.close()
+
+
+def _category(number: int, who: str, schedule: Mapping[str, Any], amount: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "displayName": f"Category {number}",
+        "schedule": schedule,
+        "whitelist": {"recipients": [{"principal": who, "amount": str(amount)}]},
+    }
