@@ -8,7 +8,9 @@ from uuid import uuid4
 import pytest
 
 from icto.distribution.v1 import distribution_pb2 as pb
+from icto.events.v1 import events_pb2 as events
 from mesh.cli.client import CallError, Client
+from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
 from tests.support.distributions import (
     FEE,
@@ -35,9 +37,11 @@ from tests.support.services import refusal
 from tests.support.tokens import somebody
 
 YEAR = 365 * 86_400
+ALL = somebody()
 _ALL_PAID = """
 SELECT NOT EXISTS (SELECT FROM distribution_deployer.disbursements WHERE block_index IS NULL)
 """
+_TOLD = "SELECT event FROM audit_storage.entries WHERE subject = $1 AND action = $2"
 # What a claim in flight holds, and the row of the distribution beside it.
 _AS_A_CLAIM_OF = """
 WITH one AS (SELECT id FROM distribution_deployer.distributions WHERE id = $1::uuid FOR UPDATE)
@@ -98,6 +102,29 @@ async def test_an_airdrop_holds_its_tokens_and_pays_them_once_to_the_unit(
     told = await stats(alice, created.name)
     assert (told["claimed"], told["paid"], told["remaining"]) == ("1501", "1501", "0")
     assert told["completionBasisPoints"] == 10_000
+
+
+async def test_numbers_are_told_in_base_units_and_payments_once_they_are_on_the_ledger(
+    stage: Stage, alice: Client
+) -> None:
+    """F-45: nothing is rounded for show, and the audit hears of a payment with its block."""
+    created = await stage.create(spec(123_456_789, category(1, whitelist({ALL: 123_456_789}))))
+    await stage.fund(created, 23_456_789)
+    with pytest.raises(RemoteError) as told:
+        await stage.activate()
+    numbers = (told.value.metadata["balance"], told.value.metadata["required"])
+    assert numbers == ("23456789", "123456789")
+    name = await stage.open(spec(1_000, category(1, whitelist({alice.principal: 1_000}))))
+    claim = await paid(alice, await act(alice, name, "claim"))
+
+    async def heard() -> list[events.Act]:
+        async with stage.mesh.superuser() as database:
+            rows = await database.fetch(_TOLD, name, "PayDistributionClaim")
+        return [events.Event.FromString(row["event"]).act for row in rows]
+
+    (entry,) = await until(heard)
+    assert entry.details["block_index"] == claim["blockIndex"]
+    assert entry.details["amount"] == claim["netAmount"]
 
 
 async def test_what_is_not_the_callers_or_more_than_there_is_moves_nothing(

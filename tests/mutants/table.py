@@ -36,6 +36,9 @@ _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
+_DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
+_SHARES: Final = "tests/unit/test_distribution_rules.py::"
+_MERKLE: Final = "tests/unit/test_merkle.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
 
 MUTANTS: Final[Sequence[Mutant]] = (
@@ -260,5 +263,99 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "OR users.last_deployment <= kit_now() - $4::interval, $7)",
         "OR users.last_deployment > kit_now() - $4::interval, $7)",
         [_BACKEND + "test_a_user_waits_between_two_deployments"],
+    ),
+    Mutant(
+        "distribution: a claim is bounded by what is unlocked",
+        "services/distribution_deployer/claiming.py",
+        "if asked is not None and asked > open_now:",
+        "if asked is not None and asked > 2 * open_now:",
+        [_SHARES + "test_a_claim_takes_exactly_what_is_asked_and_never_more_than_is_open"],
+    ),
+    Mutant(
+        "distribution: an allocation is bounded in its row, too",
+        "services/distribution_deployer/schema.sql",
+        "CHECK (claimed BETWEEN 0 AND amount)",
+        "CHECK (claimed >= 0)",
+        [_DISTRIBUTED + "test_more_than_the_allocation_cannot_even_be_written"],
+    ),
+    Mutant(
+        "distribution: what was unlocked early is closed",
+        "services/distribution_deployer/claiming.py",
+        "if self.held or self.allocation.closed:",
+        "if self.held:",
+        [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
+    ),
+    Mutant(
+        "distribution: a pause and a deadline hold claims",
+        "services/distribution_deployer/claiming.py",
+        "held = category.id in distribution.paused or not _open(distribution)",
+        "held = category.id in distribution.paused and not _open(distribution)",
+        [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
+    ),
+    Mutant(
+        "distribution: a cancellation keeps claims out while it adds up",
+        "services/distribution_deployer/store.py",
+        '_EXCLUDE: Final = "SELECT pg_advisory_xact_lock(',
+        '_EXCLUDE: Final = "SELECT pg_advisory_xact_lock_shared(',
+        [_DISTRIBUTED + "test_a_cancellation_waits_for_claims_in_flight_and_sees_them"],
+    ),
+    Mutant(
+        "distribution: a pool has so many shares",
+        "services/distribution_deployer/store.py",
+        "AND registered < seats AND reserved + $3 <= amount",
+        "AND (registered < seats OR reserved + $3 >= 0)",
+        [_DISTRIBUTED + "test_a_pool_gives_its_shares_away_once"],
+    ),
+    Mutant(
+        "distribution: one uses a list",
+        "services/distribution_deployer/store.py",
+        "WHERE id = ANY ($1::uuid[]) AND kit_require(distribution_id IS NULL, $3)",
+        "WHERE id = ANY ($1::uuid[]) AND (distribution_id IS NULL OR $3::text IS NOT NULL)",
+        [_DISTRIBUTED + "test_one_distribution_uses_a_list"],
+    ),
+    Mutant(
+        "distribution: one launch for a payment",
+        "services/distribution_deployer/store.py",
+        "WHERE kit_require(distribution_payments.work = excluded.work, $3)",
+        "WHERE distribution_payments.work = excluded.work OR $3::text IS NOT NULL",
+        [_DISTRIBUTED + "test_a_payment_pays_the_steps_of_one_launch"],
+    ),
+    Mutant(
+        "distribution: what was delivered is not given up",
+        "services/distribution_deployer/store.py",
+        "SET state = CASE WHEN distributions.state IN (1, 6) THEN 7",
+        "SET state = CASE WHEN distributions.state IN (1, 2, 6) THEN 7",
+        [_DISTRIBUTED + "test_what_was_delivered_is_not_given_up_and_what_was_not_is"],
+    ),
+    Mutant(
+        "distribution: one return to the escrow at a time",
+        "services/distribution_deployer/schema.sql",
+        "CREATE UNIQUE INDEX disbursements_return",
+        "CREATE INDEX disbursements_return",
+        [_DISTRIBUTED + "test_one_return_to_the_escrow_is_on_its_way_at_a_time"],
+    ),
+    Mutant(
+        "distribution: only legal moves",
+        "services/distribution_deployer/domain.py",
+        "    if (distribution.state, target) not in _LEGAL:\n",
+        "    if distribution.state is target:\n",
+        [_SHARES + "test_only_legal_moves_are_made"],
+    ),
+    Mutant(
+        "merkle: a leaf is bound to its list",
+        "services/distribution_deployer/merkle.py",
+        "                list_id.bytes,\n",
+        "",
+        [_MERKLE + "test_a_proof_proves_no_other_amount_recipient_category_or_list"],
+    ),
+    Mutant(
+        "merkle: a proof leads to the root",
+        "services/distribution_deployer/merkle.py",
+        "    return node == root\n",
+        "    return node == root or len(proof) > 0\n",
+        [
+            _MERKLE + "test_a_proof_proves_no_other_leaf",
+            _MERKLE + "test_a_spoilt_short_or_long_proof_proves_nothing",
+        ],
     ),
 )

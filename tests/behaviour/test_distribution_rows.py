@@ -1,0 +1,311 @@
+"""What the tables of distributions refuse, and whom they keep apart. On a database alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from services.distribution_deployer import lists_store, merkle, money, store
+from services.distribution_deployer.claiming import Allocation
+from services.distribution_deployer.domain import (
+    Account,
+    Campaign,
+    Category,
+    ClaimRate,
+    Disbursement,
+    Distribution,
+    Kind,
+    Listed,
+    Pool,
+    Recipient,
+    Spec,
+    State,
+    Timing,
+    Whitelist,
+)
+from services.distribution_deployer.merkle import Builder, Tree
+from services.kit import ids
+from services.kit.database import Database
+from services.kit.errors import Error
+from services.kit.vesting import DAY, SECOND, Instant, Linear, Schedule
+from tests.support.postgres import Postgres, Schema
+from tests.support.tokens import somebody
+
+OWNER = somebody()
+HOLDER = somebody()
+RATE = ClaimRate(2, 3600 * SECOND)
+
+
+@pytest.fixture
+async def schema(postgres: Postgres) -> Schema:
+    return await postgres.schema("services.distribution_deployer")
+
+
+@pytest.fixture
+async def database(schema: Schema) -> AsyncIterator[Database]:
+    async with schema.replica() as replica:
+        yield replica.database
+
+
+def category(source: Whitelist | Listed | Pool, **more: Any) -> Category:
+    made = Category(1, "A category", Schedule(Instant()), source, amount=1_000, count=1)
+    return replace(made, **more)
+
+
+HELD = category(Whitelist((Recipient(HOLDER, 1_000),)))
+
+
+def wanted(operation: str, *categories: Category) -> Distribution:
+    total = sum(one.amount for one in categories)
+    return Distribution(
+        id=ids.new_id(operation),
+        operation=operation,
+        owner=OWNER,
+        ledger="ledgers/icp",
+        escrow=Account(OWNER),
+        spec=Spec("A distribution", Campaign.AIRDROP, total, categories),
+        state=State.CREATED,
+        now=0,
+        create_time=0,
+        funding_deadline=0,
+    )
+
+
+async def added(
+    database: Database, operation: str, *categories: Category, payment: str = ""
+) -> Distribution:
+    async with database.transaction() as connection:
+        made = await store.add(
+            connection, wanted(operation, *(categories or (HELD,))), payment, b"print"
+        )
+    assert made is not None
+    return made
+
+
+async def opened(database: Database, *categories: Category) -> Distribution:
+    made = await added(database, "launches/1/steps/a", *categories)
+    active = replace(made, state=State.ACTIVE, timing=Timing(made.now))
+    async with database.transaction() as connection:
+        await store.put(connection, active)
+    return active
+
+
+async def refusal(work: Awaitable[Any]) -> str:
+    with pytest.raises(Error) as caught:
+        await work
+    return caught.value.reason
+
+
+def claim(of: Distribution, amount: int, **more: Any) -> Disbursement:
+    made = Disbursement(
+        id=ids.new_id(of.operation),
+        distribution_id=of.id,
+        kind=Kind.VESTED,
+        principal=HOLDER,
+        gross=amount,
+        fee=1,
+        parts={1: amount},
+    )
+    return replace(made, **more)
+
+
+async def take(database: Database, one: Disbursement, *, close: bool = False) -> None:
+    await database.apply(store.taken(one, close=close), store.disbursed(one))
+
+
+async def sealed(database: Database, leaves: int = 1) -> UUID:
+    """A sealed list of so many; the tree is built in pages that fit no chunk."""
+    list_id = ids.new_id(OWNER)
+    async with database.transaction() as connection:
+        await lists_store.add(connection, list_id, OWNER, 1)
+        for start in range(0, leaves, 700):
+            found = await lists_store.lock(connection, list_id)
+            assert found is not None
+            page = [Recipient(f"r{n}", n + 1) for n in range(start, min(leaves, start + 700))]
+            packed = b"".join(leaf(list_id, one) for one in page)
+            _, twice = await lists_store.add_page(connection, found, page, packed)
+            assert not twice
+        builder = Builder()
+        async for packed in lists_store.leaves(connection, list_id):
+            await lists_store.add_chunks(connection, list_id, builder.add(packed))
+        root, rest = builder.finish()
+        await lists_store.add_chunks(connection, list_id, rest)
+        await lists_store.seal(connection, list_id, root)
+    return list_id
+
+
+def leaf(list_id: UUID, one: Recipient) -> bytes:
+    return merkle.leaf(list_id, 1, one.principal, one.amount)
+
+
+async def test_a_spec_comes_back_as_it_was_without_its_names(database: Database) -> None:
+    made = await added(database, "launches/1/steps/a", HELD)
+    bare = replace(HELD, source=Whitelist())
+    assert made.spec == replace(wanted("", HELD).spec, categories=(bare,))
+    again = await store.get(database, made.id)
+    assert again is not None
+    assert replace(again, now=made.now) == made
+    assert await store.allocations(database, made.id, HOLDER) == [Allocation(1, 1_000)]
+
+
+async def test_a_payment_pays_the_steps_of_one_launch(database: Database) -> None:
+    """F-19."""
+    await added(database, "launches/1/steps/a", payment="payments/1")
+    await added(database, "launches/1/steps/b", payment="payments/1")
+    other = added(database, "launches/2/steps/a", payment="payments/1")
+    assert await refusal(other) == "PAYMENT_CONSUMED"
+    assert await store.of_operation(database, "launches/2/steps/a") is None
+
+
+async def test_one_distribution_uses_a_list(database: Database) -> None:
+    """F-43: also when two try at once; the other one leaves nothing."""
+    list_id = await sealed(database)
+    listed = category(Listed(list_id))
+    assert list_id in await lists_store.usable(database, [list_id], OWNER)
+    attempts = [added(database, f"launches/{n}/steps/a", listed) for n in range(4)]
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    refused = [one for one in outcomes if isinstance(one, Error)]
+    assert [one.reason for one in refused] == ["RECIPIENT_LIST_UNUSABLE"] * 3
+    assert await lists_store.usable(database, [list_id], OWNER) == {}
+
+
+async def test_what_was_delivered_is_not_given_up_and_what_was_not_is(database: Database) -> None:
+    """F-25: exactly one of them, also for an operation that nobody heard of."""
+    active = await opened(database)
+    await added(database, "launches/1/steps/b")
+    async with database.transaction() as connection:
+        for step in "abc":
+            operation = f"launches/1/steps/{step}"
+            new_id = ids.new_id(operation)
+            await store.give_up(connection, new_id, operation, "", Account("", b""))
+    states = []
+    for step in "abc":
+        known = await store.of_operation(database, f"launches/1/steps/{step}")
+        assert known is not None
+        states.append(known[0].state)
+    assert states == [State.ACTIVE, State.ABANDONED, State.ABANDONED]
+    assert (await store.get(database, active.id)) is not None
+
+
+async def test_a_pool_gives_its_shares_away_once(database: Database) -> None:
+    """F-40: the counter decides, whoever comes at once."""
+    pool = category(Pool(1_000, 333, 3), count=3)
+    active = await opened(database, pool)
+
+    async def seat() -> bool:
+        async with database.transaction() as connection:
+            return await store.take_seat(connection, active.id, 1, 333)
+
+    outcomes = await asyncio.gather(*(seat() for _ in range(7)))
+    assert sum(outcomes) == 3
+    async with database.connection() as connection:
+        assert await money.unowed_at_end(connection, active) == 1_000
+        for number in range(3):
+            await store.add_allocation(connection, active.id, f"p{number}", Allocation(1, 333))
+        assert await money.unowed_at_end(connection, active) == 1
+
+
+async def test_an_allocation_is_never_reset(database: Database) -> None:
+    """F-40: adding it again keeps what was claimed."""
+    active = await opened(database)
+    await take(database, claim(active, 400))
+    async with database.connection() as connection:
+        again = await store.add_allocation(connection, active.id, HOLDER, Allocation(1, 1_000))
+    assert not again
+    assert await store.allocations(database, active.id, HOLDER) == [Allocation(1, 1_000, 400)]
+
+
+async def test_more_than_the_allocation_cannot_even_be_written(database: Database) -> None:
+    active = await opened(database)
+    await take(database, claim(active, 995))
+    with pytest.raises(asyncpg.CheckViolationError):
+        await take(database, claim(active, 6))
+    await take(database, claim(active, 5), close=True)
+    assert await store.allocations(database, active.id, HOLDER) == [
+        Allocation(1, 1_000, 1_000, closed=True)
+    ]
+
+
+async def test_a_cancellation_waits_for_claims_in_flight_and_sees_them(
+    database: Database,
+) -> None:
+    """F-42, F-44: what a claim takes is not given back as well."""
+    active = await opened(database, replace(HELD, schedule=Schedule(Linear(DAY))))
+
+    async def cancelled() -> int:
+        async with database.transaction() as connection:
+            locked = await store.lock(connection, active.id)
+            assert locked is not None
+            return await money.unowed(connection, locked, active.now)
+
+    async with database.transaction() as connection:
+        await store.share(connection, active.id)
+        cancelling = asyncio.create_task(cancelled())
+        await asyncio.sleep(0.1)
+        assert not cancelling.done()
+        taken = claim(active, 300)
+        await connection.apply(store.taken(taken), store.disbursed(taken))
+    assert await cancelling == 700
+
+
+async def test_claims_share_a_distribution(database: Database) -> None:
+    active = await opened(database)
+    async with database.transaction() as one, database.transaction() as other:
+        assert await store.share(one, active.id) is not None
+        async with asyncio.timeout(2):
+            assert await store.share(other, active.id) is not None
+
+
+async def test_claims_count_within_their_window_alone(schema: Schema, database: Database) -> None:
+    """F-41."""
+    active = await opened(database)
+    for _ in range(2):
+        await take(database, claim(active, 10))
+    await take(database, claim(active, 10, kind=Kind.TO_OWNER, parts={}))
+    await take(database, claim(active, 10, principal=OWNER, parts={}))
+    claims, wait = await store.recent_claims(database, active.id, HOLDER, RATE)
+    assert claims == 2
+    assert 3_500 < wait <= 3_600
+    await schema.shift_clock(timedelta(hours=2))
+    assert await store.recent_claims(database, active.id, HOLDER, RATE) == (0, 0.0)
+
+
+async def test_one_return_to_the_escrow_is_on_its_way_at_a_time(database: Database) -> None:
+    """Else the balance would be counted twice."""
+    made = await added(database, "launches/1/steps/a")
+    back = claim(made, 500, kind=Kind.TO_ESCROW, parts={})
+    async with database.connection() as connection:
+        await connection.apply(store.disbursed(back))
+        assert await store.return_is_open(connection, made.id)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.apply(store.disbursed(replace(back, id=ids.new_id("x"))))
+
+
+async def test_time_comes_for_those_that_must_not_wait(schema: Schema, database: Database) -> None:
+    """F-46, F-49."""
+    made = await added(database, "launches/1/steps/a")
+    assert await store.due(database, 10) == []
+    await schema.shift_clock(timedelta(hours=25))
+    assert await store.due(database, 10) == [(made.id, made.ledger, State.CREATED)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 701, 1_024, 2_500])
+async def test_a_proof_is_read_from_the_rows_of_its_tree(database: Database, count: int) -> None:
+    list_id = await sealed(database, count)
+    everybody = [Recipient(f"r{n}", n + 1) for n in range(count)]
+    tree = Tree(leaf(list_id, one) for one in everybody)
+    found = await lists_store.get(database, list_id)
+    assert found is not None
+    assert (found.root, found.recipient_count) == (tree.root, count)
+    for position in {0, count // 2, count - 1, min(count - 1, 1_024)}:
+        known = await lists_store.recipient(database, list_id, f"r{position}")
+        assert known == (position, position + 1)
+        places = merkle.siblings(count, position)
+        proof = await lists_store.hashes(database, list_id, places)
+        assert tuple(proof) == tree.proof(position)
+        assert merkle.verify(tree.root, leaf(list_id, everybody[position]), proof)
