@@ -45,6 +45,7 @@ _REFUSALS: Final = {
 # What never came to the question whose it is.
 _UNASKED: Final = {"MALFORMED_REQUEST", "BAD_REQUEST", "INVALID_REQUEST", "INVALID_NAME"}
 _AT_ONCE: Final = 12
+BROKEN: Final = "icto.lab.v1.LabService/ForgetOwner"
 
 # What requests about a resource need beside its name, or their form is refused before the question
 # whose it is comes up.
@@ -252,8 +253,8 @@ async def test_the_edge_answers_everybody_as_the_table_says(
     async def ask(name: str) -> list[str]:
         method, seen = METHODS[name], {}
         for column in COLUMNS:
-            if method.name == "ForgetOwner":
-                await forgive(mesh, edge)  # or its failures would have the replica ejected
+            if name == BROKEN:
+                await forgive(mesh, edge)
             request = world.request(method)
             rest, rpc = request.signed(tokens[column])
             told = {"gRPC": await edge.grpc(rpc, follow=not request.endless)}
@@ -262,7 +263,9 @@ async def test_the_edge_answers_everybody_as_the_table_says(
             seen[column] = {way: cell(method, outcome) for way, outcome in told.items()}
         return differences(TABLE[name], seen)
 
-    assert not await tried({name: ask(name) for name in METHODS if name in TABLE})
+    assert not await tried({name: ask(name) for name in METHODS.keys() & TABLE.keys() - {BROKEN}})
+    # By itself: its failures would have the replicas ejected that the other methods of theirs need.
+    assert not await ask(BROKEN)
     await forgive(mesh, edge)
 
 
