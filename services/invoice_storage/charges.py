@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import asyncpg
+
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
@@ -11,7 +13,7 @@ from services.invoice_storage.domain import (
     Settlement,
 )
 from services.invoice_storage.messages import moment, payment_message
-from services.invoice_storage.refunds import Refunds
+from services.invoice_storage.refunds import Refunds, overtaken
 from services.invoice_storage.treasury import Treasury
 from services.kit import Call, Kit, ids, not_found
 from services.kit.call import event
@@ -130,7 +132,11 @@ class Charges:
             },
         )
         written = (store.settled(payment, settlement), *owed.written)
-        await call.commit(response, *written, subject=response.name, act=act)
+        try:
+            await call.commit(response, *written, subject=response.name, act=act)
+        except asyncpg.UniqueViolationError:
+            # The user asked for a refund just now, or another attempt settled.
+            raise overtaken() from None
         self._faults.point("payment.settle.committed")
         self._refunds.follow(owed)
         return response

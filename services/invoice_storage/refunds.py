@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import asyncpg
+
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
@@ -122,7 +124,10 @@ class Refunds:
                 state=RefundState.PENDING,
                 created_at=0,
             )
-            await tx.apply(store.added_refund(refund))
+            try:
+                await tx.apply(store.added_refund(refund))
+            except asyncpg.UniqueViolationError:
+                raise overtaken() from None
             response = refund_message(refund)
             return tx.answer(response, subject=response.name)
 
@@ -177,7 +182,7 @@ class Refunds:
         """Compare-and-set to PROCESSING, and the pipeline with it."""
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
-            raise _overtaken()
+            raise overtaken()
         claim, begun = self._pipelines.begin(self._definition, refund.id)
         await tx.apply(begun)
         return claim
@@ -194,7 +199,7 @@ class Refunds:
         domain.check_transition(refund, target)
         by = call.principal
         if not await store.move_refund(tx, refund, target, decided_by=by):
-            raise _overtaken()
+            raise overtaken()
         response = refund_message(replace(refund, state=target, decided_by=by))
         act = call.act(
             previous_value=refund.state.name,
@@ -264,5 +269,6 @@ def _told(refund: Refund, traceparent: str) -> events.Event:
     return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)
 
 
-def _overtaken() -> Error:
+def overtaken() -> Error:
+    """The refund is not what it was a moment ago; whoever looks again sees why."""
     return Error(Code.ABORTED, "REFUND_CHANGED", "Somebody else decided on the refund meanwhile.")

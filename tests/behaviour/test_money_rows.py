@@ -290,6 +290,20 @@ async def test_a_failed_transfer_leaves_the_payment_to_be_refunded(database: Dat
     assert payment.state is PaymentState.SETTLED
 
 
+@pytest.mark.parametrize("reason", list(RefundReason))
+@pytest.mark.parametrize("state", list(RefundState))
+async def test_a_refund_is_read_as_it_was_written(
+    database: Database, reason: RefundReason, state: RefundState
+) -> None:
+    """F-6: one writer and one schema; nothing is mapped to something alike."""
+    written = replace(refund_of(await charged(database), state), reason=reason, description="why")
+    await database.apply(store.added_refund(written))
+    found = await store.get_refund(database, written.id)
+    assert found is not None
+    unset = {"created_at": 0, "create_time": None, "update_time": None}
+    assert replace(found, **unset) == written  # type: ignore[arg-type]
+
+
 async def test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up(
     database: Database,
 ) -> None:

@@ -30,6 +30,7 @@ class Mutant:
 
 
 _MONEY: Final = "tests/behaviour/test_money_rows.py::"
+_PAYMENTS: Final = "tests/behaviour/test_payments.py::"
 _TOKENS: Final = "tests/behaviour/test_token_rows.py::"
 _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
@@ -121,6 +122,13 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if allowance < transfer.amount + fee:",
         "if allowance < transfer.amount:",
         [_LEDGER + "test_an_allowance_that_is_one_unit_short_is_refused"],
+    ),
+    Mutant(
+        "charge: too old means unknown, so its block is looked for",
+        "services/kit/transfers.py",
+        "        found = await self._find(ledger, memo)\n",
+        "        found = None\n",
+        [_PAYMENTS + "test_a_charge_that_is_resumed_after_two_days_finds_its_block"],
     ),
     Mutant(
         "token: the tombstone of an operation nobody heard of",

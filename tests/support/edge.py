@@ -148,26 +148,7 @@ class Edge:
         self, request: Rpc, *, follow: bool = True, timeout: float | None = None
     ) -> Outcome:
         """Calls by gRPC."""
-        call: Any = self.channel.unary_stream(request.path)
-        running = call(
-            request.body,
-            timeout=timeout,
-            metadata=tuple((name.lower(), value) for name, value in request.headers.items()),
-        )
-        body = b""
-        try:
-            async for message in running:
-                body += message
-                if not follow:
-                    running.cancel()
-                    return Outcome(200, body=body)
-        except grpc.aio.AioRpcError as error:
-            metadata = (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
-            details = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
-            code = Code(error.code().value[0])
-            return _refused(code, error.details() or "", _plain(metadata), details, body)
-        metadata = (*await running.initial_metadata(), *await running.trailing_metadata())
-        return Outcome(200, headers=_plain(metadata), body=body)
+        return await call_on(self.channel, request, follow=follow, timeout=timeout)
 
     async def web(self, request: Rpc, *, follow: bool = True, text: bool = False) -> Outcome:
         """Calls by gRPC-Web, in its text form if asked for."""
@@ -216,6 +197,32 @@ class Edge:
         if together:
             return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
         return {way: await call for way, call in calls.items()}
+
+
+async def call_on(
+    channel: grpc.aio.Channel, request: Rpc, *, follow: bool = True, timeout: float | None = None
+) -> Outcome:
+    """Calls by gRPC on a channel, for instance a replica's own socket."""
+    call: Any = channel.unary_stream(request.path)
+    running = call(
+        request.body,
+        timeout=timeout,
+        metadata=tuple((name.lower(), value) for name, value in request.headers.items()),
+    )
+    body = b""
+    try:
+        async for message in running:
+            body += message
+            if not follow:
+                running.cancel()
+                return Outcome(200, body=body)
+    except grpc.aio.AioRpcError as error:
+        metadata = (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
+        details = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
+        code = Code(error.code().value[0])
+        return _refused(code, error.details() or "", _plain(metadata), details, body)
+    metadata = (*await running.initial_metadata(), *await running.trailing_metadata())
+    return Outcome(200, headers=_plain(metadata), body=body)
 
 
 @contextlib.asynccontextmanager

@@ -231,6 +231,7 @@ def test_memos_mark_one_transfer_each() -> None:
     ],
 )
 def test_states_have_the_numbers_of_the_proto(ours: Any, proto: Any) -> None:
+    """F-6: reasons and states were mapped between two schemas, and lost on the way."""
     assert {int(state) for state in ours} == {int(value) for value in proto.values()} - {0}
     for state in ours:
         assert proto.Name(int(state)).endswith(f"_{state.name}")
