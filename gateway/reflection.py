@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
@@ -20,7 +21,7 @@ class ServerReflection:
         exposed = {m.full_name for m in kit.contract.methods() if m.audience.from_outside}
         services = {name.partition("/")[0] for name in exposed}
         servicer: Any = reflection.aio.ReflectionServicer  # its package has no types
-        self._servicer = servicer(services, pool=edge_pool(kit.contract, exposed))
+        self._servicer = servicer(services, pool=_MethodsToo(edge_pool(kit.contract, exposed)))
 
     def ServerReflectionInfo(
         self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], call: Call
@@ -29,6 +30,30 @@ class ServerReflection:
         answers: AsyncIterator[reflection_pb2.ServerReflectionResponse]
         answers = self._servicer.ServerReflectionInfo(requests, call)
         return answers
+
+
+class _MethodsToo:
+    """A pool in which a file is found by a method's name too, as `grpcurl describe` asks for it.
+
+    Protobuf's own pool knows every other symbol.
+    """
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """The file that declares a symbol.
+
+        Raises:
+            KeyError: none does.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def edge_pool(contract: Contract, exposed: set[str]) -> DescriptorPool:

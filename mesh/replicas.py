@@ -101,7 +101,8 @@ class Replicas:
             "ICTO_STATE_DIRECTORY": str(state),
             "PYTHONUNBUFFERED": "1",
         }
-        arguments = (sys.executable, "-m", "services.kit.server", mesh_name)
+        # -P: whatever lies in the folder where somebody typed `icto up`, it is not our code.
+        arguments = (sys.executable, "-P", "-m", "services.kit.server", mesh_name)
         return Command(arguments, environment, direct=True)
 
     async def restart(self, name: str) -> None:

@@ -214,7 +214,7 @@ async def _approve_tokens(client: Client, checked: pb.ValidateLaunchResponse) ->
     ledger = token.replace("tokens/", "ledgers/")
     fee = int((await client.rest("GET", f"/v1/{ledger}")).body["transferFee"])
     amount = str(int(checked.escrow_amount) + fee)
-    await client.approve(ledger, {"owner": checked.spender}, amount)
+    await client.approve(ledger, {"owner": checked.spender.owner}, amount)
 
 
 def _show_price(quote: dict[str, Any], checked: pb.ValidateLaunchResponse) -> None:

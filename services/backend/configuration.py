@@ -228,12 +228,12 @@ def _first(environment: Environment) -> pb.SystemConfig:
     if not environment.is_play:
         raise SettingsError("ICTO_INITIAL_CONFIG is not for production; use UpdateConfig.")
     try:
-        over = json_format.Parse(text, pb.SystemConfig())
+        if json_format.Parse(text, pb.SystemConfig()).payment.prices:
+            del standard.payment.prices[:]
+        # Parsed over the standard, not merged: what says 0 or false is not left out.
+        json_format.Parse(text, standard)
     except json_format.ParseError as error:
         raise SettingsError(f"ICTO_INITIAL_CONFIG is not a SystemConfig: {error}") from None
-    if over.payment.prices:
-        del standard.payment.prices[:]
-    standard.MergeFrom(over)
     config_rules.check(standard)
     return standard
 

@@ -27,6 +27,7 @@ UPDATE users SET display_name = coalesce($2, display_name), email = coalesce($3,
 WHERE principal = $1 RETURNING {_PROFILE_COLUMNS}
 """
 # The limits are decided on the user's own row, which one transaction at a time can change.
+# Where there is no cooldown, an order that began before another one was committed is in time, too.
 _COUNT_DEPLOYMENT: Final = """
 INSERT INTO users (principal, deployment_count, token_count, day_start, day_count,
     last_deployment)
@@ -40,8 +41,8 @@ ON CONFLICT (principal) DO UPDATE SET deployment_count = users.deployment_count 
     last_deployment = kit_now()
 WHERE kit_require(users.token_count < $2, $5)
   AND kit_require(users.day_count < $3 OR users.day_start <= kit_now() - interval '24 hours', $6)
-  AND kit_require(
-    users.last_deployment IS NULL OR users.last_deployment <= kit_now() - $4::interval, $7)
+  AND kit_require($4::interval = interval '0' OR users.last_deployment IS NULL
+    OR users.last_deployment <= kit_now() - $4::interval, $7)
 """
 _RELEASE_TOKENS: Final = """
 UPDATE users SET token_count = token_count - undelivered.count

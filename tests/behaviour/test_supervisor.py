@@ -20,8 +20,10 @@ from tests.support.installation import (
     HEALTH_INTERVAL,
     Installation,
     deployed,
+    finished,
     installation,
     kill,
+    paid_body,
     until,
 )
 from tests.support.load import METHODS, load_on, rounds
@@ -30,6 +32,7 @@ from tests.support.processes import ProcessId, command_of, descendants
 # Long enough for calls to be waiting in a replica that does not run.
 _FREEZE_SECONDS = 0.1
 _HEAL_SECONDS = 30.0
+_REPEATS = 100
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,44 @@ async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
     cut = cut_connections(house)
     for service in contract.services:
         assert cut[service] > cut_before.get(service, 0), f"{service} had no call in flight"
+
+
+async def test_a_hundred_repeats_of_an_order_are_one_order_though_a_replica_dies(
+    house: Installation,
+) -> None:
+    """One effect, one answer, and nobody notices (F-18)."""
+    alice = await house.user()
+    body = await paid_body(alice)
+    victim = (await house.replicas("backend"))[0]
+    kill(victim["pid"], signal.SIGSTOP)
+    repeats = [asyncio.create_task(alice.rest("POST", "/v1/tokens", body)) for _ in range(_REPEATS)]
+
+    async def some_are_answered_and_some_hang() -> bool:
+        return any(repeat.done() for repeat in repeats)
+
+    await until(some_are_answered_and_some_hang)
+    assert not all(repeat.done() for repeat in repeats)
+    kill(victim["pid"])
+    answers = [answer.body for answer in await asyncio.gather(*repeats)]
+    assert answers == [answers[0]] * _REPEATS
+
+    ended = await finished(alice, answers[0]["name"])
+    assert ended["state"] == "DEPLOYMENT_STATE_SUCCEEDED"
+    orders = (await alice.rest("GET", "/v1/deployments")).body["deployments"]
+    assert [order["name"] for order in orders] == [ended["name"]]
+    payments = (await alice.rest("GET", "/v1/payments")).body["payments"]
+    assert [payment["name"] for payment in payments] == [ended["payment"]]
+    entries = f"/v1/auditEntries?operation={ended['name']}&action=CreateToken"
+
+    async def told_once() -> bool:
+        told = (await alice.rest("GET", entries)).body["entries"]
+        return sorted(entry["event"]["act"]["status"] for entry in told) == [
+            "ACT_STATUS_COMPLETED", "ACT_STATUS_INITIATED",
+        ]  # fmt: skip
+
+    await until(told_once)
+    await until_replaced(house, [victim])
+    await alice.close()
 
 
 async def test_a_killed_envoy_and_a_killed_postgres_lose_nothing(house: Installation) -> None:

@@ -30,7 +30,7 @@ from tests.support.installation import (
     finished,
     installation,
     kill,
-    token_body,
+    paid_body,
     until,
 )
 from tests.support.processes import command_of, descendants
@@ -96,7 +96,7 @@ async def house() -> AsyncIterator[House]:
         client = await running.user()
         trace_id, caller_span = secrets.token_hex(16), secrets.token_hex(8)
         accepted = await client.rest(
-            "POST", "/v1/tokens", token_body(),
+            "POST", "/v1/tokens", await paid_body(client),
             {"traceparent": f"00-{trace_id}-{caller_span}-01"},
         )  # fmt: skip
         assert accepted.trace_id == trace_id

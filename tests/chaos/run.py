@@ -13,18 +13,17 @@ from services.kit.faults import DIRECTORY_VARIABLE
 from services.kit.settings import Environment
 from tests.chaos import invariants
 from tests.chaos.deployments import TokenDeployments
+from tests.chaos.launches import Launches
 from tests.chaos.saboteur import Blow, DiscardedError, Saboteur
 from tests.chaos.scenario import Scenario
 from tests.chaos.schedule import Fault, schedule
-from tests.support.administration import administrator, configure, without_user_limits
 from tests.support.installation import Installation, installation, until
 
 SCENARIOS: Final[Mapping[str, Callable[[Installation, int], Scenario]]] = {
     "deploy": TokenDeployments,
+    "launch": Launches,
 }
 WORKER: Final = "backend"
-# Kept in flight while a fault is prepared: above what a fault needs, since some end meanwhile.
-_BUSY: Final = 60
 _BURST: Final = 20
 _FEED_SECONDS: Final = 0.02
 _MOST_OPERATIONS: Final = 6000
@@ -66,9 +65,6 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="icto-faults-") as faults:
         async with installation(environment={DIRECTORY_VARIABLE: faults}) as running:
             scenario = SCENARIOS[name](running, seed)
-            admin = await administrator(running)
-            await configure(admin, without_user_limits)
-            await admin.close()
             await scenario.prepare()
             try:
                 await _strike_all(running, scenario, Path(faults), report, tell)
@@ -120,8 +116,8 @@ async def _keep_busy(scenario: Scenario, in_flight: Callable[[], Awaitable[int]]
             try:
                 known = await in_flight()
             except Exception:  # noqa: BLE001  # the database is down: nothing is begun
-                known = _BUSY
-            missing = min(_BURST, _BUSY - known - len(asking))
+                known = scenario.busy
+            missing = min(_BURST, scenario.busy - known - len(asking))
             for _ in range(missing):
                 asking.add(asyncio.create_task(scenario.begin()))
                 begun += 1

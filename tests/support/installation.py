@@ -26,6 +26,7 @@ from mesh.cli.demo import free_ports
 from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
+from services.kit.faults import DIRECTORY_VARIABLE
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
@@ -41,6 +42,7 @@ INITIAL_CONFIG: Final = json.dumps(
             "maxDeploymentsPerDay": 100000,
             "deploymentCooldown": "0s",
             "pipelineCooldown": "0s",
+            "maxConcurrentPipelines": 1000,
         }
     }
 )
@@ -58,9 +60,18 @@ class Installation:
     """A supervisor and all that it started, as the operator has it."""
 
     def __init__(
-        self, folder: Path, ports: tuple[int, int], environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        ports: tuple[int, int],
+        environment: Mapping[str, str] | None = None,
+        icto: Path = ICTO,
     ) -> None:
-        self._environment = {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {})
+        self._icto = icto
+        self.faults = folder.with_name("faults")
+        self._environment = {
+            "ICTO_INITIAL_CONFIG": INITIAL_CONFIG,
+            DIRECTORY_VARIABLE: str(self.faults),
+        } | dict(environment or {})
         self.run = RunDirectory(folder)
         self.port, self.metrics_port = ports
         self.process: subprocess.Popen[bytes] | None = None
@@ -98,7 +109,7 @@ class Installation:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [
-                    str(ICTO), "up", "--run-dir", str(self.run.path), "--environment", "test",
+                    str(self._icto), "up", "--run-dir", str(self.run.path), "--environment", "test",
                     "--port", str(self.port), "--metrics-port", str(self.metrics_port),
                     *arguments,
                 ],
@@ -163,6 +174,36 @@ class Installation:
 
         await until(healthy, seconds)
 
+    @contextlib.asynccontextmanager
+    async def crash_at(self, point: str) -> AsyncIterator[None]:
+        """Whoever passes a point first in this block dies there; it must be passed."""
+        armed, hit = self.faults / point, self.faults / f"{point}.hit"
+        armed.touch()
+        try:
+            yield
+            assert hit.exists(), f"nobody passed {point}"
+        finally:
+            armed.unlink(missing_ok=True)
+            hit.unlink(missing_ok=True)
+
+    @contextlib.asynccontextmanager
+    async def frozen(self, service: str) -> AsyncIterator[None]:
+        """Every replica of a service is stopped in this block, and Envoy knows it."""
+        pids = [replica["pid"] for replica in await self.replicas(service)]
+
+        async def away() -> bool:
+            return not any(replica["healthy"] for replica in await self.replicas(service))
+
+        for pid in pids:
+            kill(pid, signal.SIGSTOP)
+        try:
+            await until(away)
+            yield
+        finally:
+            for pid in pids:
+                kill(pid, signal.SIGCONT)
+            await self.until_healthy()
+
     async def until_served(self, seconds: float = START_SECONDS) -> None:
         """Waits until every service has a replica that passes its health checks."""
 
@@ -217,7 +258,7 @@ class Installation:
         if home is not None:
             environment["XDG_CONFIG_HOME"] = str(home)
         child = await asyncio.create_subprocess_exec(
-            str(ICTO), *arguments,
+            str(self._icto), *arguments,
             env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output, _ = await child.communicate()
@@ -232,17 +273,20 @@ async def installation(
     *,
     limits: Mapping[str, Mapping[str, int]] | None = None,
     start: bool = True,
+    icto: Path = ICTO,
 ) -> AsyncIterator[Installation]:
     """A fresh installation, removed at the end.
 
-    `overrides` goes into its mesh.toml; `limits` are buckets that differ from the usual ones.
+    `overrides` goes into its mesh.toml; `limits` are buckets that differ from the usual ones;
+    `icto` is another program than this checkout's.
     """
     with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
         folder = Path(base) / "run"
         folder.mkdir(mode=0o700)
         (folder / "mesh.toml").write_text(_toml({**_LIMITS, **(limits or {})}) + overrides)
         edge, metrics = free_ports(2)
-        made = Installation(folder, (edge, metrics), environment)
+        made = Installation(folder, (edge, metrics), environment, icto)
+        made.faults.mkdir()
         try:
             if start:
                 await made.start()
@@ -290,6 +334,21 @@ async def paid_body(client: Client, **spec: Any) -> dict[str, Any]:
     """A request for a token, with a quote that the client has approved."""
     quote = await client.quote(TOKEN_ORDER)
     return token_body(**spec) | {"quote": quote["name"]}
+
+
+async def approve_everything(client: Client) -> None:
+    """Lets the platform charge the client for whatever they order."""
+    quote = await client.quote(TOKEN_ORDER)
+    approval = {"requestId": str(uuid4()), "spender": quote["spender"], "amount": str(10**15)}
+    await client.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
+
+
+async def quoted_body(client: Client, **spec: Any) -> dict[str, Any]:
+    """A request for a token of a client who has approved everything."""
+    step, service = TOKEN_ORDER
+    body = {"requestId": str(uuid4()), "items": [{"step": step, "service": service}]}
+    quote = await client.rest("POST", "/v1/quotes", body)
+    return token_body(**spec) | {"quote": quote.body["name"]}
 
 
 async def deployed(client: Client, **spec: Any) -> dict[str, Any]:

@@ -18,9 +18,18 @@ from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import CallError, Client
 from services.kit import principal
-from tests.support.installation import Installation, deployed, finished, token_body, until
+from tests.support.installation import (
+    E8S,
+    Installation,
+    approve_everything,
+    deployed,
+    finished,
+    quoted_body,
+    until,
+)
 
 _USERS: Final = 2
+_FUNDS: Final = 1_000_000 * E8S
 _FEE: Final = 10
 _SUPPLY: Final = 10**12
 _PAUSE_SECONDS: Final = 0.05
@@ -32,6 +41,8 @@ METHODS: Final = (
     "/icto.ledger.v1.LedgerService/Transfer",
     "/icto.token.v1.TokenService/GetToken",
     "/icto.backend.v1.DeploymentService/ListDeployments",
+    "/icto.payment.v1.PaymentService/CreateQuote",
+    "/icto.payment.v1.PaymentService/ListPayments",
     "/icto.backend.v1.DeploymentService/DeployToken",
     "/icto.audit.v1.AuditService/ListEntries",
     "/icto.lab.v1.LabService/Slow",
@@ -80,8 +91,8 @@ class User:
         self.transfers[request_id] = answer.block_index
 
     async def deploy(self) -> None:
-        """Asks for another token."""
-        answer = await self.client.rest("POST", "/v1/tokens", token_body())
+        """Asks for another token, and pays."""
+        answer = await self.client.rest("POST", "/v1/tokens", await quoted_body(self.client))
         self.deployments.append(answer.body["name"])
 
 
@@ -99,6 +110,12 @@ class Load:
             for user in self.users:
                 for what, work in self._kinds(user).items():
                     tasks.create_task(self._repeat(what, work))
+
+    @property
+    def busy(self) -> bool:
+        """Whether each kind of work was done at least once."""
+        answered = {record.what for record in self.records if not record.error}
+        return answered == set(self._kinds(self.users[0]))
 
     def stop(self) -> None:
         """Ends the work after the calls that are under way."""
@@ -123,6 +140,7 @@ class Load:
             "Transfer": lambda: user.transfer(str(uuid4())),
             "GetToken": lambda: client.rest("GET", f"/v1/{user.token}"),
             "ListDeployments": lambda: client.rest("GET", "/v1/deployments?pageSize=1"),
+            "ListPayments": lambda: client.rest("GET", "/v1/payments?pageSize=1"),
             "DeployToken": user.deploy,
             "ListEntries": lambda: client.rest("GET", "/v1/auditEntries?pageSize=1"),
             "Slow": slow,
@@ -177,16 +195,16 @@ async def load_on(installation: Installation) -> AsyncIterator[Load]:
 
 def _busy(load: Load) -> Callable[[], Awaitable[bool]]:
     async def every_kind_was_answered() -> bool:
-        answered = {record.what for record in load.records if not record.error}
-        return len(answered) == len(METHODS)
+        return load.busy
 
     return every_kind_was_answered
 
 
 async def _user(installation: Installation, number: int) -> User:
-    client = await installation.user()
+    client = await installation.user(_FUNDS)
     deployment = await deployed(client, totalSupply=str(_SUPPLY), transferFee=str(_FEE))
     assert deployment["token"], deployment
+    await approve_everything(client)
     return User(client, deployment["token"], principal.of_service(f"friend {number}"))
 
 

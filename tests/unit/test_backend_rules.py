@@ -1,5 +1,6 @@
 """Profiles, projects and orders: what may be written, and what is refused."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.backend import domain
+from services.backend import config_rules, domain
+from services.backend.configuration import _first
 from services.backend.domain import Project
 from services.kit.errors import Code, Error
+from services.kit.settings import Environment
 
 PROJECT = Project(UUID(int=1), "owner", "A project", "")
 FIELDS = ("display_name", "email", "website")
@@ -114,3 +117,14 @@ def test_without_a_quote_the_way_to_one_is_told() -> None:
     error = domain.quote_required()
     assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "QUOTE_REQUIRED")
     assert "CreateQuote" in error.message
+
+
+def test_a_first_configuration_may_say_zero_and_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is 0 or false on purpose replaces the standard, and the rest of it stays."""
+    said = {"limits": {"deploymentCooldown": "0s"}, "features": {"tokenDeployment": False}}
+    monkeypatch.setenv("ICTO_INITIAL_CONFIG", json.dumps(said))
+    config, standard = _first(Environment.TEST), config_rules.initial()
+    assert config.limits.deployment_cooldown.seconds == 0
+    assert (config.features.token_deployment, standard.features.token_deployment) == (False, True)
+    assert config.limits.pipeline_cooldown == standard.limits.pipeline_cooldown
+    assert config.payment == standard.payment

@@ -1,0 +1,246 @@
+"""Whatever is sent: a typed error, nothing changed, and nothing of the inside is told."""
+
+import base64
+import json
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from google.protobuf.message import Message
+
+from mesh import contract as contracts
+from mesh.cli.call import load_messages, message_class
+from mesh.cli.client import CallError, Client
+from mesh.contract import Kind, Method
+from services.kit.errors import Code
+from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample
+from tests.support.installation import (
+    Installation,
+    approve_everything,
+    deployed,
+    finished,
+    quoted_body,
+)
+
+CONTRACT: Final = contracts.load("test")
+load_messages(CONTRACT)
+# The lab does what it is told, and is told to fail; it has tests of its own.
+METHODS: Final = [
+    method
+    for method in CONTRACT.methods()
+    if method.audience.from_outside and method.kind is Kind.UNARY and method.mesh_name != "lab"
+]
+JSON: Final = {"content-type": "application/json"}
+INSIDE: Final = (".py", "Traceback", "asyncpg", "postgres", "/work", "/tmp/", ".sock")
+OURS: Final = {Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS}
+"""Codes that say that we are at fault."""
+SEED: Final = 20_241_218
+
+TEXTS: Final = (
+    "\0", "\ud7ff\ue000", "\u202etxt.exe", "\ufeff", "a\u0301" * 40, "\U0001f600" * 200,
+    "' OR 1=1 --", "../../etc/passwd", "{name=*}", "%00", "\r\nx-icto-principal: x",
+    "null", "-1", "NaN", "1e400", "٣", "x" * 5000,
+)  # fmt: skip
+NUMBERS: Final = (-1, 2**31, 2**63, 2**64, -(2**63) - 1, 0.5, 1e400, "NaN", "x", "0x10", "", "٣")
+
+
+def assert_typed(outcome: Outcome, what: Any) -> None:
+    """Passes for an answer, and for a refusal with a reason that is the caller's fault."""
+    if outcome.status == 200:
+        return
+    assert outcome.code not in OURS, (what, outcome)
+    assert outcome.reason, (what, outcome)
+    assert outcome.status < 500 or outcome.status in (501, 503, 504), (what, outcome)
+    told = outcome.text
+    assert not any(part in told for part in INSIDE), (what, told)
+
+
+async def test_random_bytes_are_refused_by_every_method(edge: Edge, alice: Client) -> None:
+    chance = random.Random(SEED)
+    headers = bearer(await alice.token())
+    for method in METHODS:
+        for size in (1, 7, 300):
+            noise = chance.randbytes(size)
+            assert_typed(await edge.grpc(Rpc(method.path, noise, headers)), method.path)
+            assert_typed(await edge.web(Rpc(method.path, noise, headers)), method.path)
+            rest = sample(method).rest
+            if rest is not None and method.http[0].body:
+                outcome = await edge.rest(Rest(rest.verb, rest.path, noise, headers | JSON))
+                assert_typed(outcome, method.path)
+                assert outcome.status in (400, 403, 404), (method.path, outcome)
+
+
+def with_one_wrong(message: Message) -> Iterator[dict[str, Any]]:
+    """JSON bodies in which one field has a type or a value that it cannot have."""
+    for field in message.DESCRIPTOR.fields:
+        values: tuple[Any, ...]
+        if field.is_repeated:
+            values = ("x", 7, [None], [[]], {"x": 1})
+        elif field.message_type is not None:
+            values = ("x", 7, [], [7], {"unknown": 1})
+        elif field.cpp_type == field.CPPTYPE_STRING:
+            values = (7, True, [], {}, *TEXTS)
+        else:
+            values = (*NUMBERS, True, [], {})
+        yield from ({field.json_name: value} for value in values)
+
+
+async def test_wrong_types_and_strange_texts_are_refused_by_every_method(
+    edge: Edge, alice: Client
+) -> None:
+    """Over REST, where anybody can write anything into a body."""
+    headers = bearer(await alice.token()) | JSON
+    count = 0
+    for method in METHODS:
+        rest = sample(method).rest
+        if rest is None or not method.http[0].body:
+            continue
+        for wrong in with_one_wrong(message_class(method.request_type)()):
+            body = json.dumps({"requestId": str(uuid4())} | wrong).encode()
+            outcome = await edge.rest(Rest(rest.verb, rest.path, body, headers))
+            assert_typed(outcome, (method.path, wrong))
+            count += 1
+    assert count > 500
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"a":' * 200, b"{" * 100_000]
+)
+async def test_a_body_that_is_no_object_is_refused(edge: Edge, alice: Client, body: bytes) -> None:
+    headers = bearer(await alice.token()) | JSON
+    outcome = await edge.rest(Rest("POST", "/v1/projects", body, headers))
+    assert_typed(outcome, body[:20])
+    assert outcome.status == 400
+
+
+def methods_by_size() -> list[Method]:
+    """One method of users for each size that the contract allows."""
+    found = {m.max_request_bytes: m for m in METHODS if m.has_request_id and m.audience.user}
+    return [found[size] for size in sorted(found)]
+
+
+@pytest.mark.parametrize("method", methods_by_size(), ids=lambda method: method.full_name)
+async def test_huge_requests_are_refused_before_they_are_read(
+    edge: Edge, alice: Client, method: Method
+) -> None:
+    headers = bearer(await alice.token())
+    request: Any = message_class(method.request_type)()
+    rest = sample(method).rest
+    assert rest is not None
+    text = "x" * method.max_request_bytes
+    body = json.dumps({"requestId": text}).encode()
+    outcome = await edge.rest(Rest(rest.verb, rest.path, body, headers | JSON))
+    assert (outcome.status, outcome.reason) == (413, "REQUEST_TOO_LARGE")
+    request.request_id = text
+    outcome = await edge.grpc(Rpc(method.path, request.SerializeToString(), headers))
+    assert (outcome.code, outcome.reason) == (Code.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
+
+
+AMOUNTS: Final = (
+    "-1", "-0", "+1", "1.0", "1e3", "0x1", " 1", "1 ", "01", "", "٣", "1_000", "NaN", "Infinity",
+    str(2**128), str(2**256), "9" * 39, "9" * 1000, -1, 1.5, None, True,
+)  # fmt: skip
+
+
+async def test_no_amount_that_is_none_moves_anything(alice: Client, bob: Client) -> None:
+    """Negative, overflowing, fractional, in other digits: refused, and nobody has more or less."""
+    token = await deployed(alice)
+    ledger = token["token"].replace("tokens/", "ledgers/")
+    before = await holdings(alice, ledger, alice.principal, bob.principal)
+    for amount in AMOUNTS:
+        to = {"owner": bob.principal}
+        for verb, fields in (
+            ("transfer", {"to": to}),
+            ("transferFrom", {"to": to, "from": to}),
+        ):
+            body = {"requestId": str(uuid4()), "amount": amount, **fields}
+            with pytest.raises(CallError) as caught:
+                await alice.rest("POST", f"/v1/{ledger}:{verb}", body)
+            assert caught.value.status == 400, (verb, amount)
+    assert await holdings(alice, ledger, alice.principal, bob.principal) == before
+
+
+async def holdings(client: Client, ledger: str, *owners: str) -> list[str]:
+    """What owners have, and what there is of it altogether."""
+    paths = [f"/v1/{ledger}/accounts/{owner}" for owner in owners]
+    balances = [(await client.rest("GET", path)).body["balance"] for path in paths]
+    return [*balances, (await client.rest("GET", f"/v1/{ledger}")).body["totalSupply"]]
+
+
+TRICKS: Final = {
+    "nothing but space": "\u2003\u2003\u2003\u2003",
+    "zero width": "\u200b\u200b\u200b\u200b",
+    "right to left": "abc\u202edef",
+    "a line break": "abc\ndef",
+    "a terminal's escape": "abc\x1b[31m",
+    "unassigned": "abc\U000e0fff",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+async def test_a_name_that_deceives_the_eye_names_nothing(alice: Client, trick: str) -> None:
+    await approve_everything(alice)
+    project = {"requestId": str(uuid4()), "project": {"displayName": TRICKS[trick]}}
+    for path, body in (
+        ("/v1/projects", project),
+        ("/v1/tokens", await quoted_body(alice, displayName=TRICKS[trick])),
+    ):
+        with pytest.raises(CallError) as caught:
+            await alice.rest("POST", path, body)
+        assert caught.value.status == 400, path
+    assert (await alice.rest("GET", "/v1/projects")).body["projects"] == []
+    assert (await alice.rest("GET", "/v1/deployments")).body["deployments"] == []
+
+
+async def test_names_that_look_alike_are_one_name(alice: Client) -> None:
+    """A composed letter and its parts: kept in one form (NFC)."""
+    await approve_everything(alice)
+    order = await quoted_body(alice, displayName="  Cafe\u0301 coin ")
+    accepted = (await alice.rest("POST", "/v1/tokens", order)).body
+    assert accepted["spec"]["displayName"] == "Caf\u00e9 coin"
+    await finished(alice, accepted["name"])
+
+
+async def test_a_request_id_with_another_body_changes_nothing(alice: Client) -> None:
+    body = {"requestId": str(uuid4()), "project": {"displayName": "The first"}}
+    first = (await alice.rest("POST", "/v1/projects", body)).body
+    body["project"] = {"displayName": "The second"}
+    with pytest.raises(CallError, match="REQUEST_ID_REUSED"):
+        await alice.rest("POST", "/v1/projects", body)
+    assert (await alice.rest("GET", "/v1/projects")).body["projects"] == [first]
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "=", "é", base64.urlsafe_b64encode(b'["x"]').decode(), "bnVsbA", "9" * 250]
+)
+async def test_a_page_token_that_we_did_not_make_is_refused(alice: Client, token: str) -> None:
+    lists = [m for m in METHODS if m.name.startswith(("List", "Search")) and m.audience.user]
+    assert len(lists) > 3
+    for method in lists:
+        rest = sample(method).rest
+        assert rest is not None
+        with pytest.raises(CallError) as caught:
+            await alice.rest("GET", f"{rest.path}?pageToken={token}")
+        assert (caught.value.status, caught.value.reason) == (400, "INVALID_PAGE_TOKEN")
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def before(mesh: Installation) -> tuple[list[int], int]:
+    """The replicas' process ids, and how much was logged."""
+    return await process_ids(mesh), len(mesh.output())
+
+
+async def process_ids(mesh: Installation) -> list[int]:
+    return [replica["pid"] for replica in (await mesh.status())["replicas"]]
+
+
+async def test_after_all_that_every_replica_is_the_one_that_it_was(
+    mesh: Installation, before: tuple[list[int], int]
+) -> None:
+    """Nothing that was sent has ended a process, or gone where nobody thought of it."""
+    await mesh.until_healthy()
+    pids, logged = before
+    assert await process_ids(mesh) == pids
+    assert b"Traceback" not in mesh.output(logged)

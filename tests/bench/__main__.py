@@ -1,0 +1,87 @@
+"""Measures the platform on this machine, and prints each figure beside its reference.
+
+    python -m tests.bench [--json] [PART ...]     parts: start, calls, ledger, deployments
+
+Nothing is mocked: each part runs against a fresh installation with the durability of production.
+Compare figures of one run with one another; two machines, or two loads beside, are two worlds.
+"""
+
+import argparse
+import contextlib
+import os
+from typing import Final
+
+import uvloop
+
+from tests.bench import calls, deployments, ledger, start
+from tests.bench.report import Figure, Report
+from tests.support.installation import Installation, installation
+
+PARTS: Final = ("start", "calls", "ledger", "deployments")
+_RATIOS: Final = (0.0, 0.1, 1.0)
+# The lab has a narrow breaker, for tests of breakers.
+_LAB: Final = "[services.lab.breaker]\nmax_requests = 1000\nmax_pending_requests = 1000\n"
+_SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+async def main(parts: set[str], report: Report) -> None:
+    """Runs parts."""
+    report.title("Where")
+    report.add(Figure("processors", float(os.cpu_count() or 0)))
+    report.add(Figure("load of others", os.getloadavg()[0], "processes"))
+    if "start" in parts:
+        await start.measure(report)
+    if parts & {"calls", "ledger"}:
+        async with traced(0.0) as running:
+            await _durability(report, running)
+            if "calls" in parts:
+                await calls.measure(report, running)
+            if "ledger" in parts:
+                await ledger.measure(report, running)
+    if "deployments" in parts:
+        await _deployments(report)
+
+
+def traced(ratio: float) -> "contextlib.AbstractAsyncContextManager[Installation]":
+    """An installation that traces this share of calls."""
+    return installation(f"[observability]\ntrace_ratio = {ratio}\n{_LAB}")
+
+
+async def _deployments(report: Report) -> None:
+    report.title("Paid deployments over REST, open loop")
+    rates: dict[float, float] = {}
+    for ratio in _RATIOS:
+        async with traced(ratio) as running:
+            creators = deployments.Creators(running)
+            await creators.prepare()
+            if ratio == 1.0:
+                await deployments.idle(report, creators)
+            rates[ratio], runs = await deployments.capacity(creators)
+            name = f"paid deployments a second, tracing {ratio:.0%}"
+            told = "bar 150; the seed's last phase is 1.2"
+            report.add(Figure(name, rates[ratio], "1/s", told, runs))
+            if ratio == 1.0:
+                await deployments.half(report, creators, rates[ratio])
+            await creators.close()
+    cost = (1 - rates[1.0] / rates[0.0]) * 100
+    told = "bar 15; instrumentation-grpc costs bare calls 60, Envoy's own spans 21"
+    report.add(Figure("tracing everything costs", cost, "%", told))
+
+
+async def _durability(report: Report, running: Installation) -> None:
+    report.title("Durability: as in production")
+    async with running.superuser() as database:
+        for setting in _SETTINGS:
+            report.add(Figure(setting, await database.fetchval(f"SHOW {setting}"), "", "on"))
+        unlogged = await database.fetchval(
+            "SELECT count(*) FROM pg_class WHERE relpersistence = 'u'"
+        )
+        report.add(Figure("unlogged tables", float(unlogged), "", "0"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all when absent")
+    chosen = parser.parse_args()
+    uvloop.run(main(set(chosen.parts or PARTS), Report(as_json=chosen.json)))
