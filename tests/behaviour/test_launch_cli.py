@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.administration import administrator, configure, without_user_limits
 from tests.support.installation import Installation, new_symbol
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "launch.yaml"
@@ -26,19 +25,10 @@ locks:
 
 
 @pytest.fixture(scope="module")
-async def house(mesh: Installation) -> Installation:
-    """The shared mesh, where one user may launch as often as they like."""
-    admin = await administrator(mesh)
-    await configure(admin, without_user_limits)
-    await admin.close()
-    return mesh
-
-
-@pytest.fixture(scope="module")
-async def home(house: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+async def home(mesh: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a user with some ICP."""
     folder = tmp_path_factory.mktemp("home")
-    assert (await house.icto("faucet", home=folder))[0] == 0
+    assert (await mesh.icto("faucet", home=folder))[0] == 0
     return folder
 
 
@@ -49,9 +39,9 @@ def small(folder: Path, lock: str = "Team", amount: int = 1_000) -> str:
 
 
 async def test_a_launch_from_a_file_is_followed_to_its_result(
-    house: Installation, home: Path
+    mesh: Installation, home: Path
 ) -> None:
-    status, output = await house.icto("launch", str(EXAMPLE), home=home)
+    status, output = await mesh.icto("launch", str(EXAMPLE), home=home)
     assert status == 0, output
     assert re.search(r"^all of it +3 ICP$", output, re.MULTILINE)
     for step in ("charge", "create_token", "lock_1", "lock_2", "distribution_1", "settle"):
@@ -68,25 +58,25 @@ async def test_a_launch_from_a_file_is_followed_to_its_result(
 
 
 async def test_launches_are_listed_newest_first_and_each_is_told_in_full(
-    house: Installation, home: Path, tmp_path: Path
+    mesh: Installation, home: Path, tmp_path: Path
 ) -> None:
     """A part that fails is told, and the exit status tells it, too."""
-    status, first = await house.icto("launch", small(tmp_path), home=home)
+    status, first = await mesh.icto("launch", small(tmp_path), home=home)
     assert status == 0, first
-    status, second = await house.icto("launch", small(tmp_path, "Refused lock"), home=home)
+    status, second = await mesh.icto("launch", small(tmp_path, "Refused lock"), home=home)
     assert status == 1
     assert re.search(r"lock_1 +failed .* LOCK_REFUSED: This lock is refused", second)
     assert re.search(r"^payment .* 2 ICP paid, 0.5 ICP refunded$", second, re.MULTILINE)
     assert "succeeded in part. LOCK_REFUSED" in second
     names = [re.findall(rf"^launches/{ID}", text, re.MULTILINE)[0] for text in (first, second)]
 
-    _, listed = await house.icto("launches", "-n", "2", home=home)
+    _, listed = await mesh.icto("launches", "-n", "2", home=home)
     rows = [line for line in listed.splitlines() if line.startswith("launches/")]
     assert [row.split()[0] for row in rows] == names[::-1]
     assert "succeeded in part" in rows[0]
     assert re.search(rf"Small +succeeded +\d{{4}}-\S+ \S+ +2 ICP +tokens/{ID}", rows[1])
 
-    status, told = await house.icto("launch-status", names[1].removeprefix("launches/"), home=home)
+    status, told = await mesh.icto("launch-status", names[1].removeprefix("launches/"), home=home)
     assert status == 0
     line = r"{} +{} +backend-\d +\d+ +\d+\.\d ms +\d+\.\d ms +█+"
     assert re.search(line.format("charge", "done"), told)
@@ -96,31 +86,31 @@ async def test_launches_are_listed_newest_first_and_each_is_told_in_full(
     assert re.search(r"^trace [0-9a-f]{32}$", told, re.MULTILINE)
 
 
-async def test_a_check_launches_nothing(house: Installation, tmp_path: Path) -> None:
-    _, output = await house.icto("launch", "--check", small(tmp_path), home=tmp_path)
+async def test_a_check_launches_nothing(mesh: Installation, tmp_path: Path) -> None:
+    _, output = await mesh.icto("launch", "--check", small(tmp_path), home=tmp_path)
     assert re.search(r"^all of it +2 ICP$", output, re.MULTILINE)
     assert "1010 base units are locked and distributed, fees included; 998980 go to you" in output
-    assert "There are none yet" in (await house.icto("launches", home=tmp_path))[1]
+    assert "There are none yet" in (await mesh.icto("launches", home=tmp_path))[1]
 
 
 async def test_what_cannot_be_launched_is_said_with_its_line(
-    house: Installation, tmp_path: Path
+    mesh: Installation, tmp_path: Path
 ) -> None:
     good = SMALL.format(symbol=new_symbol(), lock="Team", amount=1_000)
     for change, says in (
         (
             ("total_amount", "amount_total"),
-            "f.yaml:5: locks[0] has no field 'amount_total'; it has",
+            "f.yaml:6: locks[0] has no field 'amount_total'; it has",
         ),
-        (("1_000\n    sch", "2_000\n    sch"), "f.yaml:8: locks[0].beneficiaries "),
-        (("1_000\n    sch", "lots\n    sch"), "f.yaml:5: locks[0].total_amount "),
-        (("      instant: {}", "      linear: {}"), "f.yaml:7: locks[0].schedule.linear.duration "),
+        (("1_000\n    sch", "2_000\n    sch"), "f.yaml:9: locks[0].beneficiaries "),
+        (("1_000\n    sch", "lots\n    sch"), "f.yaml:6: locks[0].total_amount "),
+        (("      instant: {}", "      linear: {}"), "f.yaml:8: locks[0].schedule.linear.duration "),
         (("Small token", "x"), "f.yaml:3: new_token.display_name "),
-        (("1_000_000", "1_000"), "f.yaml: the launch locks and distributions take 1010 "),
+        (("1_000_000", "1_000"), "f.yaml: locks and distributions take 1010 "),
     ):
         file = tmp_path / "f.yaml"
         file.write_text(good.replace(*change))
-        status, output = await house.icto("launch", str(file), home=tmp_path)
+        status, output = await mesh.icto("launch", str(file), home=tmp_path)
         assert (status, says in output) == (1, True), (change, output)
         assert "Traceback" not in output
 
@@ -135,14 +125,14 @@ async def test_what_cannot_be_launched_is_said_with_its_line(
     ],
 )
 async def test_what_cannot_be_done_is_said_in_words(
-    house: Installation, tmp_path: Path, arguments: tuple[str, ...], says: str
+    mesh: Installation, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
-    status, output = await house.icto(*arguments, home=tmp_path)
+    status, output = await mesh.icto(*arguments, home=tmp_path)
     assert (status, says in output) == (1, True), output
     assert "Traceback" not in output
 
 
-async def test_who_cannot_pay_is_told_so(house: Installation, tmp_path: Path) -> None:
-    status, output = await house.icto("launch", small(tmp_path), home=tmp_path)
+async def test_who_cannot_pay_is_told_so(mesh: Installation, tmp_path: Path) -> None:
+    status, output = await mesh.icto("launch", small(tmp_path), home=tmp_path)
     assert (status, "INSUFFICIENT_FUNDS" in output) == (1, True), output
     assert "Traceback" not in output
