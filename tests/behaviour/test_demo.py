@@ -23,7 +23,7 @@ STEPS = (
     "find it all in the audit",
     "LaunchService/CreateLaunch",
     "LockService/ActivateLock",
-    "DistributionService/ActivateDistribution",
+    "DistributionService/",
 )
 
 
