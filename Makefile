@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-up: $(READY) ## Start everything, deploy and transfer a token, stay up until Ctrl-C
+up: $(READY) ## Start everything, launch a token, stay up until Ctrl-C
 	@$(BIN)/icto up --story
 
 demo: $(READY) ## The same in a throw-away installation beside whatever runs

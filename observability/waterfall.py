@@ -1,12 +1,13 @@
 """A trace as a waterfall in the terminal, whatever its width."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from observability import names
 from observability.receiver import StoredSpan
 
 _MILLISECOND: Final = 1_000_000
@@ -20,6 +21,23 @@ _WIDE: Final = 110
 def draw(spans: Sequence[StoredSpan]) -> "Waterfall":
     """A line for each span, children below their parents, bars on one time axis."""
     return Waterfall(spans)
+
+
+def outline(spans: Sequence[StoredSpan]) -> list[StoredSpan]:
+    """The calls that services served and the steps of pipelines, without all that they did inside.
+
+    Each is put below the closest of them around it.
+    """
+    parents = {span.span_id: span.parent_id for span in spans}
+    kept = {s.span_id for s in spans if {names.CALLER, names.PIPELINE_ID} & set(s.attributes)}
+
+    def above(span_id: str) -> str:
+        parent = parents.get(span_id, "")
+        while parent and parent not in kept:
+            parent = parents.get(parent, "")
+        return parent
+
+    return [replace(s, parent_id=above(s.span_id)) for s in spans if s.span_id in kept]
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,7 @@ class Client:
         Raises:
             CallError: it was refused.
         """
-        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        encoded = base64.b64encode(public).decode()
-        challenge = (await self._send("POST", "/v1/challenges", {"publicKey": encoded})).body
-        signature = self._key.sign(base64.b64decode(challenge["message"]))
-        session = await self._send(
-            "POST",
-            "/v1/sessions",
-            {
-                "challengeId": challenge["challengeId"],
-                "publicKey": encoded,
-                "signature": base64.b64encode(signature).decode(),
-            },
-        )
+        session = await self._send("POST", "/v1/sessions", await self.session_request())
         self._token = session.body["accessToken"]
         self._expires = time.monotonic() + 300 - _REFRESH_SECONDS
         self.principal = session.body["principal"]
@@ -97,6 +85,22 @@ class Client:
         if time.monotonic() > self._expires:
             await self.sign_in()
         return self._token
+
+    async def session_request(self) -> dict[str, str]:
+        """What signs this user in, once: a challenge, signed.
+
+        Raises:
+            CallError: there is none to be had.
+        """
+        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        encoded = base64.b64encode(public).decode()
+        challenge = (await self._send("POST", "/v1/challenges", {"publicKey": encoded})).body
+        signature = self._key.sign(base64.b64decode(challenge["message"]))
+        return {
+            "challengeId": challenge["challengeId"],
+            "publicKey": encoded,
+            "signature": base64.b64encode(signature).decode(),
+        }
 
     def forget_token(self) -> None:
         """Has the next call sign in anew: the platform does not take the token any more."""

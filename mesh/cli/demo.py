@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo() -> None:
-    """Start a throw-away installation on free ports, deploy a token, transfer some, stop.
+    """Start a throw-away installation on free ports, launch a token, claim, count, stop.
 
     The exit status tells whether it worked.
     """

@@ -195,7 +195,7 @@ async def _checked(
         lines = []
         for path, problem in violations:
             field = path.removeprefix("spec").removeprefix(".")
-            lines.append(f"{wanted.place(field)}: {field or 'the launch'} {problem}")
+            lines.append(f"{wanted.place(field)}: {field} {problem}".replace("  ", " "))
         fail("\n".join(lines))
     return answer
 
@@ -235,7 +235,7 @@ async def _followed(client: Client, accepted: pb.Launch) -> None:
         task = progress.add_task("launching", total=len(accepted.steps))
         try:
             async for change in follow.changes(client, accepted.name):
-                line = _told(change, _time(accepted.create_time))
+                line = told(change, _time(accepted.create_time))
                 if line is not None:
                     progress.console.print(line)
                 if change.HasField("step") and change.step.state in _ENDED:
@@ -244,8 +244,8 @@ async def _followed(client: Client, accepted: pb.Launch) -> None:
             fail(f"{error} It goes on; see 'icto launch-status {accepted.name}'.")
 
 
-def _told(change: pb.LaunchChange, begin: datetime) -> Text | None:
-    """A line about a change; None for what a reader would not miss."""
+def told(change: pb.LaunchChange, begin: datetime) -> Text | None:
+    """A line about a change of a launch that began then; None for what a reader would not miss."""
     after = f"{_milliseconds(_time(change.time) - begin)}  "
     if not change.HasField("step"):
         if change.parked_reason:

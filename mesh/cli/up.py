@@ -41,7 +41,7 @@ def up(
     *,
     jaeger: Annotated[bool, typer.Option("--jaeger", help="Start the Jaeger on PATH.")] = False,
     story: Annotated[
-        bool, typer.Option("--story", help="Deploy and transfer a token once it is up.")
+        bool, typer.Option("--story", help="Launch a token, claim and transfer once it is up.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Logs to files only.")] = False,
 ) -> None:

@@ -11,11 +11,19 @@ from tests.support.installation import ICTO, Installation
 STEPS = (
     "sign in with a fresh key",
     "ask for a quote and approve it",
-    "wait until it is deployed",
+    "follow it to its end (gRPC)",
+    "create_token",
+    "lock_1",
+    "distribution_1",
+    "the member claims a share",
     "transfer some of it (gRPC)",
+    "read every balance",
     "read the invoice",
     "verify the audit chain",
-    "DeploymentService/DeployToken",
+    "find it all in the audit",
+    "LaunchService/CreateLaunch",
+    "LockService/ActivateLock",
+    "DistributionService/",
 )
 
 

@@ -1,0 +1,326 @@
+"""Watching a launch: every change once, in order, through whatever breaks on the way."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from gateway.domain import COOKIE, SUPER_ADMIN
+from icto.backend.v1 import launches_pb2 as pb
+from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
+from mesh.cli import follow
+from mesh.cli.client import Client
+from tests.conftest import NARROW_IDLE_SECONDS, tool
+from tests.support import events
+from tests.support.browser import Page, browser
+from tests.support.edge import Edge, Rest, Rpc, bearer, caller
+from tests.support.events import Event
+from tests.support.installation import Installation, installation, kill, until
+from tests.support.launches import ended, launched, lock, ordered, spec, token
+from tests.support.tokens import Mint
+
+WATCH: Final = "/icto.backend.v1.LaunchService/WatchLaunch"
+END: Final = Event("end", {})
+
+
+@pytest.fixture(scope="module")
+async def breakable() -> AsyncIterator[Installation]:
+    """A mesh of this module's own, whose parts are killed."""
+    async with installation() as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def user(mesh: Installation) -> AsyncIterator[Client]:
+    """A fresh user of a mesh."""
+    client = await mesh.user()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def held(mesh: Installation) -> AsyncIterator[None]:
+    """Locks cannot be made meanwhile, so that launches with one are under way."""
+    async with mesh.superuser() as database, database.transaction():
+        await database.execute("LOCK TABLE lock_deployer.locks IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def order(client: Client) -> str:
+    """A launch with a lock."""
+    accepted = await ordered(client, spec({"newToken": token()}, [lock(client.principal)]))
+    return str(accepted["name"])
+
+
+async def told(client: Client, name: str) -> list[dict[str, Any]]:
+    """Every change of a launch that has ended, as the API tells them at once."""
+    return [json_format.MessageToDict(change) async for change in follow.changes(client, name)]
+
+
+def check(changes: list[dict[str, Any]]) -> None:
+    """Numbers without a gap or a repeat, up to the end of the launch."""
+    assert [int(change["sequence"]) for change in changes] == list(range(1, len(changes) + 1))
+    assert changes[-1]["state"] == "LAUNCH_STATE_SUCCEEDED"
+
+
+# Kills.
+
+
+async def active(mesh: Installation) -> dict[str, int]:
+    """Calls under way to each replica of the backend, by its socket."""
+    clusters = json.loads(await mesh.envoy("/clusters?format=json"))["cluster_statuses"]
+    hosts = next(c for c in clusters if c["name"] == "backend").get("host_statuses", ())
+    return {
+        host["address"]["pipe"]["path"]: next(
+            int(stat.get("value", 0)) for stat in host["stats"] if stat["name"] == "rq_active"
+        )
+        for host in hosts
+    }
+
+
+async def kill_the_server(mesh: Installation, before: Mapping[str, int]) -> None:
+    """Kills the replica of the backend that got another call since `before`."""
+
+    async def serving() -> str | None:
+        now = await active(mesh)
+        return next((path for path, count in now.items() if count > before.get(path, 0)), None)
+
+    socket = await until(serving)
+    (replica,) = [r for r in await mesh.replicas("backend") if r["socket"] == socket]
+    kill(replica["pid"])
+
+
+async def kill_envoy(mesh: Installation) -> None:
+    kill((await mesh.status())["envoy"]["pid"])
+
+
+FOLLOW: Final = """
+(() => {
+  window.seen = []; window.opened = 0; window.ended = ''; window.closed = false;
+  const source = new EventSource(%s);
+  source.onopen = () => { window.opened += 1; };
+  source.onerror = () => { window.closed ||= source.readyState === EventSource.CLOSED; };
+  source.addEventListener('change', e => window.seen.push([e.lastEventId, JSON.parse(e.data)]));
+  source.addEventListener('end', () => { window.ended = 'end'; source.close(); });
+})()
+"""
+SIGN_IN: Final = """
+fetch('/v1/sessions', {method: 'POST', headers: {'content-type': 'application/json'}, body: %s})
+  .then(reply => reply.status)
+"""
+
+
+async def sign_in(page: Page, client: Client) -> None:
+    """Signs a page in with the client's key; what remains of it is a cookie that it cannot read."""
+    answer = await client.session_request()
+    assert await page.run(SIGN_IN % json.dumps(json.dumps(answer))) == 200
+    assert COOKIE not in await page.run("document.cookie")
+
+
+async def test_a_browser_sees_every_change_once_through_kills(
+    breakable: Installation, tmp_path: Path
+) -> None:
+    """The replica that serves the stream is killed, then Envoy; EventSource does the rest."""
+    async with browser(tool("chromium"), tmp_path) as chromium, user(breakable) as client:
+        page = await chromium.open(f"{breakable.edge}/.well-known/jwks.json")
+        await sign_in(page, client)
+        async with held(breakable):
+            name = await order(client)
+            before = await active(breakable)
+            await page.run(FOLLOW % json.dumps(f"/v1/{name}:watch"))
+
+            async def opened(times: int) -> bool:
+                assert not await page.run("window.closed")
+                return bool(await page.run("window.opened") >= times)
+
+            await until(lambda: opened(1))
+            await until(lambda: page.run("window.seen.length >= 3"))
+            await kill_the_server(breakable, before)
+            await until(lambda: opened(2), 20)
+            await kill_envoy(breakable)
+            await until(lambda: opened(3), 30)
+        await until(lambda: page.run("window.ended === 'end'"), 60)
+        seen = await page.run("window.seen")
+        assert [change for _, change in seen] == await told(client, name)
+        assert [int(number) for number, _ in seen] == list(range(1, len(seen) + 1))
+        check([change for _, change in seen])
+    await breakable.until_healthy()
+
+
+async def test_a_watch_goes_on_after_the_last_number_through_kills(breakable: Installation) -> None:
+    """The serving replica, the gateway and Envoy are killed, one after the other."""
+    async with user(breakable) as client:
+        seen: list[dict[str, Any]] = []
+
+        async def watch(name: str) -> None:
+            async for change in follow.changes(client, name):
+                seen.extend([json_format.MessageToDict(change)])
+
+        async with held(breakable):
+            name = await order(client)
+            before = await active(breakable)
+            watching = asyncio.create_task(watch(name))
+            await until(lambda: asyncio.sleep(0, len(seen) >= 3))
+            await kill_the_server(breakable, before)
+            for replica in await breakable.replicas("gateway"):
+                kill(replica["pid"])
+            await breakable.until_healthy()
+            await kill_envoy(breakable)
+            await breakable.until_healthy()
+        async with asyncio.timeout(60):
+            await watching
+        assert seen == await told(client, name)
+        check(seen)
+
+
+# Quiet streams.
+
+
+async def test_a_quiet_watch_outlives_every_idle_timeout(narrow: Installation) -> None:
+    """One stream from the first change to the last; one that grows too old says so."""
+    async with user(narrow) as client, caller(narrow.target) as edge:
+        signed = bearer(await client.token())
+        async with held(narrow):
+            name = await order(client)
+            path = f"/v1/{name}:watch"
+            request = pb.WatchLaunchRequest(name=name)
+            page = asyncio.create_task(edge.rest(Rest("GET", path, headers=signed)))
+            native = asyncio.create_task(edge.grpc(Rpc(WATCH, request.SerializeToString(), signed)))
+            old = await edge.rest(Rest("GET", path, headers=signed | {"grpc-timeout": "2S"}))
+            await asyncio.sleep(2 * NARROW_IDLE_SECONDS)
+            assert not page.done()
+            assert not native.done()
+        await ended(client, name)
+        expected = await told(client, name)
+        outcome = await page
+        *changes, last = events.parse(outcome.body.decode())
+        assert outcome.body.count(b": heartbeat") > 2
+        assert ([change.data for change in changes], last) == (expected, END)
+        assert (await native).status == 200
+        *some, failure = events.parse(old.body.decode())
+        assert [event.data for event in some] == expected[: len(some)]
+        assert failure.name == "error"
+        assert failure.data["details"][0]["reason"] == "STREAM_TOO_LONG"
+    check(expected)
+
+
+# One launch that has ended, read in many ways.
+
+
+@pytest.fixture(scope="module")
+async def owner(mesh: Installation) -> AsyncIterator[Client]:
+    async with user(mesh) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def launch(owner: Client) -> str:
+    """A launch that has ended."""
+    done = await launched(owner, spec({"newToken": token()}, [lock(owner.principal)]))
+    return str(done["name"])
+
+
+@pytest.fixture(scope="module")
+async def everything(owner: Client, launch: str) -> list[dict[str, Any]]:
+    """Its changes."""
+    return await told(owner, launch)
+
+
+def reader(mint: Mint) -> dict[str, str]:
+    """An administrator whom no limit has seen: one user may open few streams."""
+    return bearer(mint.token(roles=(SUPER_ADMIN,)))
+
+
+async def read(edge: Edge, path: str, headers: Mapping[str, str]) -> list[Event]:
+    """The events of a stream that has ended."""
+    outcome = await edge.rest(Rest("GET", path, headers=headers))
+    assert outcome.status == 200, outcome
+    assert outcome.headers["content-type"] == "text/event-stream"
+    return events.parse(outcome.body.decode())
+
+
+async def test_every_change_is_told_with_its_number_and_then_the_end(
+    edge: Edge, owner: Client, launch: str, everything: list[dict[str, Any]]
+) -> None:
+    *changes, last = await read(edge, f"/v1/{launch}:watch", bearer(await owner.token()))
+    assert last == END
+    assert {event.name for event in changes} == {"change"}
+    assert [event.id for event in changes] == [event.data["sequence"] for event in changes]
+    assert [event.data for event in changes] == everything
+    check(everything)
+
+
+async def test_a_cookie_is_enough_to_follow(edge: Edge, owner: Client, launch: str) -> None:
+    cookie = {"cookie": f"{COOKIE}={await owner.token()}"}
+    assert (await read(edge, f"/v1/{launch}:watch", cookie))[-1] == END
+
+
+@pytest.mark.parametrize("known", [1, 3, "all", 999_999_999])
+async def test_a_watch_goes_on_after_any_number(
+    edge: Edge,
+    mint: Mint,
+    owner: Client,
+    launch: str,
+    everything: list[dict[str, Any]],
+    known: int | str,
+) -> None:
+    """After the last one there is nothing but the end."""
+    after = len(everything) if known == "all" else int(known)
+    signed, path = reader(mint), f"/v1/{launch}:watch"
+    for number, query in ((after, ""), (after, "?afterSequence=1"), (0, f"?afterSequence={after}")):
+        headers = signed | ({"last-event-id": str(number)} if number else {})
+        *changes, last = await read(edge, path + query, headers)
+        assert ([event.data for event in changes], last) == (everything[after:], END)
+    native = [json_format.MessageToDict(c) async for c in follow.changes(owner, launch, after)]
+    assert native == everything[after:]
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "-1", "1.5", "1e3", "٣", "9" * 40, "1, 2", "\x7f"])
+async def test_a_last_event_id_that_is_none_of_ours_means_from_the_start(
+    edge: Edge, mint: Mint, launch: str, garbage: str
+) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in reader(mint).items()]
+    headers.append((b"last-event-id", garbage.encode()))
+    async with edge.http.stream("GET", f"/v1/{launch}:watch", headers=headers) as reply:
+        body = (await reply.aread()).decode()
+    if reply.status_code == 400:  # not even a header: Envoy's parser refuses it
+        assert garbage == "\x7f"
+        return
+    assert events.parse(body)[0].id == "1"
+
+
+@pytest.mark.parametrize("which", ["a stranger's", "nobody's", "no name"])
+async def test_what_is_not_yours_is_not_found_before_any_event(
+    mesh: Installation, edge: Edge, launch: str, which: str
+) -> None:
+    name = {"a stranger's": launch, "nobody's": f"launches/{uuid4()}", "no name": "launches/x"}
+    async with user(mesh) as stranger:
+        signed = bearer(await stranger.token())
+        request = pb.WatchLaunchRequest(name=name[which])
+        told_all = await edge.all(
+            Rest("GET", f"/v1/{name[which]}:watch", headers=signed),
+            Rpc(WATCH, request.SerializeToString(), signed),
+        )
+        expected = (400, "INVALID_NAME") if which == "no name" else (404, "LAUNCH_NOT_FOUND")
+        for outcome in told_all.values():
+            assert outcome.refusal == expected
+        with pytest.raises(grpc.aio.AioRpcError):
+            await told(stranger, name[which])
+
+
+async def test_nobody_follows_without_signing_in(edge: Edge, launch: str) -> None:
+    """Without a token nobody learns whether there is one."""
+    assert (await edge.rest(Rest("GET", f"/v1/{launch}:watch"))).refusal == (401, "TOKEN_MISSING")
+    stub = LaunchServiceStub(edge.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.WatchLaunch(pb.WatchLaunchRequest(name=launch)).read()
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
