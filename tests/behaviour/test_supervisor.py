@@ -27,7 +27,7 @@ from tests.support.installation import (
     until,
 )
 from tests.support.load import METHODS, load_on, rounds
-from tests.support.processes import ProcessId, command_of, descendants
+from tests.support.processes import ProcessId, command_of, descendants, listeners_of
 
 # Long enough for calls to be waiting in a replica that does not run.
 _FREEZE_SECONDS = 0.1
@@ -66,6 +66,12 @@ async def test_a_taken_port_is_named(
     assert status == 1
     assert f"Port {port} on 127.0.0.1" in output
     assert f"set {names} in mesh.toml" in output
+
+
+async def test_everything_listens_on_loopback_alone(house: Installation) -> None:
+    assert house.process is not None
+    pids = {process.pid for process in descendants(house.process.pid)}
+    assert listeners_of(pids) == {"127.0.0.1"}
 
 
 async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
