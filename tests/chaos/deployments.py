@@ -58,6 +58,7 @@ class Order:
 class TokenDeployments:
     """Creators at work."""
 
+    busy = 60
     in_flight = """
     SELECT (SELECT count(*) FROM backend.kit_pipelines WHERE state = 1)
         + (SELECT count(*) FROM invoice_storage.refunds WHERE state IN (2, 3))

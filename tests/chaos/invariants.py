@@ -40,7 +40,7 @@ async def of_deployments(connection: Connection) -> list[str]:
     """Each ended exactly once: delivered, or refunded, or never charged (invariants 2 and 8)."""
     rows = await connection.fetch(_ENDED_ONCE)
     found = (f"deployments/{row['id']}: {p}" for row in rows for p in _of_deployment(row))
-    return _first("deployments", list(found))
+    return first("deployments", list(found))
 
 
 def _of_deployment(row: Any) -> Iterator[str]:
@@ -105,7 +105,7 @@ async def of_money(connection: Connection) -> list[str]:
     fees = len(paid_back) * ledger.ICP_TRANSFER_FEE
     if holds != _FLOAT + taken - sum(paid_back) - fees:
         found.append(f"the treasury holds {holds}: not what its float and payments add up to")
-    return _first("payments", found)
+    return first("payments", found)
 
 
 _BALANCE: Final = """
@@ -146,16 +146,18 @@ async def of_ledgers(connection: Connection) -> list[str]:
             found.append(f"{row['id']}: its chain breaks at block {broken}")
         if stored and stored[-1] != row["tip_hash"]:
             found.append(f"{row['id']}: its head is not its last block")
-    return _first("ledgers", found)
+    return first("ledgers", found)
 
 
 _AUDIT_COUNTS: Final = """
-SELECT d.id, count(*) FILTER (WHERE e.status = 1) AS initiated,
+WITH accepted AS (
+    SELECT 'deployments/' || id AS name, 'CreateToken' AS action FROM backend.deployments
+    UNION ALL SELECT 'launches/' || id, 'StartPipeline' FROM backend.launches)
+SELECT name, count(*) FILTER (WHERE e.status = 1) AS initiated,
     count(*) FILTER (WHERE e.status IN (2, 3, 4)) AS terminal
-FROM backend.deployments AS d
-LEFT JOIN audit_storage.entries AS e ON e.operation = 'deployments/' || d.id
-    AND e.action = 'CreateToken' AND e.source = '/icto/backend'
-GROUP BY d.id HAVING count(*) FILTER (WHERE e.status = 1) <> 1
+FROM accepted LEFT JOIN audit_storage.entries AS e ON e.operation = name
+    AND e.action = accepted.action AND e.source = '/icto/backend'
+GROUP BY name HAVING count(*) FILTER (WHERE e.status = 1) <> 1
     OR count(*) FILTER (WHERE e.status IN (2, 3, 4)) <> 1
 """
 
@@ -163,7 +165,7 @@ GROUP BY d.id HAVING count(*) FILTER (WHERE e.status = 1) <> 1
 async def of_audit(connection: Connection, installation: Installation) -> list[str]:
     """One Initiated and one end for each, nothing lost on the way, and the chain verifies (5)."""
     rows = await connection.fetch(_AUDIT_COUNTS)
-    found = [f"deployments/{r['id']}: {r['initiated']} begun, {r['terminal']} ended" for r in rows]
+    found = [f"{r['name']}: {r['initiated']} begun, {r['terminal']} ended" for r in rows]
     for schema in await outboxes(connection):
         dead = await connection.fetchval(f'SELECT count(*) FROM "{schema}".kit_dead_letters')
         if dead:
@@ -174,7 +176,7 @@ async def of_audit(connection: Connection, installation: Installation) -> list[s
         )
     if not answer.intact:
         found.append(f"the audit chain is not intact: {answer.fault.description}")
-    return _first("audit", found)
+    return first("audit", found)
 
 
 async def outboxes(connection: Connection) -> list[str]:
@@ -194,7 +196,7 @@ async def unsent_events(connection: Connection) -> int:
     return sum(counts)
 
 
-def _first(what: str, found: list[str]) -> list[str]:
+def first(what: str, found: list[str]) -> list[str]:
     """The first few problems, and how many more there are."""
     more = len(found) - _SHOWN
     return [*found[:_SHOWN], *([f"{more} more problems of {what}"] if more > 0 else [])]

@@ -13,6 +13,7 @@ from services.kit.faults import DIRECTORY_VARIABLE
 from services.kit.settings import Environment
 from tests.chaos import invariants
 from tests.chaos.deployments import TokenDeployments
+from tests.chaos.launches import Launches
 from tests.chaos.saboteur import Blow, DiscardedError, Saboteur
 from tests.chaos.scenario import Scenario
 from tests.chaos.schedule import Fault, schedule
@@ -21,10 +22,9 @@ from tests.support.installation import Installation, installation, until
 
 SCENARIOS: Final[Mapping[str, Callable[[Installation, int], Scenario]]] = {
     "deploy": TokenDeployments,
+    "launch": Launches,
 }
 WORKER: Final = "backend"
-# Kept in flight while a fault is prepared: above what a fault needs, since some end meanwhile.
-_BUSY: Final = 60
 _BURST: Final = 20
 _FEED_SECONDS: Final = 0.02
 _MOST_OPERATIONS: Final = 6000
@@ -120,8 +120,8 @@ async def _keep_busy(scenario: Scenario, in_flight: Callable[[], Awaitable[int]]
             try:
                 known = await in_flight()
             except Exception:  # noqa: BLE001  # the database is down: nothing is begun
-                known = _BUSY
-            missing = min(_BURST, _BUSY - known - len(asking))
+                known = scenario.busy
+            missing = min(_BURST, scenario.busy - known - len(asking))
             for _ in range(missing):
                 asking.add(asyncio.create_task(scenario.begin()))
                 begun += 1

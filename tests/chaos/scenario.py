@@ -19,6 +19,10 @@ class Scenario(Protocol):
         """The crash points that their work passes."""
 
     @property
+    def busy(self) -> int:
+        """Operations kept in flight while a fault is prepared: more than it needs, as some end."""
+
+    @property
     def in_flight(self) -> str:
         """SQL that counts operations that were accepted and have not ended."""
 

@@ -45,4 +45,5 @@ def without_user_limits(config: dict[str, Any]) -> None:
         "maxDeploymentsPerDay": _MANY,
         "deploymentCooldown": "0s",
         "pipelineCooldown": "0s",
+        "maxConcurrentPipelines": 1000,
     }

@@ -12,6 +12,7 @@ from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
 from icto.events.v1 import events_pb2 as events
+from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2
 from icto.lock.v1.lock_pb2_grpc import LockServiceStub
 from icto.payment.v1 import payment_pb2
@@ -87,7 +88,7 @@ class LaunchService:
             ],
             escrow_amount=str(checked.coverage.taken),
             remainder_amount=str(checked.coverage.remainder),
-            spender=self._spender,
+            spender=ledger_pb2.Account(owner=self._spender),
         )
 
     async def CreateLaunch(self, request: pb.CreateLaunchRequest, call: Call) -> pb.Launch:
