@@ -9,7 +9,7 @@ SOURCE := gateway mesh observability services tests protos/build.py protos/check
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit lint types protos coverage bench tools lock format clean
+.PHONY: help up demo test unit lint types protos coverage bench crash mutants tools lock format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -41,9 +41,11 @@ format: $(READY) ## Format the sources
 	@$(BIN)/ruff check -q --fix $(SOURCE) ; $(BIN)/ruff format -q $(SOURCE)
 	@$(BIN)/buf format -w protos --path protos/icto
 
-.PHONY: crash
-crash: $(READY) ## Kill everything by a seeded schedule, and count the money (SEED=n)
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+crash: $(READY) ## Kill everything by a seeded schedule, and count the money (SEED=n SCENARIO=launch)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO))
+
+mutants: $(READY) ## Take every guard away in turn: its tests must notice
+	@$(BIN)/python -m tests.mutants
 
 bench: $(READY) ## Measure, and print each figure beside its reference (JSON=1: one object a line)
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json)

@@ -75,6 +75,11 @@ class Metrics:
         self.outbox_published = Counter(
             names.OUTBOX_PUBLISHED, "Events handed on.", registry=registry
         )
+        self.config_revision = Gauge(
+            names.CONFIG_REVISION,
+            "Revision of the configuration that this replica follows; 0: none yet.",
+            registry=registry,
+        )
         self.replays = Counter(
             names.REPLAYS, "Repeated requests answered from the record.", registry=registry
         )

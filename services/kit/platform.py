@@ -12,6 +12,7 @@ from typing import Final
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
 from mesh.contract import Method
+from observability.metrics import Metrics
 from services.kit.client import Clients
 from services.kit.errors import Code, Error
 
@@ -23,7 +24,8 @@ _RETRY_SECONDS: Final = 0.25
 class Platform:
     """The configuration, followed."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._stub = clients.stub(ConfigServiceStub)
         self._config: config_pb2.SystemConfig | None = None
 
@@ -57,6 +59,7 @@ class Platform:
         """Takes a configuration in, unless a newer one is known: streams may overtake another."""
         if self._config is None or newest.revision > self._config.revision:
             self._config = newest
+            self._metrics.config_revision.set(newest.revision)
 
     @property
     def running(self) -> bool:

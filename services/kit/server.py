@@ -120,7 +120,7 @@ async def _kit(
             clients,
             telemetry,
             readiness,
-            Platform(clients),
+            Platform(clients, metrics),
             Faults(chosen.environment),
             Denials(database, outbox),
         )

@@ -22,8 +22,9 @@ _MAX_VALUE: Final = 256
 # What packing a BadRequest adds: its type's name, and lengths.
 _PACKING: Final = 64
 
-GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_AWAY: Final = "SERVICE_UNAVAILABLE", "A service that is needed does not answer; try again soon."
 
+GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
@@ -86,10 +87,14 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
     for detail in _details_of(trailers):
         for known in (info, bad, retry):
             detail.Unpack(known)
+    reason, message = info.reason or code.name, error.details() or code.name
+    if code is Code.UNAVAILABLE and not info.reason:
+        # Envoy on our own side of the call: how it puts it is of no use to whoever asked us.
+        reason, message = _AWAY
     return RemoteError(
         code,
-        info.reason or code.name,
-        error.details() or code.name,
+        reason,
+        message,
         metadata=dict(info.metadata),
         violations=tuple((v.field, v.description) for v in bad.field_violations),
         retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.ByteSize() else None,

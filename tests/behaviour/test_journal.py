@@ -189,7 +189,7 @@ async def test_a_late_write_is_refused_and_leaves_nothing(
 async def test_a_worker_stopped_past_its_lease_cannot_write_when_it_wakes(
     bench: Bench, ben: Worker
 ) -> None:
-    """A real process under a real SIGSTOP, while another worker finishes its pipeline."""
+    """A real process under a real SIGSTOP, while another worker goes on with its pipeline."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.worker", bench.dsn,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -201,7 +201,7 @@ async def test_a_worker_stopped_past_its_lease_cannot_write_when_it_wakes(
     await bench.let_leases_end()
     (claim,) = await ben.claim()
     assert str(claim.id) == begun
-    await ben.journal.advance(claim, [record(result=b"ben's")], finish(record()))
+    await ben.journal.advance(claim, [record(result=b"ben's")], Continue())
     child.send_signal(signal.SIGCONT)
     child.stdin.write(b"go on\n")
     assert (await child.stdout.readline()).decode().strip() == "refused"

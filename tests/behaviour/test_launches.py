@@ -11,7 +11,7 @@ import pytest
 from mesh.cli.client import CallError, Client
 from services.kit import principal
 from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
-from tests.support.administration import administrator, configure, without_user_limits
+from tests.support.administration import administrator, configure
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (
     FEE,
@@ -33,18 +33,9 @@ LAUNCH_COST = {"create_token": 1_0000_0000, "part": 5000_0000, "base": 5000_0000
 REFUSED_PART = "Refused part"
 
 
-@pytest.fixture(scope="module")
-async def house(mesh: Installation) -> Installation:
-    """The shared mesh, where few users may do the work of many."""
-    admin = await administrator(mesh)
-    await configure(admin, without_user_limits)
-    await admin.close()
-    return mesh
-
-
 @pytest.fixture
-async def creator(house: Installation) -> AsyncIterator[Client]:
-    client = await house.user()
+async def creator(mesh: Installation) -> AsyncIterator[Client]:
+    client = await mesh.user()
     yield client
     await client.close()
 
@@ -149,13 +140,13 @@ async def test_what_failed_is_launched_again_from_escrow_and_paid_for(creator: C
 
 
 async def test_the_owner_withdraws_what_lies_in_escrow_once(
-    house: Installation, creator: Client
+    mesh: Installation, creator: Client
 ) -> None:
     me = creator.principal
     bad = lock(me, 9_000, displayName=REFUSED_PART)
     launch = await launched(creator, spec({"newToken": token()}, [bad]))
     path = f"/v1/{launch['name']}:withdrawEscrow"
-    stranger = await house.user(0)
+    stranger = await mesh.user(0)
     with pytest.raises(CallError) as foreign:
         await stranger.rest("POST", path, {"requestId": str(uuid4())})
     assert foreign.value.status == 404
@@ -201,7 +192,7 @@ async def test_an_open_launch_keeps_its_escrow(creator: Client) -> None:
 
 
 async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
-    house: Installation, creator: Client
+    mesh: Installation, creator: Client
 ) -> None:
     me = creator.principal
     new = token(mintingAccount={"owner": me, "subaccount": base64.b64encode(b"m" * 32).decode()})
@@ -223,7 +214,7 @@ async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
     with pytest.raises(CallError) as refused:
         await creator.rest("POST", f"/v1/{ledger}:transfer", mint)
     assert refused.value.reason == "INSUFFICIENT_FUNDS"
-    async with house.superuser() as database:
+    async with mesh.superuser() as database:
         during = await database.fetchrow(
             "SELECT controller, minting_owner FROM ledger.ledgers WHERE id = $1",
             UUID(ledger.partition("/")[2]),
@@ -237,7 +228,7 @@ async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
 
 
 async def test_a_token_that_exists_is_launched_by_allowance_of_its_owner(
-    house: Installation, creator: Client
+    mesh: Installation, creator: Client
 ) -> None:
     me = creator.principal
     mine = (await deployed(creator, transferFee=str(FEE)))["token"]
@@ -260,7 +251,7 @@ async def test_a_token_that_exists_is_launched_by_allowance_of_its_owner(
     launch = await launched(creator, wanted)
     assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
     assert before - await balance(creator, ledger, me) == 150_000 + 3 * FEE
-    stranger = await house.user()
+    stranger = await mesh.user()
     theirs = spec({"token": mine}, [lock(stranger.principal)])
     foreign = await launched(stranger, theirs)
     assert foreign["state"] == "LAUNCH_STATE_FAILED"
@@ -293,9 +284,9 @@ async def test_a_cancelled_launch_keeps_what_was_delivered_and_refunds_the_rest(
 
 
 async def test_beyond_the_limit_launches_wait_in_a_queue_and_tell_their_place(
-    house: Installation, creator: Client
+    mesh: Installation, creator: Client
 ) -> None:
-    admin = await administrator(house)
+    admin = await administrator(mesh)
 
     def one_at_a_time(config: dict[str, Any]) -> None:
         config["limits"]["maxConcurrentPipelines"] = 1

@@ -166,6 +166,17 @@ async def test_two_payments_on_one_quote_cannot_even_be_written(
             )
 
 
+async def test_a_quote_knows_what_it_pays_for_without_the_index(
+    database: Database, schema: Schema
+) -> None:
+    """Two guards stand for one promise; here each stands alone."""
+    async with schema.connection() as connection:
+        await connection.execute("DROP INDEX payments_quote")
+    quote = await quoted(database)
+    await begun(database, quote)
+    assert await refusal(begun(database, quote, "deployments/2")) == "QUOTE_USED"
+
+
 async def test_a_payment_that_was_refused_gives_its_quote_back(database: Database) -> None:
     payment = await begun(database, await quoted(database))
     await database.apply(*store.failed(payment, "INSUFFICIENT_ALLOWANCE"))

@@ -17,7 +17,6 @@ from tests.chaos.launches import Launches
 from tests.chaos.saboteur import Blow, DiscardedError, Saboteur
 from tests.chaos.scenario import Scenario
 from tests.chaos.schedule import Fault, schedule
-from tests.support.administration import administrator, configure, without_user_limits
 from tests.support.installation import Installation, installation, until
 
 SCENARIOS: Final[Mapping[str, Callable[[Installation, int], Scenario]]] = {
@@ -66,9 +65,6 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="icto-faults-") as faults:
         async with installation(environment={DIRECTORY_VARIABLE: faults}) as running:
             scenario = SCENARIOS[name](running, seed)
-            admin = await administrator(running)
-            await configure(admin, without_user_limits)
-            await admin.close()
             await scenario.prepare()
             try:
                 await _strike_all(running, scenario, Path(faults), report, tell)

@@ -1,7 +1,7 @@
 """An administrator of an installation, and changes to its configuration."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,8 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh.cli.client import Client
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
 from tests.support.installation import Installation
-
-_MANY: Final = 1_000_000
 
 
 async def administrator(mesh: Installation) -> Client:
@@ -35,15 +33,3 @@ async def configure(
     body = {"requestId": str(uuid4()), "config": config, "justification": why}
     changed: dict[str, Any] = (await admin.rest("PATCH", "/v1/config", body)).body
     return changed
-
-
-def without_user_limits(config: dict[str, Any]) -> None:
-    """Lets few users do the work of many."""
-    config["limits"] |= {
-        "maxTokensPerUser": _MANY,
-        "maxProjectsPerUser": _MANY,
-        "maxDeploymentsPerDay": _MANY,
-        "deploymentCooldown": "0s",
-        "pipelineCooldown": "0s",
-        "maxConcurrentPipelines": 1000,
-    }

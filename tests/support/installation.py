@@ -26,6 +26,7 @@ from mesh.cli.demo import free_ports
 from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
+from services.kit.faults import DIRECTORY_VARIABLE
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
@@ -41,6 +42,7 @@ INITIAL_CONFIG: Final = json.dumps(
             "maxDeploymentsPerDay": 100000,
             "deploymentCooldown": "0s",
             "pipelineCooldown": "0s",
+            "maxConcurrentPipelines": 1000,
         }
     }
 )
@@ -65,7 +67,11 @@ class Installation:
         icto: Path = ICTO,
     ) -> None:
         self._icto = icto
-        self._environment = {"ICTO_INITIAL_CONFIG": INITIAL_CONFIG} | dict(environment or {})
+        self.faults = folder.with_name("faults")
+        self._environment = {
+            "ICTO_INITIAL_CONFIG": INITIAL_CONFIG,
+            DIRECTORY_VARIABLE: str(self.faults),
+        } | dict(environment or {})
         self.run = RunDirectory(folder)
         self.port, self.metrics_port = ports
         self.process: subprocess.Popen[bytes] | None = None
@@ -168,6 +174,36 @@ class Installation:
 
         await until(healthy, seconds)
 
+    @contextlib.asynccontextmanager
+    async def crash_at(self, point: str) -> AsyncIterator[None]:
+        """Whoever passes a point first in this block dies there; it must be passed."""
+        armed, hit = self.faults / point, self.faults / f"{point}.hit"
+        armed.touch()
+        try:
+            yield
+            assert hit.exists(), f"nobody passed {point}"
+        finally:
+            armed.unlink(missing_ok=True)
+            hit.unlink(missing_ok=True)
+
+    @contextlib.asynccontextmanager
+    async def frozen(self, service: str) -> AsyncIterator[None]:
+        """Every replica of a service is stopped in this block, and Envoy knows it."""
+        pids = [replica["pid"] for replica in await self.replicas(service)]
+
+        async def away() -> bool:
+            return not any(replica["healthy"] for replica in await self.replicas(service))
+
+        for pid in pids:
+            kill(pid, signal.SIGSTOP)
+        try:
+            await until(away)
+            yield
+        finally:
+            for pid in pids:
+                kill(pid, signal.SIGCONT)
+            await self.until_healthy()
+
     async def until_served(self, seconds: float = START_SECONDS) -> None:
         """Waits until every service has a replica that passes its health checks."""
 
@@ -250,6 +286,7 @@ async def installation(
         (folder / "mesh.toml").write_text(_toml({**_LIMITS, **(limits or {})}) + overrides)
         edge, metrics = free_ports(2)
         made = Installation(folder, (edge, metrics), environment, icto)
+        made.faults.mkdir()
         try:
             if start:
                 await made.start()

@@ -17,7 +17,7 @@ PRODUCTION = contract.load(Environment.PRODUCTION)
 
 
 def test_the_readme_shows_every_service() -> None:
-    shown = re.findall(r"^  (\w+) +.(\d+) ", blocks(README, "text")[0], re.MULTILINE)
+    shown = re.findall(r"^  (\w+) +\u00d7(\d+) ", blocks(README, "text")[0], re.MULTILINE)
     services = PRODUCTION.services.values()
     assert sorted(shown) == sorted((s.mesh_name, str(s.replicas)) for s in services)
 

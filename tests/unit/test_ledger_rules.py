@@ -401,6 +401,17 @@ def test_a_spender_takes_amount_and_fee_from_the_allowance() -> None:
     assert tried.balances == {ANN: 930, COLLECTOR: 60}
 
 
+@given(amount=st.integers(0, 900), missing=st.integers(1, FEE))
+def test_an_allowance_that_is_one_unit_short_is_refused(amount: int, missing: int) -> None:
+    """F-9: the fee was not counted."""
+    tried = allowed(amount + FEE - missing)
+    error = refusal(tried, Transfer(ANN, COLLECTOR, amount, spender=BEN))
+    assert error.metadata == {"allowance": str(amount + FEE - missing)}
+    tried = allowed(amount + FEE)
+    tried.apply(Transfer(ANN, COLLECTOR, amount, spender=BEN))
+    assert tried.allowances[ANN, BEN] == Allowance(0)
+
+
 def test_a_spender_burns_without_a_fee() -> None:
     tried = allowed(100)
     assert tried.apply(Transfer(ANN, MINTER, 100, spender=BEN)).operation is Operation.BURN

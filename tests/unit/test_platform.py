@@ -9,6 +9,7 @@ from icto.config.v1 import config_pb2
 from mesh import contract
 from mesh.contract import OPERATOR, Kind, Method
 from observability import names
+from observability.metrics import Metrics
 from services.backend import config_rules
 from services.kit import authorization, identity, principal
 from services.kit.call import Call, OwnershipUncheckedError
@@ -33,7 +34,7 @@ class _NoClients:
 
 
 def platform(**changes: Any) -> Platform:
-    made = Platform(_NoClients())  # type: ignore[arg-type]
+    made = Platform(_NoClients(), Metrics())  # type: ignore[arg-type]
     config = config_rules.initial()
     for name, value in changes.items():
         if name in FEATURES:
@@ -83,7 +84,7 @@ def test_everything_is_open_when_nothing_is_forbidden(method: Method) -> None:
 @by_name
 def test_who_does_not_know_the_configuration_changes_nothing(method: Method) -> None:
     """What is not known may be a stop."""
-    unknown = Platform(_NoClients())  # type: ignore[arg-type]
+    unknown = Platform(_NoClients(), Metrics())  # type: ignore[arg-type]
     blocked = method.mutates and not method.allowed_in_emergency_stop
     assert refusal(unknown, method) == ("CONFIGURATION_UNKNOWN" if blocked else "")
     assert not unknown.running

@@ -1,0 +1,1 @@
+"""Mutants: guards taken away one by one, to see that the tests which name them notice."""
