@@ -77,9 +77,7 @@ async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
     assert all(contract.method(path).retriable for path in METHODS)
     async with load_on(house) as load:
         for together in rounds((await house.status())["replicas"]):
-            for replica in together:
-                await freeze_with_calls(house, replica)
-                kill(replica["pid"])
+            await asyncio.gather(*(kill_with_calls(house, replica) for replica in together))
             await until_replaced(house, together)
     assert load.failures() == []
 
@@ -184,14 +182,15 @@ async def test_ctrl_c_takes_all_down_and_keeps_the_data(house: Installation) -> 
     await alice.close()
 
 
-async def freeze_with_calls(house: Installation, replica: dict[str, Any]) -> None:
-    """Stops a replica in such a moment that callers wait for it: what it has, it keeps."""
+async def kill_with_calls(house: Installation, replica: dict[str, Any]) -> None:
+    """Kills a replica while callers wait for it. It is stopped first: what it has, it keeps."""
     for _ in range(_TRIES):
         kill(replica["pid"], signal.SIGSTOP)
         # Within two intervals; after that it is looked away from.
         given_up = time.monotonic() + HEALTH_INTERVAL
         while time.monotonic() < given_up:
             if await calls_in(house, replica["socket"]):
+                kill(replica["pid"])
                 return
             await asyncio.sleep(0.01)
         kill(replica["pid"], signal.SIGCONT)
