@@ -31,6 +31,9 @@ DENY_PERIOD: Final = TOKEN_LIFETIME + timedelta(minutes=1)
 
 DENY_LIMIT: Final = 50_000
 ISSUER: Final = "icto"
+COOKIE: Final = "icto_session"
+"""Cookie with the access token, for what a browser follows by EventSource."""
+
 SUPER_ADMIN: Final = "SUPER_ADMIN"
 
 
@@ -103,6 +106,18 @@ def claims(
         "iat": int(issued.timestamp()),
         "exp": int((issued + TOKEN_LIFETIME).timestamp()),
     }
+
+
+def session_cookie(access_token: str, *, https: bool) -> str:
+    """The Set-Cookie header (RFC 6265) that lets a page follow event streams.
+
+    No script reads it, no page of another site has it sent, and it goes with its token.
+    """
+    attributes = ["HttpOnly", "SameSite=Strict", "Path=/v1"]
+    attributes.append(f"Max-Age={int(TOKEN_LIFETIME.total_seconds())}")
+    if https:
+        attributes.append("Secure")
+    return "; ".join((f"{COOKIE}={access_token}", *attributes))
 
 
 def signing_key(keys: Sequence[SigningKey], now: datetime) -> SigningKey:

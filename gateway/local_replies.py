@@ -92,6 +92,8 @@ TITLES: Final = {
 }
 """Titles of problems, by HTTP status."""
 
+_ORIGIN: Final = "request.headers['origin']"
+
 FALLBACK: Final = LocalReply("true", "BAD_REQUEST", "The request cannot be understood.")
 
 
@@ -112,9 +114,17 @@ def title_cel() -> str:
 
 def allowed_origin_cel(origins: Sequence[str]) -> str:
     """A CEL expression for the origin of a page that may read an answer; empty for any other."""
-    origin = "request.headers['origin']"
+    return f"{_allowed(origins)} ? {_ORIGIN} : ''"
+
+
+def credentials_cel(origins: Sequence[str]) -> str:
+    """A CEL expression for whether such a page may send cookies; empty when not."""
+    return f"{_allowed(origins)} ? 'true' : ''"
+
+
+def _allowed(origins: Sequence[str]) -> str:
     listed = ", ".join(map(_quoted, origins))
-    return f"'origin' in request.headers && {origin} in [{listed}] ? {origin} : ''"
+    return f"'origin' in request.headers && {_ORIGIN} in [{listed}]"
 
 
 def lua_tables() -> str:

@@ -39,6 +39,8 @@ class GatewaySettings:
 
     audience: str = "icto"
     """Name of this installation: challenges and tokens are good for it alone."""
+    https: bool = False
+    """Whether pages reach the edge by https."""
 
 
 class IdentityService:
@@ -46,7 +48,8 @@ class IdentityService:
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
-        self._audience = settings.load(GatewaySettings, os.environ).audience
+        self._settings = settings.load(GatewaySettings, os.environ)
+        self._audience = self._settings.audience
 
     async def run(self) -> None:
         """Keeps signing keys fresh and drops challenges that nobody used."""
@@ -76,8 +79,7 @@ class IdentityService:
         return response
 
     async def SignIn(self, request: pb.SignInRequest, call: Call) -> pb.SignInResponse:
-        """Takes a signed challenge and answers with an access token."""
-        del call
+        """Takes a signed challenge and answers with an access token, for pages as a cookie, too."""
         challenge_id = _challenge_id(request.challenge_id)
         message = await store.take_challenge(self._database, challenge_id, request.public_key)
         if message is None:
@@ -93,6 +95,8 @@ class IdentityService:
             roles=map(_role, roles),
         )
         response.expire_time.FromDatetime(issued + domain.TOKEN_LIFETIME)
+        cookie = domain.session_cookie(response.access_token, https=self._settings.https)
+        call.headers.append(("set-cookie", cookie))
         return response
 
     async def _token(self, user: str, roles: list[str], status: int, issued: datetime) -> str:

@@ -167,6 +167,15 @@ class Method:
         """Whether it streams server-sent events, which the kit keeps from being quiet."""
         return self.response_type == HTTP_BODY and self.kind is not Kind.UNARY
 
+    @property
+    def takes_cookie(self) -> bool:
+        """Whether a browser's cookie signs its REST calls in.
+
+        An EventSource can send nothing else. A page of somebody else's could make a browser send
+        one, too, so it counts only for what is read, and read alone.
+        """
+        return self.sends_events and {http.verb for http in self.http} == {"GET"}
+
 
 @dataclass(frozen=True, slots=True)
 class Breaker:

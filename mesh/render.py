@@ -19,7 +19,7 @@ import yaml
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
-from gateway.domain import ISSUER
+from gateway.domain import COOKIE, ISSUER
 from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import names
@@ -182,15 +182,17 @@ class Renderer:
             "gateway": GATEWAY,
             "proxy": PROXY,
             "issuer": ISSUER,
+            "cookie": COOKIE,
             "edge_methods": edge,
             "identities": [self._identity(name) for name in self._contract.identities],
             "rest_paths": list(rest_paths(edge)),
             "rest_services": sorted({m.service for m in edge if m.http}),
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
-            "max_request_bytes": 2 * max(m.max_request_bytes for m in edge),
+            "max_request_bytes": largest_body(self._contract),
             "max_header_kb": MAX_HEADER_KB,
             "cors_origins": [{"exact": origin} for origin in origins],
             "allowed_origin_cel": local_replies.allowed_origin_cel(origins),
+            "credentials_cel": local_replies.credentials_cel(origins),
             "stripped_headers": _STRIPPED,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),
@@ -258,6 +260,11 @@ def role_regex(method: Method) -> str:
     """Matches a list of roles, separated by spaces, that holds one of the method's."""
     roles = "|".join(sorted(method.audience.roles))
     return f"(.* )?({roles})( .*)?"
+
+
+def largest_body(contract: Contract) -> int:
+    """Bytes of a body that the edge lets in: JSON takes more than what it says."""
+    return 2 * max(m.max_request_bytes for m in contract.methods() if m.audience.from_outside)
 
 
 def edge_descriptors(contract: Contract) -> bytes:

@@ -232,6 +232,7 @@ class Supervisor:
             "health_interval": str(self.topology.health_interval),
             "heartbeat_seconds": str(self.topology.edge.heartbeat),
             "audience": self.topology.edge.audience,
+            "https": str(self.topology.edge.https),
         }
         return {PREFIX + name.upper(): value for name, value in values.items()}
 

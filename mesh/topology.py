@@ -42,6 +42,9 @@ class Edge:
     """Origins whose pages may call the API, for instance "https://app.example"."""
     audience: str = "icto"
     """Name of this installation in challenges and tokens."""
+    https: bool = False
+    """Whether pages reach it by https, that something in front of it ends: cookies are sent by
+    nothing else then."""
     max_connections: int = 20_000
     stream_idle_timeout: float = 60.0
     """Seconds after which an event stream, or a request on its way in, is cut when it is silent."""

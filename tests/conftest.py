@@ -47,6 +47,7 @@ async def narrow() -> AsyncIterator[Installation]:
         f"""
         [edge]
         cors_origins = ["{PAGE}"]
+        https = true
         stream_idle_timeout = {NARROW_IDLE_SECONDS}
         """,
         limits={"SIGN_IN": {"capacity": NARROW_SIGN_INS, "per_second": 1}},

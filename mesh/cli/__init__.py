@@ -2,7 +2,7 @@
 
 import typer
 
-from mesh.cli import call, demo, identity, operate, policy, up
+from mesh.cli import call, demo, identity, launches, operate, policy, up
 
 app = typer.Typer(
     name="icto",
@@ -16,4 +16,5 @@ demo.register(app)
 operate.register(app)
 policy.register(app)
 identity.register(app)
+launches.register(app)
 call.register(app)

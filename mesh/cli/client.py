@@ -98,6 +98,10 @@ class Client:
             await self.sign_in()
         return self._token
 
+    def forget_token(self) -> None:
+        """Has the next call sign in anew: the platform does not take the token any more."""
+        self._expires = 0.0
+
     async def rest(
         self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
@@ -123,16 +127,28 @@ class Client:
         Raises:
             CallError: it was refused.
         """
+        quote = await self.price(*items)
+        await self.approve(quote["ledger"], quote["spender"], quote["approvalAmount"])
+        return quote
+
+    async def price(self, *items: tuple[str, str]) -> dict[str, Any]:
+        """A quote that nothing is approved for yet.
+
+        Raises:
+            CallError: it was refused.
+        """
         order = [{"step": step, "service": service} for step, service in items]
         body = {"requestId": str(uuid4()), "items": order}
-        quote = (await self.rest("POST", "/v1/quotes", body)).body
-        approval = {
-            "requestId": str(uuid4()),
-            "spender": quote["spender"],
-            "amount": quote["approvalAmount"],
-        }
-        await self.rest("POST", f"/v1/{quote['ledger']}:approve", approval)
-        return quote
+        return (await self.rest("POST", "/v1/quotes", body)).body
+
+    async def approve(self, ledger: str, spender: dict[str, str], amount: str) -> None:
+        """Lets an account take so much of what this user holds.
+
+        Raises:
+            CallError: it was refused.
+        """
+        approval = {"requestId": str(uuid4()), "spender": spender, "amount": amount}
+        await self.rest("POST", f"/v1/{ledger}:approve", approval)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Metadata that signs a gRPC call in."""

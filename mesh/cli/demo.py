@@ -1,6 +1,7 @@
 """`icto demo`: the whole story in a throw-away installation beside whatever runs."""
 
 import asyncio
+import random
 import shutil
 import socket
 import tempfile
@@ -66,9 +67,12 @@ async def _demo(directory: RunDirectory) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below the range of outgoing connections."""
+    """Ports that nobody listens on, below the range of outgoing connections.
+
+    Drawn at random: two who look at one time find different ones.
+    """
     found: list[int] = []
-    for port in range(20_000, 32_000):
+    for port in random.sample(range(20_000, 32_000), 200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

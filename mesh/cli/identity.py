@@ -1,15 +1,14 @@
 """`icto login | whoami | bootstrap-key | faucet`: who you are, and what the operator may give."""
 
-import json
 from typing import Annotated
 from uuid import uuid4
 
-import grpc
 import typer
 
 from mesh import control
-from mesh.cli.client import CallError, Client, load_key
+from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
+    E8S,
     RUN_DIR,
     EdgeOption,
     RunDirOption,
@@ -25,8 +24,6 @@ from mesh.rundir import RunDirectory
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
 from services.kit import principal
 from services.kit.settings import Environment
-
-_E8S = 100_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +59,7 @@ def login(
         if client.roles:
             out.print(f"with the roles {', '.join(client.roles)}")
 
-    _run(work())
+    run(work())
 
 
 def token(run_dir: RunDirOption = RUN_DIR, edge: EdgeOption = "") -> None:
@@ -75,7 +72,7 @@ def token(run_dir: RunDirOption = RUN_DIR, edge: EdgeOption = "") -> None:
         finally:
             await client.close()
 
-    _run(work())
+    run(work())
 
 
 async def signed_in(run_dir: object, edge: str) -> Client:
@@ -100,7 +97,7 @@ def bootstrap_key(run_dir: RunDirOption = RUN_DIR) -> None:
             await operator.close()
         out.print(f"icto login --bootstrap {key}", markup=False)
 
-    _run(work())
+    run(work())
 
 
 def faucet(
@@ -120,12 +117,12 @@ def faucet(
             fail(f"{receiver!r} is not a principal.")
         operator = Operator(Paths(directory.envoy, directory.sockets))
         try:
-            await operator.give(receiver, round(amount * _E8S))
+            await operator.give(receiver, round(amount * E8S))
         finally:
             await operator.close()
         out.print(f"Gave {amount} ICP to {receiver}.", markup=False)
 
-    _run(work())
+    run(work())
 
 
 async def _own_principal(edge: str) -> str:
@@ -135,12 +132,3 @@ async def _own_principal(edge: str) -> str:
     finally:
         await client.close()
     return client.principal
-
-
-def _run(work: object) -> None:
-    try:
-        run(work)  # type: ignore[arg-type]  # a coroutine
-    except CallError as error:
-        fail(str(error))
-    except grpc.aio.AioRpcError as error:
-        fail(json.dumps({"code": error.code().name, "message": error.details()}))

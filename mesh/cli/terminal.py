@@ -6,11 +6,15 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
+import grpc
+import httpx
 import typer
 from rich.console import Console
 
 from mesh import control, rundir
+from mesh.cli.client import CallError
 from mesh.rundir import RunDirectory, RunDirectoryError
+from services.kit.status import from_rpc_error
 
 T = TypeVar("T")
 
@@ -26,6 +30,8 @@ RunDirOption = Annotated[
     ),
 ]
 RUN_DIR = Path(rundir.DEFAULT)
+E8S = 100_000_000
+"""Base units of an ICP."""
 
 EdgeOption = Annotated[
     str,
@@ -37,8 +43,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work; what a person can mend is told in one line."""
     try:
         return asyncio.run(work)
-    except RunDirectoryError as error:
+    except (RunDirectoryError, CallError) as error:
         fail(str(error))
+    except grpc.aio.AioRpcError as error:
+        told = from_rpc_error(error)
+        fail(f"{told.reason}: {told.message}")
+    except httpx.TransportError as error:
+        fail(f"The platform cannot be reached: {error or type(error).__name__}.")
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -59,6 +70,12 @@ async def edge_of(run_dir: Path, edge: str) -> str:
         return edge.rstrip("/")
     status = await control.ask(RunDirectory(run_dir), "status")
     return str(status["edge"])
+
+
+def icp(amount: str) -> str:
+    """An amount of ICP, given in base units, as people read it."""
+    whole, rest = divmod(int(amount), E8S)
+    return f"{whole}.{rest:08d}".rstrip("0").rstrip(".") + " ICP"
 
 
 def config_directory() -> Path:

@@ -1,5 +1,6 @@
 """Between the audit's values and its messages."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,6 +11,23 @@ from icto.events.v1 import events_pb2 as events
 from services.audit_storage.domain import Checkpoint, Entry, Facts, Fault, trace_id_of
 from services.audit_storage.store import Filter
 from services.kit import ids
+from services.kit.errors import invalid
+from services.kit.outbox import ENVELOPE_VERSION
+
+
+def check_versions(told: Iterable[events.Event]) -> None:
+    """Passes when this reader knows the envelope of every event.
+
+    Raises:
+        Error: INVALID_ARGUMENT, one is of a later release.
+    """
+    for event in told:
+        if event.version != ENVELOPE_VERSION:
+            raise invalid(
+                "events.version",
+                f"is {event.version}; this reader knows {ENVELOPE_VERSION}",
+                "UNKNOWN_ENVELOPE_VERSION",
+            )
 
 
 def parse_event(event: events.Event) -> tuple[UUID, bytes, Facts]:

@@ -45,6 +45,16 @@ CREATE TABLE checkpoints (
     public_key bytea       NOT NULL
 );
 
+CREATE TABLE dead_letters (
+    id          uuid        PRIMARY KEY,
+    source      text        NOT NULL,
+    event       bytea       NOT NULL,
+    reason      text        NOT NULL,
+    create_time timestamptz NOT NULL
+);
+COMMENT ON TABLE dead_letters IS
+    'Events that the audit refused for good, as they were written; kept until a person decides.';
+
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the audit is append-only';

@@ -11,8 +11,10 @@ from typing import Final
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
 from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
+from services.audit_storage.dead_letters import DeadLetterService
 from services.audit_storage.domain import Entry, Fault, Verifier
 from services.audit_storage.messages import (
+    check_versions,
     checkpoint_message,
     entry_message,
     fault_message,
@@ -26,6 +28,8 @@ from services.kit.errors import Code, Error
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
 from services.kit.lease import Lease
+
+__all__ = ["AuditService", "DeadLetterService"]
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +79,7 @@ class AuditService:
         self, request: pb.AppendEventsRequest, call: Call
     ) -> pb.AppendEventsResponse:
         """Appends events; those of several calls are committed together."""
+        check_versions(request.events)
         return await self._appends.submit(_CHAIN, _Batch(call.idempotency_key, request))
 
     async def _commit(

@@ -9,7 +9,14 @@ from uuid import UUID
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import domain, money, store
-from services.distribution_deployer.domain import MESH_NAME, Distribution, Pool, State, Token
+from services.distribution_deployer.domain import (
+    DELIVERED,
+    MESH_NAME,
+    Distribution,
+    Pool,
+    State,
+    Token,
+)
 from services.distribution_deployer.messages import (
     distribution_message,
     distribution_name,
@@ -103,8 +110,8 @@ class Keeping:
         while True:
             try:
                 if self._platform.running and await self._lease.hold():
-                    for distribution_id in await store.due(self._database, _BATCH):
-                        await self._look_at(distribution_id)
+                    for one in await store.due(self._database, _BATCH):
+                        await self._look_at(*one)
                     if rounds % _FINISHING_ROUNDS == 0:
                         await self._finish()
                     rounds += 1
@@ -112,31 +119,27 @@ class Keeping:
                 log.warning("distributions cannot be looked at now: %s", error)
             await asyncio.sleep(_SECONDS)
 
-    async def _look_at(self, distribution_id: UUID) -> None:
+    async def _look_at(self, distribution_id: UUID, ledger: str, state: State) -> None:
         """One distribution. One that cannot be looked at now does not hold the others up."""
         try:
-            found = await store.get(self._database, distribution_id)
-            if found is not None:
-                await self._advance(found)
+            if state in DELIVERED:
+                await self._advance(distribution_id, await self._money.token(ledger))
+            else:
+                await self._fail_or_clear(distribution_id)
         except RemoteError as error:
             name = distribution_name(distribution_id)
             log.warning("%s cannot be looked at now: %s", name, error)
             await store.postpone(self._database, distribution_id, domain.CHECKS[0])
 
-    async def _advance(self, found: Distribution) -> None:
-        """Does what is due for one distribution, in a transaction of its own."""
-        token = await self._money.token(found.ledger)
+    async def _advance(self, distribution_id: UUID, token: Token) -> None:
+        """Ends or closes a distribution that was delivered, if it is time."""
         begun: list[Begun] = []
         async with self._database.transaction() as connection:
-            locked = await store.lock(connection, found.id)
-            if locked is None:
-                return
-            if locked.state in _OPEN:
+            locked = await store.lock(connection, distribution_id)
+            if locked is not None and locked.state in _OPEN:
                 begun = await self._end_or_wait(connection, locked, token)
-            elif locked.state in (State.COMPLETED, State.CANCELLED):
+            elif locked is not None and locked.state in DELIVERED:
                 begun = await self._close(connection, locked, token)
-            else:
-                begun = await self._fail_or_clear(connection, locked)
         self._outbox.hint()
         self._money.adopt(begun)
 
@@ -169,17 +172,23 @@ class Keeping:
         await self._tell(connection, closed, "CloseDistribution", returned=str(rest))
         return await self._money.give_back(connection, closed, rest, token)
 
-    async def _fail_or_clear(self, connection: Connection, locked: Distribution) -> list[Begun]:
+    async def _fail_or_clear(self, distribution_id: UUID) -> None:
         """Fails one that was not activated in time (F-49); clears accounts of those that failed."""
-        if locked.state is State.CREATED:
-            locked = domain.moved(locked, State.FAILED)
-            await store.free_lists(connection, locked.id)
-            await self._tell(connection, locked, "ActivateDistribution", "FUNDING_DEADLINE_PASSED")
-        else:
-            locked = replace(locked, checks=locked.checks + 1)
-        _, begun = await self._money.clear(connection, locked)
-        await store.put(connection, locked)
-        return begun
+        async with self._database.transaction() as connection:
+            locked = await store.lock(connection, distribution_id)
+            if locked is None or locked.state in DELIVERED:
+                return
+            if locked.state is State.CREATED:
+                locked = domain.moved(locked, State.FAILED)
+                await store.free_lists(connection, locked.id)
+                action, failure = "ActivateDistribution", "FUNDING_DEADLINE_PASSED"
+                await self._tell(connection, locked, action, failure)
+            else:
+                locked = replace(locked, checks=locked.checks + 1)
+            _, begun = await self._money.clear(connection, locked)
+            await store.put(connection, locked)
+        self._outbox.hint()
+        self._money.adopt(begun)
 
     async def _finish(self) -> None:
         """Completes distributions of which everything was claimed.

@@ -130,8 +130,10 @@ def parse_recipients(messages: Sequence[pb.Recipient], field: str) -> tuple[Reci
     )
 
 
-def parse_spec(message: pb.DistributionSpec) -> Spec:
+def parse_spec(message: pb.DistributionSpec, *, stored: bool = False) -> Spec:
     """A spec as it was asked for, defaults not yet filled in, not yet checked.
+
+    What a spec only tells (amounts and counts of categories) is read from a stored one alone.
 
     Raises:
         Error: INVALID_ARGUMENT, it is malformed or asks for what is not implemented.
@@ -146,7 +148,7 @@ def parse_spec(message: pb.DistributionSpec) -> Spec:
         campaign=Campaign(message.campaign_type),
         total=amounts.parse(message.total_amount, "spec.total_amount"),
         categories=tuple(
-            _category(category, f"spec.categories[{position}]")
+            _category(category, f"spec.categories[{position}]", stored=stored)
             for position, category in enumerate(message.categories)
         ),
         description=message.description,
@@ -185,7 +187,7 @@ def _early_unlock(message: pb.EarlyUnlockTerms) -> EarlyUnlock:
     )
 
 
-def _category(message: pb.Category, field: str) -> Category:
+def _category(message: pb.Category, field: str, *, stored: bool) -> Category:
     source: Whitelist | Listed | Pool
     match message.WhichOneof("allocation"):
         case "whitelist":
@@ -203,8 +205,8 @@ def _category(message: pb.Category, field: str) -> Category:
         schedule=parse(message.schedule, f"{field}.schedule"),
         source=source,
         start=_time(message, "start_time"),
-        amount=int(message.amount or 0),
-        count=message.recipient_count,
+        amount=int(message.amount) if stored else 0,
+        count=message.recipient_count if stored else 0,
     )
 
 

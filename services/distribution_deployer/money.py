@@ -18,6 +18,7 @@ from services.distribution_deployer.domain import (
 from services.distribution_deployer.messages import distribution_name, parse_account
 from services.kit import Kit, ids
 from services.kit.database import Connection
+from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.journal import Pipelines
@@ -56,9 +57,14 @@ class Money:
 
     async def balance(self, distribution: Distribution) -> int:
         """What a distribution's account holds."""
-        return await self._transfers.balance(
-            distribution.ledger, subaccount=_subaccount(distribution)
-        )
+        subaccount = _subaccount(distribution)
+        try:
+            return await self._transfers.balance(distribution.ledger, subaccount=subaccount)
+        except RemoteError as error:
+            if error.code is Code.NOT_FOUND:
+                # Its token was given up, and nothing moves on that ledger any more.
+                return 0
+            raise
 
     async def newest_block(self, ledger: str) -> int:
         """Index of the newest block of a ledger; every ledger has one."""

@@ -25,11 +25,11 @@ from services.distribution_deployer.messages import (
     spec_message,
 )
 from services.distribution_deployer.money import Money
-from services.distribution_deployer.rehearsal import rehearse
 from services.distribution_deployer.specs import SealedList
 from services.kit import Call, Kit, amounts, ids, not_found
 from services.kit.errors import RemoteError, invalid
 from services.kit.journal import Claim as Begun
+from services.kit.rehearsal import rehearse
 from services.kit.vesting_messages import of_timestamp
 
 
@@ -91,7 +91,7 @@ class SettingUp:
         asked = parse_spec(request.spec)
         spec = specs.complete(asked, await self._lists(asked, owner), token.fee)
         spec = await self._snapshots(spec)
-        await rehearse(spec.display_name, self._environment)
+        await rehearse(spec.display_name, self._environment, "DISTRIBUTION_REFUSED")
         return Distribution(
             id=ids.new_id(request.operation),
             operation=request.operation,

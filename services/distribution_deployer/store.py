@@ -64,7 +64,7 @@ _FREE_LISTS: Final = """
 UPDATE recipient_lists SET distribution_id = NULL WHERE distribution_id = $1
 """
 _GET: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 AND owner <> ''"
-_LOCK: Final = f"{_GET} FOR UPDATE"
+_LOCK: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 FOR UPDATE"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS}, fingerprint FROM distributions WHERE operation = $1"
 _LOCK_OPERATION: Final = f"{_BY_OPERATION} FOR UPDATE"
 _GIVE_UP: Final = """
@@ -158,7 +158,8 @@ SELECT EXISTS (SELECT FROM disbursements
 WHERE distribution_id = $1 AND kind = 5 AND block_index IS NULL)
 """
 _DUE: Final = """
-SELECT id FROM distributions WHERE next_time <= kit_now() ORDER BY next_time LIMIT $1
+SELECT id, ledger, state FROM distributions WHERE next_time <= kit_now()
+ORDER BY next_time LIMIT $1
 """
 _FINISHING: Final = """
 SELECT DISTINCT distribution_id FROM disbursements WHERE finishes LIMIT $1
@@ -336,7 +337,7 @@ async def share(connection: Connection, distribution_id: UUID) -> Distribution |
 
 
 async def lock(connection: Connection, distribution_id: UUID) -> Distribution | None:
-    """One distribution that nobody else claims from or changes until the transaction ends."""
+    """One distribution, also a tombstone, that nobody else touches until the transaction ends."""
     await connection.execute(_EXCLUDE, distribution_id)
     row = await connection.fetchrow(_LOCK, distribution_id)
     return _distribution(row) if row else None
@@ -488,9 +489,10 @@ async def return_is_open(connection: Connection, distribution_id: UUID) -> bool:
     return bool(await connection.fetchval(_RETURN_OPEN, distribution_id))
 
 
-async def due(database: Database, limit: int) -> list[UUID]:
-    """Distributions for which the time has come."""
-    return [row["id"] for row in await database.fetch(_DUE, limit)]
+async def due(database: Database, limit: int) -> list[tuple[UUID, str, State]]:
+    """Distributions for which the time has come, with their ledgers and states."""
+    rows = await database.fetch(_DUE, limit)
+    return [(row["id"], row["ledger"], State(row["state"])) for row in rows]
 
 
 async def finishing(database: Database, limit: int) -> list[UUID]:
@@ -558,7 +560,7 @@ async def list_claims(
 @lru_cache(maxsize=1024)
 def _spec(stored: bytes) -> Spec:
     """A spec as it was stored. Claims of one distribution come in crowds, so it is kept."""
-    return messages.parse_spec(pb.DistributionSpec.FromString(stored))
+    return messages.parse_spec(pb.DistributionSpec.FromString(stored), stored=True)
 
 
 _NOTHING: Final = Spec("", domain.Campaign.AIRDROP, 0, ())

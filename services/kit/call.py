@@ -69,6 +69,8 @@ class Call:
         last_event_id: str = "",
     ) -> None:
         self.last_event_id = last_event_id
+        self.headers: list[tuple[str, str]] = []
+        """Headers that a unary answer is sent with."""
         self.method = method
         self.identity = identity
         self.span = span

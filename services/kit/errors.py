@@ -89,6 +89,16 @@ class RemoteError(Error):
         code = Code.UNAVAILABLE if self.code is Code.CANCELLED else self.code
         return Error(code, self.reason, self.message, metadata=self.metadata)
 
+    def about(self, theirs: str, ours: str) -> Error:
+        """The error where a field that they call `theirs` is what our caller calls `ours`."""
+        if not self.violations:
+            return self
+        violations = tuple(
+            (ours + field.removeprefix(theirs), problem) for field, problem in self.violations
+        )
+        message = "; ".join(" ".join(violation) for violation in violations)
+        return Error(self.code, self.reason, message, metadata=self.metadata, violations=violations)
+
 
 def invalid(field: str, problem: str, reason: str = "INVALID_FIELD") -> Error:
     """A field that cannot be accepted. `problem` completes "<field> …"."""

@@ -107,6 +107,8 @@ class _Served:
             request = self._request(raw, call, context)
             response: Message = await self._behavior(request, call)
             call.verify_ownership()
+            if call.headers:
+                await context.send_initial_metadata(call.headers)
             return response.SerializeToString()
 
         return await self._observe(context, work)

@@ -9,11 +9,12 @@ the dead letters, so that it does not hold up the rest.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
+from google.protobuf.message import DecodeError
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, use_span
 
@@ -45,23 +46,27 @@ _NEXT: Final = """
 SELECT position, event, create_time FROM kit_outbox ORDER BY position LIMIT $1
 """
 _DONE: Final = "DELETE FROM kit_outbox WHERE position = ANY ($1::bigint[])"
-_BURY: Final = """
-WITH dead AS (DELETE FROM kit_outbox WHERE position = $1 RETURNING *)
-INSERT INTO kit_dead_letters (position, event, create_time, reason)
-SELECT position, event, create_time, $2 FROM dead
-"""
 _STATE: Final = """
 SELECT count(*) AS pending, coalesce(extract(epoch FROM kit_now() - min(create_time)), 0)::float8
     AS oldest FROM (SELECT create_time FROM kit_outbox ORDER BY position LIMIT 10000) AS queue
 """
 
-Publish = Callable[[Sequence[events.Event]], Awaitable[None]]
+
+class Reader(Protocol):
+    """Who is told of events."""
+
+    async def append(self, batch: Sequence[events.Event]) -> None:
+        """Takes a batch in, or raises an Error."""
+
+    async def bury(self, raw: bytes, reason: str) -> None:
+        """Keeps an event that `append` refuses, as its bytes, or raises an Error."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
     position: int
     event: events.Event
+    raw: bytes
 
 
 class Outbox:
@@ -103,11 +108,11 @@ class Outbox:
         if event.HasField("act"):
             event.act.instance = self._instance
 
-    async def relay(self, publish: Publish) -> None:
-        """Hands events on, for ever. `publish` takes a batch or raises an Error."""
+    async def relay(self, reader: Reader) -> None:
+        """Hands events on, for ever."""
         try:
             while True:
-                pause = await self._round(publish)
+                pause = await self._round(reader)
                 self._hint.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -117,14 +122,14 @@ class Outbox:
             with contextlib.suppress(Error):
                 await self._lease.release()
 
-    async def _round(self, publish: Publish) -> float:
+    async def _round(self, reader: Reader) -> float:
         """Hands on what is there; returns how long to wait for more."""
         try:
             while await self._lease.hold():
                 batch = await self._next()
                 if not batch:
                     return _POLL_SECONDS
-                await self._publish(batch, publish)
+                await self._publish(batch, reader)
                 self._metrics.outbox_published.inc(len(batch))
         except Error as error:
             log.info("outbox waits: %s", error)
@@ -132,25 +137,26 @@ class Outbox:
 
     async def _next(self) -> Sequence[_Row]:
         rows = await self._database.fetch(_NEXT, _BATCH)
-        return [_Row(row["position"], _event(row["event"], row["create_time"])) for row in rows]
+        return [_row(row["position"], row["event"], row["create_time"]) for row in rows]
 
-    async def _publish(self, batch: Sequence[_Row], publish: Publish) -> None:
+    async def _publish(self, batch: Sequence[_Row], reader: Reader) -> None:
         try:
             with self._spans([row.event for row in batch]):
-                await publish([row.event for row in batch])
+                await reader.append([row.event for row in batch])
                 await self._database.execute(_DONE, [row.position for row in batch])
         except RemoteError as error:
             if error.code not in _REFUSED:
                 raise
-            await self._refused(batch, publish, error)
+            await self._refused(batch, reader, error)
 
-    async def _refused(self, batch: Sequence[_Row], publish: Publish, error: RemoteError) -> None:
+    async def _refused(self, batch: Sequence[_Row], reader: Reader, error: RemoteError) -> None:
         if len(batch) > 1:
             for row in batch:
-                await self._publish([row], publish)
+                await self._publish([row], reader)
             return
         log.error("event %s is a dead letter: %s", batch[0].event.id, error)
-        await self._database.execute(_BURY, batch[0].position, str(error))
+        await reader.bury(batch[0].raw, str(error))
+        await self._database.execute(_DONE, [batch[0].position])
 
     @contextlib.contextmanager
     def _spans(self, batch: Sequence[events.Event]) -> Iterator[None]:
@@ -199,7 +205,14 @@ class Outbox:
             self._metrics.outbox_oldest.set(row["oldest"])
 
 
-def _event(raw: bytes, committed: datetime) -> events.Event:
-    event = events.Event.FromString(raw)
+def _row(position: int, written: bytes, committed: datetime) -> _Row:
+    """One row. What nobody can read is told as an empty event, which is refused."""
+    event = events.Event()
+    try:
+        event.MergeFromString(written)
+    except DecodeError:
+        event = events.Event()
+        event.time.FromDatetime(committed)
+        return _Row(position, event, written)
     event.time.FromDatetime(committed)
-    return event
+    return _Row(position, event, event.SerializeToString())

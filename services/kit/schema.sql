@@ -32,16 +32,6 @@ CREATE TABLE kit_outbox (
 COMMENT ON TABLE kit_outbox IS
     'Events (icto.events.v1.Event) not yet handed on, committed with the act that they tell of.';
 
-CREATE TABLE kit_dead_letters (
-    position    bigint      PRIMARY KEY,
-    event       bytea       NOT NULL,
-    create_time timestamptz NOT NULL,
-    reason      text        NOT NULL,
-    death_time  timestamptz NOT NULL DEFAULT kit_now()
-);
-COMMENT ON TABLE kit_dead_letters IS
-    'Events that their reader refused for good; kept until a person decides.';
-
 CREATE TABLE kit_leases (
     name        text        PRIMARY KEY,
     holder      text        NOT NULL,

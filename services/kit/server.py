@@ -8,7 +8,6 @@ the mesh looks away, calls in flight end, telemetry is flushed. A second signal 
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -21,15 +20,13 @@ from typing import Any, Final
 import grpc
 import uvloop
 
-from icto.audit.v1 import audit_pb2
-from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
-from icto.events.v1 import events_pb2 as events
 from mesh import contract as contracts
 from mesh.contract import MAX_HEADER_KB, Contract, Service
 from observability import setup
 from observability.metrics import SCRAPE_PATH
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard
+from services.kit.audit import Audit
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.denials import Denials
@@ -207,7 +204,7 @@ class Replica:
             self._watch_readiness(),
             self._kit.platform.follow(),
             self._kit.denials.run(),
-            self._kit.outbox.relay(_publisher(self._kit.clients)),
+            self._kit.outbox.relay(Audit(self._kit.clients)),
             self._keep_house(),
             self._watch_outbox(),
         ]
@@ -267,18 +264,6 @@ class _Routes(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._routes.get(handler_call_details.method)
-
-
-def _publisher(clients: Clients) -> Any:
-    """Hands batches of the outbox to the audit."""
-    audit = clients.stub(AuditServiceStub)
-
-    async def publish(batch: Sequence[events.Event]) -> None:
-        together = hashlib.sha256("".join(event.id for event in batch).encode())
-        request = audit_pb2.AppendEventsRequest(request_id=together.hexdigest(), events=batch)
-        await audit.AppendEvents(request)
-
-    return publish
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from google.protobuf.message import Message
 from observability.tracing import trace_id
 from services.kit import status
 from services.kit.call import Call
-from services.kit.errors import Error, internal
+from services.kit.errors import Code, Error, internal
 
 CONTENT_TYPE: Final = "text/event-stream"
+_MARGIN_SECONDS: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ async def encode(
     # Said at once, so that headers leave before the first event.
     yield _chunk("retry: 1000\n\n")
     try:
-        async with contextlib.aclosing(_with_heartbeat(events, heartbeat)) as beating:
+        async with contextlib.aclosing(_with_heartbeat(events, heartbeat, call)) as beating:
             async for event in beating:
                 yield _chunk(": heartbeat\n\n" if event is None else _event(*event))
     except Error as error:
@@ -53,14 +54,23 @@ def _error(error: Error, call: Call) -> HttpBody:
 
 
 async def _with_heartbeat(
-    events: AsyncIterator[tuple[str, str, Message]], seconds: float
+    events: AsyncIterator[tuple[str, str, Message]], seconds: float, call: Call
 ) -> AsyncGenerator[tuple[str, str, Message] | None]:
-    """The events, and None whenever there was none for a while."""
+    """The events, and None whenever there was none for a while.
+
+    Raises:
+        Error: DEADLINE_EXCEEDED, shortly before the stream would be cut at its longest life.
+    """
+    # Some way before the deadline, or there would be no time left to tell.
+    margin = min(_MARGIN_SECONDS, call.remaining / 4)
     pending: asyncio.Future[tuple[str, str, Message]] | None = None
     try:
         while True:
             pending = pending or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait([pending], timeout=seconds)
+            left = call.remaining - margin
+            done, _ = await asyncio.wait([pending], timeout=max(0.0, min(seconds, left)))
+            if not done and left <= seconds:
+                raise _too_long()
             if not done:
                 yield None
                 continue
@@ -74,6 +84,14 @@ async def _with_heartbeat(
             pending.cancel()
             with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, Error):
                 await pending
+
+
+def _too_long() -> Error:
+    return Error(
+        Code.DEADLINE_EXCEEDED,
+        "STREAM_TOO_LONG",
+        "The stream is as old as it may be; go on after the last event.",
+    )
 
 
 def _event(identifier: str, name: str, data: Message) -> str:

@@ -39,7 +39,7 @@ class RequestValidator:
         yield from self._walk(request, "")
         for violation in self._validator.collect_violations(request):
             elements = violation.proto.field.elements if violation.proto.field else ()
-            path = ".".join(element.field_name or "" for element in elements)
+            path = ".".join(map(_element, elements))
             yield path, violation.proto.message or violation.proto.rule_id or "is not valid"
 
     def _walk(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
@@ -59,8 +59,11 @@ class RequestValidator:
                 continue
             if field.message_type.GetOptions().map_entry:
                 continue
-            for item in value if field.is_repeated else (value,):
-                yield from self._walk(item, f"{prefix}{field.name}.")
+            if not field.is_repeated:
+                yield from self._walk(value, f"{prefix}{field.name}.")
+                continue
+            for index, item in enumerate(value):
+                yield from self._walk(item, f"{prefix}{field.name}[{index}].")
 
     def _required_fields(self, descriptor: Any) -> tuple[str, ...]:
         known = self._required.get(descriptor.full_name)
@@ -68,6 +71,12 @@ class RequestValidator:
             known = tuple(field.name for field in descriptor.fields if _is_required(field))
             self._required[descriptor.full_name] = known
         return known
+
+
+def _element(element: Any) -> str:
+    """A part of the path to a field."""
+    place = f"[{element.subscript.value}]" if element.subscript else ""
+    return f"{element.field_name or ''}{place}"
 
 
 def _is_required(field: FieldDescriptor) -> bool:

@@ -16,6 +16,7 @@ from services.kit.escrow import account_of
 from services.kit.journal import Pipelines
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.principal import DEFAULT_SUBACCOUNT
+from services.kit.rehearsal import rehearse
 from services.kit.transfers import Transfers
 from services.kit.vesting_messages import of_timestamp
 from services.lock_deployer import domain, returns, store
@@ -31,7 +32,6 @@ from services.lock_deployer.messages import (
     parse_spec,
     spec_message,
 )
-from services.lock_deployer.rehearsal import rehearse
 from services.lock_deployer.returns import Returns
 
 _LOCKS: Final = "icto_locks_total"
@@ -84,7 +84,7 @@ class LockService:
         escrow = parse_account(request.escrow, "escrow")
         fee = await self._transfers.fee(request.ledger)
         spec = domain.complete(parse_spec(request.spec), fee)
-        await rehearse(spec.display_name, self._environment)
+        await rehearse(spec.display_name, self._environment, "LOCK_REFUSED")
         lock = Lock(
             id=ids.new_id(request.operation),
             operation=request.operation,

@@ -1,22 +1,12 @@
-"""A chain that takes its time, or refuses: for tests, with tokens that ask for it in their name.
+"""A chain that takes its time, or refuses, when a token's name asks for it: for tests alone."""
 
-Only the test environment has it. What follows a definite failure after the charge (tombstone,
-refund) can so be shown on the real mesh, and deployments take as long as on a real chain.
-"""
-
-import asyncio
-from typing import Final
 from uuid import UUID
 
-from services.kit.errors import Code, RemoteError
+from services.kit.errors import Error, RemoteError
+from services.kit.rehearsal import rehearse
+from services.kit.settings import Environment
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import State, Token
-
-REFUSED_PREFIX: Final = "Faulty "
-"""Start of the names of tokens that are refused."""
-SLOW_PREFIX: Final = "Slow "
-"""Start of the names of tokens that take a while."""
-_SLOW_SECONDS: Final = 1.0
 
 
 class FaultyChain:
@@ -36,12 +26,10 @@ class FaultyChain:
 
     async def install(self, token: Token) -> None:
         """Takes its time, or refuses."""
-        if token.spec.display_name.startswith(SLOW_PREFIX):
-            await asyncio.sleep(_SLOW_SECONDS)
-        if token.spec.display_name.startswith(REFUSED_PREFIX):
-            raise RemoteError(
-                Code.FAILED_PRECONDITION, "CHAIN_REFUSED", "The chain refuses this token."
-            )
+        try:
+            await rehearse(token.spec.display_name, Environment.TEST, "CHAIN_REFUSED")
+        except Error as error:
+            raise RemoteError(error.code, error.reason, error.message) from None
         await self._chain.install(token)
 
     async def abandon(self, token_id: UUID) -> None:

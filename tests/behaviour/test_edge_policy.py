@@ -28,14 +28,17 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from gateway import domain
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from icto.lab.v1 import lab_pb2
 from mesh import contract as contracts
+from mesh import topology
 from mesh.cli.call import load_messages
 from mesh.contract import Method
+from mesh.render import Paths, Renderer, largest_body
 from observability import names
 from services.kit import principal
 from services.kit.errors import Code
@@ -108,6 +111,11 @@ def verdict(method: Method, caller: str) -> tuple[int, str] | None:
     return None
 
 
+def welcome(outcome: Outcome) -> bool:
+    """Whether the edge let a call in, whatever the service said."""
+    return outcome.reason not in REFUSALS
+
+
 @pytest.mark.parametrize("caller", [NOBODY, BAD, USER, SUSPENDED, ADMIN])
 async def test_every_method_answers_a_caller_alike_by_every_transport(
     edge: Edge, mint: Mint, caller: str
@@ -128,8 +136,7 @@ async def test_every_method_answers_a_caller_alike_by_every_transport(
         if expected is not None:
             agreed = refusals == {expected}
         else:
-            welcome = all(outcome.reason not in REFUSALS for outcome in told.values())
-            agreed = welcome and len(refusals) == 1
+            agreed = all(map(welcome, told.values())) and len(refusals) == 1
         if not agreed:
             wrong.append((method.full_name, expected, told))
     assert not wrong
@@ -227,14 +234,12 @@ async def test_nobody_outside_speaks_envoys_language(mesh: Installation, edge: E
     assert await attempts(mesh, key) == len(told), "no retries of the caller's making"
 
 
-@pytest.mark.parametrize("place", ["query", "cookie", "another scheme"])
-async def test_a_token_counts_in_its_header_alone(edge: Edge, mint: Mint, place: str) -> None:
-    """A token in the query would end up in logs; one in a cookie would be sent by any page."""
+@pytest.mark.parametrize("place", ["query", "another scheme"])
+async def test_a_token_counts_in_its_place_alone(edge: Edge, mint: Mint, place: str) -> None:
+    """A token in the query would end up in logs."""
     token = mint.anybody
     rest, rpc = WHO
-    headers = {"cookie": f"access_token={token}; session={token}"} if place == "cookie" else {}
-    if place == "another scheme":
-        headers = {"authorization": f"Basic {token}"}
+    headers = {"authorization": f"Basic {token}"} if place == "another scheme" else {}
     query = f"?access_token={token}" if place == "query" else ""
     told = await edge.all(
         Rest(rest.verb, rest.path + query, headers=headers), Rpc(rpc.path + query, headers=headers)
@@ -242,6 +247,58 @@ async def test_a_token_counts_in_its_header_alone(edge: Edge, mint: Mint, place:
 
     for outcome in told.values():
         assert outcome.refusal in {(401, "TOKEN_MISSING"), (400, "MALFORMED_REQUEST")}
+
+
+def with_cookie(token: str) -> dict[str, str]:
+    """What a browser sends, among cookies of other people's."""
+    return {"cookie": f"theme=dark; {domain.COOKIE}={token}; other=1"}
+
+
+@pytest.mark.parametrize("kind", [USER, BAD])
+async def test_a_cookie_signs_in_a_browser_that_follows_events_and_nobody_else(
+    edge: Edge, mint: Mint, kind: str
+) -> None:
+    """Pages of other people's make browsers send it: it must not let them do anything (F-20)."""
+    cookie = with_cookie(mint.anybody if kind == USER else mint.forged)
+    disguised = {"x-envoy-original-path": "/v1/lab:streamEvents", "x-envoy-original-method": "GET"}
+    followed, wrong = [], []
+    for method in CONTRACT.methods():
+        request = sample(method)
+        told = await edge.all(
+            request.rest and Rest(request.rest.verb, request.rest.path, request.rest.body, cookie),
+            Rpc(request.rpc.path, request.rpc.body, cookie | disguised),
+            follow=not request.endless,
+        )
+        for way, outcome in told.items():
+            counts = way == "REST" and method.takes_cookie
+            expected = verdict(method, kind if counts else NOBODY)
+            followed += [method.name] if counts else []
+            if not (outcome.refusal == expected or (not expected and welcome(outcome))):
+                wrong.append((method.full_name, way, expected, outcome))
+    assert not wrong
+    assert "WatchLaunchEvents" in followed
+
+
+def test_no_credential_of_a_caller_reaches_a_service(tmp_path: Path) -> None:
+    contract, folder = CONTRACT, Paths(tmp_path, tmp_path)
+    (routes,) = Renderer(contract, topology.load(contract, None), folder).resource("routes-edge")[
+        "resources"
+    ]
+    assert set(routes["request_headers_to_remove"]) == {"authorization", "cookie"}
+
+
+async def test_signing_in_sets_the_cookie_for_browsers(edge: Edge, narrow_edge: Edge) -> None:
+    for caller, secure in ((edge, []), (narrow_edge, ["Secure"])):
+        signer = Signer()
+        answer = signer.answer(await signer.challenge(caller))
+        outcome = await caller.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
+        token = json.loads(outcome.body)["accessToken"]
+        assert outcome.headers["set-cookie"].split("; ") == [
+            f"{domain.COOKIE}={token}", "HttpOnly", "SameSite=Strict", "Path=/v1", "Max-Age=300",
+            *secure,
+        ]  # fmt: skip
+    refused = await edge.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
+    assert (refused.reason, "set-cookie" in refused.headers) == ("CHALLENGE_INVALID", False)
 
 
 async def test_a_method_cannot_be_overridden(edge: Edge, mint: Mint) -> None:
@@ -455,7 +512,7 @@ ANSWERS: Final = {
     "unknown path": (404, Rest("GET", "/v1/nowhere")),
     "wrong verb": (405, Rest("DELETE", "/v1/lab:fail")),
     "broken body": (400, Rest("POST", "/v1/lab:fail", b"{", JSON)),
-    "too large": (413, Rest("POST", "/v1/lab:fail", b"x" * 1_000_000, JSON)),
+    "too large": (413, Rest("POST", "/v1/lab:fail", b"x" * (largest_body(CONTRACT) + 1), JSON)),
 }
 
 
@@ -470,8 +527,11 @@ async def test_pages_of_an_allowed_origin_may_read_every_answer(
         headers = {**request.headers, "origin": origin}
         outcome = await narrow_edge.rest(Rest(request.verb, request.path, request.body, headers))
         assert outcome.status == status
-        allowed[origin] = outcome.headers.get("access-control-allow-origin")
-    assert allowed == {PAGE: PAGE, STRANGER: None}
+        allowed[origin] = [
+            outcome.headers.get(f"access-control-allow-{what}")
+            for what in ("origin", "credentials")
+        ]
+    assert allowed == {PAGE: [PAGE, "true"], STRANGER: [None, None]}
 
 
 async def test_grpc_web_pages_may_read_what_went_wrong(narrow_edge: Edge) -> None:
@@ -495,6 +555,7 @@ async def test_a_preflight_is_answered_for_allowed_origins_alone(
 
     assert allowed.status == 200
     assert allowed.headers["access-control-allow-origin"] == PAGE
+    assert allowed.headers["access-control-allow-credentials"] == "true"
     assert "authorization" in allowed.headers["access-control-allow-headers"]
     assert "POST" in allowed.headers["access-control-allow-methods"]
     assert refused.status == 404
@@ -551,6 +612,6 @@ def caller_of(outcome: Outcome) -> tuple[str, list[str]]:
     return response.principal, [str(role) for role in response.roles]
 
 
-def body_of(request: lab_pb2.FailRequest) -> bytes:
+def body_of(request: Message) -> bytes:
     """A request as REST sends it."""
     return json_format.MessageToJson(request).encode()

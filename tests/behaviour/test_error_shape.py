@@ -26,6 +26,7 @@ from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from mesh import contract as contracts
 from mesh.contract import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB, Method
+from mesh.render import largest_body
 from services.kit.errors import Code
 from services.lab import service as lab_service
 from tests.support.edge import HTTP_STATUS, PROBLEM, Edge, Outcome, Rest, Rpc, bearer, told_trace
@@ -229,7 +230,7 @@ TABLE: Final = (
     # Too much.
     Failure(
         "too large for the edge", Code.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", status=413,
-        **padded(12 * DEFAULT_MAX_REQUEST_BYTES),
+        **padded(largest_body(CONTRACT)),
     ),
     Failure(
         "too large for the method", Code.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", status=413,

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.cli.client import CallError, Client
 from services.kit import principal
-from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.administration import administrator, configure
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (
@@ -30,7 +30,7 @@ from tests.support.launches import (
 )
 
 LAUNCH_COST = {"create_token": 1_0000_0000, "part": 5000_0000, "base": 5000_0000}
-REFUSED_PART = "Refused part"
+REFUSED_PART = f"{REFUSED_PREFIX}part"
 
 
 @pytest.fixture

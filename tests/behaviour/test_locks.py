@@ -16,7 +16,7 @@ from mesh.cli.client import CallError, Client
 from services.kit import principal
 from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
-from services.lock_deployer.rehearsal import REFUSED_PREFIX
+from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator
 from tests.support.clocks import travel
 from tests.support.installation import Installation, installation, kill, until

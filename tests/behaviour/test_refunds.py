@@ -16,8 +16,8 @@ from mesh.cli.client import Client
 from observability import names
 from services.kit import memos
 from services.kit.errors import Error
+from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from services.kit.status import from_rpc_error
-from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.installation import (
     E8S,
     HEALTH_INTERVAL,

@@ -1,6 +1,6 @@
 """Measures the platform on this machine, and prints each figure beside its reference.
 
-    python -m tests.bench [--json] [PART ...]     parts: start, calls, ledger, deployments
+    python -m tests.bench [--json] [PART ...]     parts: start, calls, ledger, deployments, launches
 
 Nothing is mocked: each part runs against a fresh installation with the durability of production.
 Compare figures of one run with one another; two machines, or two loads beside, are two worlds.
@@ -13,11 +13,11 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import calls, deployments, ledger, start
+from tests.bench import calls, deployments, launches, ledger, start
 from tests.bench.report import Figure, Report
 from tests.support.installation import Installation, installation
 
-PARTS: Final = ("start", "calls", "ledger", "deployments")
+PARTS: Final = ("start", "calls", "ledger", "deployments", "launches")
 _RATIOS: Final = (0.0, 0.1, 1.0)
 # The lab has a narrow breaker, for tests of breakers.
 _LAB: Final = "[services.lab.breaker]\nmax_requests = 1000\nmax_pending_requests = 1000\n"
@@ -40,6 +40,8 @@ async def main(parts: set[str], report: Report) -> None:
                 await ledger.measure(report, running)
     if "deployments" in parts:
         await _deployments(report)
+    if "launches" in parts:
+        await _launches(report)
 
 
 def traced(ratio: float) -> "contextlib.AbstractAsyncContextManager[Installation]":
@@ -66,6 +68,26 @@ async def _deployments(report: Report) -> None:
     cost = (1 - rates[1.0] / rates[0.0]) * 100
     told = "bar 15; instrumentation-grpc costs bare calls 60, Envoy's own spans 21"
     report.add(Figure("tracing everything costs", cost, "%", told))
+
+
+async def _launches(report: Report) -> None:
+    report.title("Full launches over REST (charge, token, lock, distribution, audit), open loop")
+    for ratio in (0.1, 1.0):
+        async with traced(ratio) as running:
+            launchers = launches.Launchers(running)
+            await launchers.prepare()
+            if ratio == 1.0:
+                await deployments.idle(report, launchers)
+            rate, runs = await deployments.capacity(launchers)
+            name = f"full launches a second, tracing {ratio:.0%}"
+            report.add(Figure(name, rate, "1/s", "bar 100", runs))
+            if ratio == 1.0:
+                await deployments.half(report, launchers, rate)
+            else:
+                await launches.crowds(report, launchers)
+                await launches.claims(report, launchers)
+            await launchers.close()
+    launches.proofs(report)
 
 
 async def _durability(report: Report, running: Installation) -> None:

@@ -58,6 +58,8 @@ class Latencies:
 class Creators:
     """Users who order tokens."""
 
+    delivered = _DELIVERED
+
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self.pool = Pool(installation.port)
@@ -75,13 +77,22 @@ class Creators:
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def order(client: Client) -> tuple[Client, dict[str, Any]]:
-            step, service = TOKEN_ORDER
-            body = {"requestId": str(uuid4()), "items": [{"step": step, "service": service}]}
+            body = {"requestId": str(uuid4()), "items": self.items()}
             async with slots:
                 quote = await self.pool.post("/v1/quotes", await client.token(), body)
-            return client, token_body() | {"quote": quote["name"]}
+            return client, self.body(client) | {"quote": quote["name"]}
 
         return await asyncio.gather(*(order(next(self._turn)) for _ in range(count)))
+
+    def items(self) -> list[dict[str, str]]:
+        """What an order pays for."""
+        step, service = TOKEN_ORDER
+        return [{"step": step, "service": service}]
+
+    def body(self, client: Client) -> dict[str, Any]:
+        """An order without its quote."""
+        del client
+        return token_body()
 
     async def accept(self, client: Client, body: dict[str, Any]) -> str:
         """Name of the deployment."""
@@ -158,7 +169,7 @@ async def capacity(creators: Creators) -> tuple[float, int]:
         await arrive(orders, rate, order)
         await creators.drained()
         window = (first + timedelta(seconds=at) for at in (_WARM_SECONDS, _OPEN_SECONDS))
-        delivered = await database.fetchval(_DELIVERED, *window)
+        delivered = await database.fetchval(creators.delivered, *window)
     return delivered / (_OPEN_SECONDS - _WARM_SECONDS), delivered
 
 
@@ -186,7 +197,7 @@ async def half(report: Report, creators: Creators, rate: float) -> None:
     }
     own = sum(cost for name, cost in costs.items() if name != "load generator")
     runs = len(orders)
-    report.add(Figure("CPU of a deployment at half load, all parts", own, "ms", "", runs))
+    report.add(Figure("CPU of one at half load, all parts", own, "ms", "", runs))
     for name, cost in sorted(costs.items(), key=lambda item: -item[1]):
         report.add(Figure(f"  {name}", cost, "ms", "", runs))
     busy = sum(after.values()) - sum(before.values())

@@ -14,7 +14,7 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import CallError, Client
 from observability import names
-from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.chaos import invariants
 from tests.chaos.persistence import Persistence
 from tests.chaos.scenario import Connection

@@ -166,10 +166,9 @@ async def of_audit(connection: Connection, installation: Installation) -> list[s
     """One Initiated and one end for each, nothing lost on the way, and the chain verifies (5)."""
     rows = await connection.fetch(_AUDIT_COUNTS)
     found = [f"{r['name']}: {r['initiated']} begun, {r['terminal']} ended" for r in rows]
-    for schema in await outboxes(connection):
-        dead = await connection.fetchval(f'SELECT count(*) FROM "{schema}".kit_dead_letters')
-        if dead:
-            found.append(f"{schema} has {dead} dead letters")
+    dead = await connection.fetchval("SELECT count(*) FROM audit_storage.dead_letters")
+    if dead:
+        found.append(f"there are {dead} dead letters")
     async with installation.operator() as operator:
         answer = await operator.stub(AuditServiceStub).VerifyChain(
             audit_pb2.VerifyChainRequest(), timeout=60

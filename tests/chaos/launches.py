@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from mesh.cli.client import CallError, Client
-from services.token_deployer.faulty_chain import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.chaos import invariants, launch_invariants
 from tests.chaos.persistence import Persistence
 from tests.chaos.scenario import Connection
@@ -24,7 +24,7 @@ _CROWD: Final = 140
 _CROWDED_ORDERS: Final = 400
 _ROUTINE: Final = 45
 _SUCCEEDED: Final = "LAUNCH_STATE_SUCCEEDED"
-_REFUSED_PART: Final = "Refused part"
+_REFUSED_PART: Final = f"{REFUSED_PREFIX}part"
 
 
 class Fate(Enum):

@@ -257,8 +257,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "limits: pause between two deployments",
         "services/backend/store.py",
-        "users.last_deployment IS NULL OR users.last_deployment <= kit_now() - $4::interval, $7)",
-        "users.last_deployment IS NULL OR users.last_deployment > kit_now() - $4::interval, $7)",
+        "OR users.last_deployment <= kit_now() - $4::interval, $7)",
+        "OR users.last_deployment > kit_now() - $4::interval, $7)",
         [_BACKEND + "test_a_user_waits_between_two_deployments"],
     ),
 )

@@ -41,6 +41,16 @@ def details(error: Error, kind: type[Any]) -> Any:
     return found
 
 
+def test_what_others_say_of_a_field_is_said_of_ours() -> None:
+    told = travelled(invalid("spec.amount", "must be at least 1", "INVALID_AMOUNT"))
+    ours = told.about("spec", "spec.locks[2]")
+    assert ours.violations == (("spec.locks[2].amount", "must be at least 1."),)
+    assert ours.message == "spec.locks[2].amount must be at least 1."
+    assert (ours.code, ours.reason) == (Code.INVALID_ARGUMENT, "INVALID_AMOUNT")
+    other = travelled(not_found("token", "tokens/1"))
+    assert other.about("spec", "spec.locks[2]") is other
+
+
 def test_codes_are_those_of_grpc_without_ok() -> None:
     codes = {code.value[0]: code.name for code in grpc.StatusCode}
     assert {int(code): code.name for code in Code} == {n: c for n, c in codes.items() if n}
@@ -70,11 +80,11 @@ def test_an_error_without_anything_arrives_too() -> None:
 
 def test_an_error_that_the_mesh_made_has_its_code_as_reason() -> None:
     bare = grpc.aio.AioRpcError(
-        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), None
+        grpc.StatusCode.ABORTED, grpc.aio.Metadata(), grpc.aio.Metadata(), None
     )
     arrived = status.from_rpc_error(bare)
-    assert (arrived.code, arrived.reason) == (Code.UNAVAILABLE, "UNAVAILABLE")
-    assert arrived.message == "UNAVAILABLE"
+    assert (arrived.code, arrived.reason) == (Code.ABORTED, "ABORTED")
+    assert arrived.message == "ABORTED"
 
 
 @pytest.mark.parametrize("code", list(Code))

@@ -40,13 +40,18 @@ def test_an_empty_request_names_everything_that_is_required() -> None:
 def test_what_is_required_inside_is_named_by_its_path() -> None:
     balance = ledger_pb2.InitialBalance(amount="1")
     told = wrong(deploy(symbol="", initial_balances=[balance]))
-    assert told == {"spec.symbol": "is required", "spec.initial_balances.account": "is required"}
+    assert told == {"spec.symbol": "is required", "spec.initial_balances[0].account": "is required"}
 
 
 def test_bounds_are_checked_at_every_depth() -> None:
     account = ledger_pb2.Account(owner="x" * 64, subaccount=bytes(33))
-    told = wrong(deploy(decimals=19, symbol="x" * 17, minting_account=account))
+    holder = ledger_pb2.InitialBalance(account=account, amount="1")
+    told = wrong(
+        deploy(decimals=19, symbol="x" * 17, minting_account=account, initial_balances=[holder])
+    )
     assert set(told) == {
+        "spec.initial_balances[0].account.owner",
+        "spec.initial_balances[0].account.subaccount",
         "spec.decimals",
         "spec.symbol",
         "spec.minting_account.owner",

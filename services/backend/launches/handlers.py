@@ -1,9 +1,9 @@
 """icto.backend.v1.LaunchService."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
@@ -30,9 +30,11 @@ from services.backend.launches.messages import change_message, launch_message, s
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
 from services.kit import Call, Effect, Kit, ids, not_found, paging, principal, sse
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, invalid
+from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.journal import ChangeFeed, Pipelines, PostgresJournal, Run, change_log
 from services.kit.payouts import PaidOut, Payout, Payouts
+
+T = TypeVar("T")
 
 _SEQUENCE_DIGITS: Final = 9
 
@@ -154,11 +156,14 @@ class LaunchService:
         return await self._of_existing_token(complete, owner)
 
     async def _of_new_token(self, spec: pb.LaunchSpec, launch_id: UUID, owner: str) -> _Checked:
-        validated = await self._tokens.ValidateToken(
-            token_pb2.ValidateTokenRequest(
-                spec=spec.new_token, custodian=self._accounts.account(launch_id)
+        validated = await _about(
+            "spec.new_token",
+            self._tokens.ValidateToken(
+                token_pb2.ValidateTokenRequest(
+                    spec=spec.new_token, custodian=self._accounts.account(launch_id)
+                ),
+                metadata=_for(owner),
             ),
-            metadata=_for(owner),
         )
         spec.new_token.CopyFrom(validated.spec)
         fee = int(validated.spec.transfer_fee)
@@ -194,19 +199,26 @@ class LaunchService:
     async def _complete_parts(self, spec: pb.LaunchSpec, fee: int, owner: str) -> None:
         """Has every part checked and completed by whoever will deliver it."""
         locks = [
-            self._locks.ValidateLock(
-                lock_pb2.ValidateLockRequest(spec=lock, transfer_fee=str(fee)), metadata=_for(owner)
+            _about(
+                f"spec.locks[{position}]",
+                self._locks.ValidateLock(
+                    lock_pb2.ValidateLockRequest(spec=lock, transfer_fee=str(fee)),
+                    metadata=_for(owner),
+                ),
             )
-            for lock in spec.locks
+            for position, lock in enumerate(spec.locks)
         ]
         distributions = [
-            self._distributions.ValidateDistribution(
-                distribution_pb2.ValidateDistributionRequest(
-                    spec=distribution, transfer_fee=str(fee)
+            _about(
+                f"spec.distributions[{position}]",
+                self._distributions.ValidateDistribution(
+                    distribution_pb2.ValidateDistributionRequest(
+                        spec=distribution, transfer_fee=str(fee)
+                    ),
+                    metadata=_for(owner),
                 ),
-                metadata=_for(owner),
             )
-            for distribution in spec.distributions
+            for position, distribution in enumerate(spec.distributions)
         ]
         locked, distributed = await asyncio.gather(
             asyncio.gather(*locks), asyncio.gather(*distributions)
@@ -273,7 +285,7 @@ class LaunchService:
     ) -> AsyncIterator[HttpBody]:
         """The same as server-sent events, after the `Last-Event-ID` that the browser sent."""
         launch = await self._owned(request.name, call)
-        after = _sequence(call.last_event_id)
+        after = max(request.after_sequence, _sequence(call.last_event_id))
         changes = (
             (str(change.sequence), "change", change)
             async for change in self._watched(launch, after)
@@ -291,14 +303,34 @@ class LaunchService:
         """Changes in order, and None whenever there was none for a while."""
         async for _ in self._changes.watch(launch.id, self._heartbeat):
             quiet = True
-            while changes := await change_log.read(self._database, launch.id, after):
-                for change in changes:
-                    quiet, after = False, change.sequence
-                    yield change_message(change, await self._state_after(change, launch))
-                    if change.state is not None and change.state.final:
-                        return
-            if quiet:
-                yield None
+            async for change, final in self._unread(launch, after):
+                quiet, after = False, change.sequence
+                yield change
+                if final:
+                    return
+            if not quiet:
+                continue
+            if await self._is_over(launch):
+                # Its end is known already, or was written since the last look.
+                async for change, _ in self._unread(launch, after):
+                    yield change
+                return
+            yield None
+
+    async def _unread(
+        self, launch: Launch, after: int
+    ) -> AsyncIterator[tuple[pb.LaunchChange, bool]]:
+        """Changes after a number, each with whether it is the last there will ever be."""
+        while changes := await change_log.read(self._database, launch.id, after):
+            for change in changes:
+                after = change.sequence
+                final = change.state is not None and change.state.final
+                yield change_message(change, await self._state_after(change, launch)), final
+
+    async def _is_over(self, launch: Launch) -> bool:
+        """Whether nothing about it will change any more."""
+        (run,) = await self._journal.get([launch.id])
+        return run.state.final
 
     async def _state_after(
         self, change: change_log.Change, launch: Launch
@@ -425,6 +457,18 @@ def _order(shape: Shape) -> orders.Order:
         **dict.fromkeys(shape.distribution_steps, payment_pb2.PAID_SERVICE_DISTRIBUTION),
     }
     return {step: services[step] for step in shape.paid_steps}
+
+
+async def _about(field: str, answer: Awaitable[T]) -> T:
+    """What somebody answers about a part; their `spec` is our caller's `field`.
+
+    Raises:
+        Error: they refuse it.
+    """
+    try:
+        return await answer
+    except RemoteError as error:
+        raise error.about("spec", field) from None
 
 
 def _project(request: pb.CreateLaunchRequest) -> UUID | None:

@@ -1,0 +1,371 @@
+"""`icto launch | launches | launch-status`: a launch from a file, and how launches go."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+from uuid import uuid4
+
+import grpc
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from icto.backend.v1 import deployments_pb2 as deployments
+from icto.backend.v1 import launches_pb2 as pb
+from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
+from mesh.cli import document, follow
+from mesh.cli.client import Client
+from mesh.cli.document import Document, DocumentError
+from mesh.cli.identity import signed_in
+from mesh.cli.terminal import RUN_DIR, EdgeOption, RunDirOption, fail, icp, out, run
+from services.kit.status import from_rpc_error
+
+T = TypeVar("T")
+
+_SECONDS: Final = 15.0
+_BAR: Final = 40
+_PAGE: Final = 100
+_STEPS: Final = {
+    deployments.STEP_STATE_UNSPECIFIED: ("unknown", "dim"),
+    deployments.STEP_STATE_PENDING: ("waits", "dim"),
+    deployments.STEP_STATE_RUNNING: ("runs", "cyan"),
+    deployments.STEP_STATE_RETRYING: ("again", "yellow"),
+    deployments.STEP_STATE_SUCCEEDED: ("done", "green"),
+    deployments.STEP_STATE_FAILED: ("failed", "red"),
+    deployments.STEP_STATE_SKIPPED: ("skipped", "dim"),
+}
+_ENDED: Final = frozenset(
+    {
+        deployments.STEP_STATE_SUCCEEDED,
+        deployments.STEP_STATE_FAILED,
+        deployments.STEP_STATE_SKIPPED,
+    }
+)
+_LAUNCHES: Final = {
+    pb.LAUNCH_STATE_UNSPECIFIED: ("unknown", "dim"),
+    pb.LAUNCH_STATE_PENDING: ("waits for its turn", "dim"),
+    pb.LAUNCH_STATE_IN_PROGRESS: ("under way", "cyan"),
+    pb.LAUNCH_STATE_SUCCEEDED: ("succeeded", "green"),
+    pb.LAUNCH_STATE_PARTIALLY_SUCCEEDED: ("succeeded in part", "yellow"),
+    pb.LAUNCH_STATE_FAILED: ("failed", "red"),
+    pb.LAUNCH_STATE_CANCELLED: ("cancelled", "red"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("launch")(launch)
+    app.command("launches")(launches)
+    app.command("launch-status")(launch_status)
+
+
+def launch(
+    file: Annotated[Path, typer.Argument(help="YAML with the fields of LaunchSpec.")],
+    project: Annotated[str, typer.Option(help="Project to link a new token to.")] = "",
+    run_dir: RunDirOption = RUN_DIR,
+    edge: EdgeOption = "",
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what it would cost, and stop.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking.")] = False,
+) -> None:
+    """Launch a token with its locks and distributions, and follow it to its end.
+
+    The exit status tells whether everything was delivered.
+    """
+    try:
+        wanted = document.read(file.read_text(), pb.LaunchSpec(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file} cannot be read: {error}")
+    except DocumentError as error:
+        fail(str(error))
+
+    async def work(client: Client) -> None:
+        stub = LaunchServiceStub(client.channel)
+        checked = await _checked(stub, client, wanted)
+        quote = await client.price(*((item.step, _service(item)) for item in checked.items))
+        _show_price(quote, checked)
+        if check:
+            return
+        if not yes and out.is_terminal:
+            typer.confirm(f"Pay {icp(quote['total'])} and launch?", abort=True)
+        await client.approve(quote["ledger"], quote["spender"], quote["approvalAmount"])
+        await _approve_tokens(client, checked)
+        request = pb.CreateLaunchRequest(
+            request_id=str(uuid4()), spec=wanted.message, project=project, quote=quote["name"]
+        )
+        accepted = await _asked(stub.CreateLaunch, request, client)
+        out.print(f"{accepted.name}, trace {accepted.trace_id}", markup=False)
+        await _followed(client, accepted)
+        ended = await _asked(stub.GetLaunch, pb.GetLaunchRequest(name=accepted.name), client)
+        await _show_result(client, ended)
+        if ended.state != pb.LAUNCH_STATE_SUCCEEDED:
+            raise typer.Exit(1)
+
+    _as_user(run_dir, edge, work)
+
+
+def launches(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="At most this many.")] = 20,
+    run_dir: RunDirOption = RUN_DIR,
+    edge: EdgeOption = "",
+) -> None:
+    """Show your launches, newest first."""
+
+    async def work(client: Client) -> None:
+        stub, found, token = LaunchServiceStub(client.channel), list[pb.Launch](), ""
+        while len(found) < count and (token or not found):
+            request = pb.ListLaunchesRequest(
+                page_size=min(_PAGE, count - len(found)), page_token=token
+            )
+            page = await _asked(stub.ListLaunches, request, client)
+            found += page.launches
+            token = page.next_page_token
+            if not token:
+                break
+        if not found:
+            out.print("There are none yet. Make one with 'icto launch FILE.yaml'.")
+            return
+        table = _table("launch", "what", "state", "accepted", "cost", "token")
+        for one in found:
+            when = _time(one.create_time).strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(
+                one.name, Text(one.spec.display_name), _state(one), when, _cost(one), one.token
+            )
+        out.print(table)
+
+    _as_user(run_dir, edge, work)
+
+
+def launch_status(
+    name: Annotated[str, typer.Argument(metavar="ID", help="launches/{id}, or the id alone.")],
+    run_dir: RunDirOption = RUN_DIR,
+    edge: EdgeOption = "",
+) -> None:
+    """Show how far a launch is: each step with its replica, its attempts, its waiting and work."""
+
+    async def work(client: Client) -> None:
+        full = name if name.startswith("launches/") else f"launches/{name}"
+        stub = LaunchServiceStub(client.channel)
+        found = await _asked(stub.GetLaunch, pb.GetLaunchRequest(name=full), client)
+        out.print(Text.assemble((found.name, "bold"), " ", found.spec.display_name))
+        out.print(_state(found))
+        if found.payment:
+            out.print(f"{_cost(found)}, {found.payment}", markup=False)
+        out.print(f"trace {found.trace_id}", style="dim")
+        out.print(_waterfall(found))
+        for step in found.steps:
+            if step.HasField("error"):
+                told = f"{step.name}: {step.error.reason}: {step.error.message}"
+                out.print(Text(told, _STEPS[step.state][1]))
+
+    _as_user(run_dir, edge, work)
+
+
+def _as_user(run_dir: Path, edge: str, work: Callable[[Client], Awaitable[None]]) -> None:
+    async def signed() -> None:
+        client = await signed_in(run_dir, edge)
+        try:
+            await work(client)
+        finally:
+            await client.close()
+
+    run(signed())
+
+
+async def _asked(method: Callable[..., Awaitable[T]], request: object, client: Client) -> T:
+    """A unary call as the user."""
+    return await method(request, metadata=await client.metadata(), timeout=_SECONDS)
+
+
+async def _checked(
+    stub: Any, client: Client, wanted: Document[pb.LaunchSpec]
+) -> pb.ValidateLaunchResponse:
+    """The launch as the platform completes it; what it refuses is told with its line."""
+    request = pb.ValidateLaunchRequest(spec=wanted.message)
+    try:
+        answer: pb.ValidateLaunchResponse = await _asked(stub.ValidateLaunch, request, client)
+    except grpc.aio.AioRpcError as error:
+        violations = from_rpc_error(error).violations
+        if not violations:
+            raise
+        lines = []
+        for path, problem in violations:
+            field = path.removeprefix("spec").removeprefix(".")
+            lines.append(f"{wanted.place(field)}: {field or 'the launch'} {problem}")
+        fail("\n".join(lines))
+    return answer
+
+
+def _service(item: Any) -> str:
+    return str(
+        item.DESCRIPTOR.fields_by_name["service"].enum_type.values_by_number[item.service].name
+    )
+
+
+async def _approve_tokens(client: Client, checked: pb.ValidateLaunchResponse) -> None:
+    """Lets the platform take what a token that exists has to give."""
+    token = checked.spec.token
+    if not token:
+        return
+    ledger = token.replace("tokens/", "ledgers/")
+    fee = int((await client.rest("GET", f"/v1/{ledger}")).body["transferFee"])
+    amount = str(int(checked.escrow_amount) + fee)
+    await client.approve(ledger, {"owner": checked.spender.owner}, amount)
+
+
+def _show_price(quote: dict[str, Any], checked: pb.ValidateLaunchResponse) -> None:
+    table = _table("step", "price", right={"price"})
+    for line in quote["lines"]:
+        table.add_row(line["step"], icp(line["amount"]))
+    table.add_row("all of it", icp(quote["total"]), style="bold")
+    out.print(table)
+    held = f"{checked.escrow_amount} base units are locked and distributed, fees included"
+    left = f"; {checked.remainder_amount} go to you" if checked.remainder_amount != "0" else ""
+    out.print(held + left, style="dim")
+
+
+async def _followed(client: Client, accepted: pb.Launch) -> None:
+    """Prints every change until the launch has ended."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress:
+        task = progress.add_task("launching", total=len(accepted.steps))
+        try:
+            async for change in follow.changes(client, accepted.name):
+                line = _told(change, _time(accepted.create_time))
+                if line is not None:
+                    progress.console.print(line)
+                if change.HasField("step") and change.step.state in _ENDED:
+                    progress.advance(task)
+        except follow.LostError as error:
+            fail(f"{error} It goes on; see 'icto launch-status {accepted.name}'.")
+
+
+def _told(change: pb.LaunchChange, begin: datetime) -> Text | None:
+    """A line about a change; None for what a reader would not miss."""
+    after = f"{_milliseconds(_time(change.time) - begin)}  "
+    if not change.HasField("step"):
+        if change.parked_reason:
+            return Text(f"{after}waits for a person: {change.parked_reason}", "yellow")
+        return Text(f"{after}{_LAUNCHES[change.state][0]}", _LAUNCHES[change.state][1])
+    step = change.step
+    if step.state == deployments.STEP_STATE_SKIPPED:
+        return None
+    word, style = _STEPS[step.state]
+    line = Text.assemble(after, f"{step.name:<28}", (f"{word:<8}", style), (step.replica, "dim"))
+    if step.attempts > 1:
+        line.append(f"  attempt {step.attempts}", "yellow")
+    if step.HasField("error"):
+        line.append(f"  {step.error.reason}: {step.error.message}", style)
+    return line
+
+
+async def _show_result(client: Client, ended: pb.Launch) -> None:
+    table = _table("what", "name", "is")
+    for what, name, text in _delivered(ended):
+        table.add_row(what, name or "-", text)
+    if ended.payment:
+        payment = (await client.rest("GET", f"/v1/{ended.payment}")).body
+        paid = f"{icp(payment['amount'])} paid, {icp(payment['refundedAmount'])} refunded"
+        table.add_row("payment", ended.payment, paid)
+    out.print(table)
+    if ended.state != pb.LAUNCH_STATE_SUCCEEDED:
+        style = _LAUNCHES[ended.state][1]
+        out.print(
+            f"{ended.name} {_LAUNCHES[ended.state][0]}. {ended.error.reason}: "
+            f"{ended.error.message}\nWhat was not delivered is refunded; its tokens lie in escrow.",
+            style=style,
+            markup=False,
+        )
+
+
+def _delivered(ended: pb.Launch) -> Iterator[tuple[str, str, Text]]:
+    """What a launch should deliver: the step, what came of it, and what it is."""
+    states = {step.name: step for step in ended.steps}
+    if ended.spec.HasField("new_token"):
+        token = ended.spec.new_token
+        yield "token", ended.token, Text(f"{token.display_name} ({token.symbol})")
+    for kind, titles, names in (
+        ("lock", [lock.display_name for lock in ended.spec.locks], iter(ended.locks)),
+        (
+            "distribution",
+            [distribution.display_name for distribution in ended.spec.distributions],
+            iter(ended.distributions),
+        ),
+    ):
+        for number, title in enumerate(titles, 1):
+            step = states[f"{kind}_{number}"]
+            if step.state == deployments.STEP_STATE_SUCCEEDED:
+                yield step.name, next(names, ""), Text(title)
+            else:
+                why = step.error.reason or _STEPS[step.state][0]
+                yield step.name, "", Text.assemble(title, " ", (why, "red"))
+
+
+def _waterfall(found: pb.Launch) -> Table:
+    """A line for each step, bars on one time axis."""
+    begin, end = _time(found.create_time), _time(found.update_time)
+    if found.state not in follow.FINAL:
+        end = max(end, datetime.now(UTC))
+    length = max(end - begin, timedelta(milliseconds=1))
+    ends = {s.name: _time(s.end_time) for s in found.steps if s.HasField("end_time")}
+    table = _table("step", "state", "replica", "attempts", "wait", "run", "", right=_NUMBERS)
+    for step in found.steps:
+        word, style = _STEPS[step.state]
+        if not step.HasField("start_time"):
+            table.add_row(step.name, Text(word, style), "", "", "", "", "")
+            continue
+        ready = max([begin, *(ends[name] for name in step.after if name in ends)])
+        start = _time(step.start_time)
+        done = ends.get(step.name, end)
+        table.add_row(
+            step.name,
+            Text(word, style),
+            step.replica,
+            str(step.attempts),
+            _milliseconds(start - ready),
+            _milliseconds(done - start),
+            Text(_bar((start - begin) / length, (done - begin) / length), style),
+        )
+    return table
+
+
+_NUMBERS: Final = frozenset({"attempts", "wait", "run"})
+
+
+def _bar(first: float, last: float) -> str:
+    """A bar between two points of the axis, each from 0 to 1."""
+    start = min(int(max(first, 0.0) * _BAR), _BAR - 1)
+    return " " * start + "█" * max(1, min(round(last * _BAR), _BAR) - start)
+
+
+def _table(*columns: str, right: frozenset[str] | set[str] = frozenset()) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return table
+
+
+def _state(found: pb.Launch) -> Text:
+    word, style = _LAUNCHES[found.state]
+    if found.queue_position:
+        word += f", {found.queue_position}. in the queue"
+    if found.parked_reason:
+        word, style = f"waits for a person: {found.parked_reason}", "yellow"
+    return Text(word, style)
+
+
+def _cost(found: pb.Launch) -> str:
+    return icp(found.cost) if found.cost else "free"
+
+
+def _time(stamp: Any) -> datetime:
+    moment: datetime = stamp.ToDatetime(UTC)
+    return moment
+
+
+def _milliseconds(span: timedelta) -> str:
+    return f"{max(span, timedelta()).total_seconds() * 1000:.1f} ms".rjust(10)

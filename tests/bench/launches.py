@@ -1,0 +1,159 @@
+"""Full launches: a token, a lock and a distribution each; claims on one hot distribution; proofs.
+
+How launches are offered and counted is as for deployments.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from icto.backend.v1 import launches_pb2 as pb
+from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
+from mesh.cli.client import Client
+from services.distribution_deployer import merkle
+from services.kit import ids
+from tests.bench.deployments import Creators
+from tests.bench.report import Figure, Report
+from tests.support import launches
+
+_CROWDS: Final = (150, 1000)
+_AT_ONCE: Final = 64
+_CLAIMS: Final = 1500
+_CLAIM_AMOUNT: Final = 100
+_CLAIMERS: Final = 64
+_PROOFS: Final = 2000
+_DELIVERED: Final = """
+SELECT count(*) FROM backend.kit_pipelines
+WHERE definition = 'launch' AND state = 2 AND update_time BETWEEN $1 AND $2
+"""
+_SPAN: Final = """
+SELECT extract(epoch FROM max(p.update_time) - min(l.create_time))::float8 AS seconds,
+    array_agg(extract(epoch FROM p.update_time - l.create_time)::float8) AS latencies
+FROM backend.launches AS l JOIN backend.kit_pipelines AS p ON p.id = l.id
+WHERE l.create_time >= $1
+"""
+_OPEN: Final = "SELECT count(*) FROM backend.kit_pipelines WHERE state IN (1, 6)"
+_PAYING: Final = "SELECT count(*) FROM distribution_deployer.kit_pipelines WHERE state = 1"
+
+
+class Launchers(Creators):
+    """Users who order launches."""
+
+    delivered = _DELIVERED
+
+    def items(self) -> list[dict[str, str]]:
+        """What a launch pays for."""
+        return [
+            {"step": "create_token", "service": "PAID_SERVICE_TOKEN"},
+            {"step": "lock_1", "service": "PAID_SERVICE_LOCK"},
+            {"step": "distribution_1", "service": "PAID_SERVICE_DISTRIBUTION"},
+            {"step": "launch", "service": "PAID_SERVICE_PIPELINE"},
+        ]
+
+    def body(self, client: Client) -> dict[str, Any]:
+        """A launch without its quote."""
+        who = client.principal
+        parts = [launches.lock(who)], [launches.distribution(who)]
+        return {
+            "requestId": str(uuid4()),
+            "spec": launches.spec({"newToken": launches.token()}, *parts),
+        }
+
+    async def accept(self, client: Client, body: dict[str, Any]) -> str:
+        """Name of the launch."""
+        answer = await self.pool.post("/v1/launches", await client.token(), body)
+        return str(answer["name"])
+
+    async def watch(self, client: Client, name: str) -> None:
+        """Follows a launch until it succeeded."""
+        stub = LaunchServiceStub(client.channel)
+        request = pb.WatchLaunchRequest(name=name)
+        async for told in stub.WatchLaunch(request, metadata=await client.metadata()):
+            if told.change.state == pb.LAUNCH_STATE_SUCCEEDED:
+                return
+        raise AssertionError(f"{name} did not succeed")
+
+
+async def crowds(report: Report, launchers: Launchers) -> None:
+    """Many launches accepted at one time: how long until each has ended."""
+    for size in _CROWDS:
+        orders = await launchers.orders(size)
+        async with launchers.installation.superuser() as database:
+            first = await database.fetchval("SELECT clock_timestamp()")
+            gathered = asyncio.ensure_future(_offered(launchers, orders))
+            most = 0
+            while not gathered.done():
+                most = max(most, await database.fetchval(_OPEN))
+                await asyncio.sleep(0.05)
+            await gathered
+            await launchers.drained()
+            row = await database.fetchrow(_SPAN, first)
+        assert row is not None
+        name = f"{size} launches at one time"
+        report.add(Figure(f"{name}, most in flight", float(most), "", "", size))
+        report.add(Figure(f"{name}, rate", size / row["seconds"], "1/s", "bar 100", size))
+        report.latencies(f"{name}, until ended", row["latencies"])
+
+
+async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> None:
+    """Offers orders as fast as they are taken."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(client: Client, body: dict[str, Any]) -> None:
+        async with slots:
+            await launchers.accept(client, body)
+
+    await asyncio.gather(*(one(*order) for order in orders))
+
+
+async def claims(report: Report, launchers: Launchers) -> None:
+    """Partial claims of many recipients of one distribution, until each is paid."""
+    people = [client for client, _ in await launchers.orders(_CLAIMERS)]
+    people = list(dict.fromkeys(people))
+    share = _CLAIMS * _CLAIM_AMOUNT
+    recipients = [{"principal": p.principal, "amount": str(share)} for p in people]
+    hot = launches.distribution(people[0].principal, share * len(people))
+    hot["categories"][0]["whitelist"] = {"recipients": recipients}
+    launch = await launches.launched(
+        people[0], launches.spec({"newToken": launches.token()}, [], [hot])
+    )
+    path = f"/v1/{launch['distributions'][0]}:claim"
+
+    async def claiming(client: Client, count: int) -> None:
+        for _ in range(count):
+            body = {"requestId": str(uuid4()), "amount": str(_CLAIM_AMOUNT)}
+            await launchers.pool.post(path, await client.token(), body)
+
+    each = _CLAIMS // len(people)
+    began = time.perf_counter()
+    await asyncio.gather(*(claiming(person, each) for person in people))
+    accepted = time.perf_counter() - began
+    async with launchers.installation.superuser() as database:
+        while await database.fetchval(_PAYING):
+            await asyncio.sleep(0.05)
+    paid = time.perf_counter() - began
+    count = each * len(people)
+    report.add(
+        Figure("claims a second on one distribution, accepted", count / accepted, "1/s", "", count)
+    )
+    report.add(Figure("claims a second on one distribution, paid", count / paid, "1/s", "", count))
+
+
+def proofs(report: Report) -> None:
+    """Proofs out of a tree over a million leaves."""
+    report.title("Merkle proofs over 1,000,000 leaves")
+    list_id = ids.new_id("bench")
+    began = time.perf_counter()
+    leaves = (
+        merkle.leaf(list_id, 1, f"recipient-{number}", number + 1)
+        for number in range(merkle.MAX_LEAVES)
+    )
+    tree = merkle.Tree(leaves)
+    report.add(Figure("tree over a million leaves, built", time.perf_counter() - began, "s"))
+    began = time.perf_counter()
+    for number in range(_PROOFS):
+        tree.proof(number * 499)
+    each = (time.perf_counter() - began) / _PROOFS
+    report.add(Figure("one proof", each * 1e6, "us", "", _PROOFS))

@@ -1,0 +1,356 @@
+"""Rules of distributions: what a claim takes, what is owed, what is due when, what is legal."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.distribution_deployer import claiming, domain, specs
+from services.distribution_deployer.claiming import Allocation, Holding
+from services.distribution_deployer.domain import (
+    CHECKS,
+    Account,
+    Campaign,
+    Category,
+    ClaimRate,
+    Distribution,
+    EarlyUnlock,
+    Listed,
+    Pool,
+    Recipient,
+    Spec,
+    State,
+    Timing,
+    Token,
+    TokenHolder,
+    Whitelist,
+)
+from services.distribution_deployer.messages import parse_spec, spec_message
+from services.distribution_deployer.specs import SealedList
+from services.kit import vesting
+from services.kit.errors import Error
+from services.kit.principal import of_service
+from services.kit.vesting import DAY, SECOND, Cliff, Instant, Linear, Schedule, Step, Stepped
+
+T = TypeVar("T")
+LIST = UUID("019a0000-0000-7000-8000-000000000001")
+WHO = [of_service(f"somebody-{number}") for number in range(5)]
+NOW = 1_000 * DAY
+FEE = 10
+
+shares = st.integers(0, vesting.WHOLE)
+amounts = st.integers(1, 10**24)
+spans = st.integers(1, 3_000).map(lambda days: days * DAY)
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    initial = draw(shares)
+    match draw(st.sampled_from(["instant", "linear", "cliff", "stepped"])):
+        case "instant":
+            return Schedule(Instant())
+        case "linear":
+            return Schedule(Linear(draw(spans), draw(st.sampled_from([0, DAY]))), initial)
+        case "cliff":
+            jump = draw(st.integers(0, vesting.WHOLE - initial))
+            return Schedule(Cliff(draw(spans), jump, draw(spans)), initial)
+        case _:
+            initial = draw(st.integers(0, vesting.WHOLE - 2))
+            first = draw(st.integers(1, vesting.WHOLE - initial - 1))
+            rest = vesting.WHOLE - initial - first
+            return Schedule(Stepped((Step(DAY, first), Step(9 * DAY, rest))), initial)
+
+
+def distribution(spec: Spec, state: State = State.ACTIVE, **more: object) -> Distribution:
+    made = Distribution(
+        id=LIST,
+        operation="launches/x/steps/y",
+        owner=WHO[0],
+        ledger="ledgers/icp",
+        escrow=Account(WHO[1]),
+        spec=spec,
+        state=state,
+        now=NOW,
+        create_time=NOW,
+        funding_deadline=NOW + DAY,
+        timing=Timing(NOW),
+    )
+    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
+
+
+def category(source: Whitelist | Listed | Pool, number: int = 1, **more: object) -> Category:
+    made = Category(number, "A category", Schedule(Instant()), source)
+    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
+
+
+def spec(*categories: Category, total: int = 1_000, **more: object) -> Spec:
+    made = Spec("A distribution", Campaign.AIRDROP, total, categories)
+    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
+
+
+def named(*amounts: int) -> Whitelist:
+    return Whitelist(tuple(Recipient(who, n) for who, n in zip(WHO, amounts, strict=False)))
+
+
+def attempt(work: Callable[[], T]) -> T | Error:
+    try:
+        return work()
+    except Error as error:
+        return error
+
+
+def held(number: int, amount: int, claimed: int = 0) -> Holding:
+    allocation = Allocation(number, amount, claimed)
+    curve = vesting.curve(Schedule(Instant()), amount, 0)
+    return Holding(allocation, curve, 0, NOW, held=False)
+
+
+@pytest.mark.parametrize(
+    ("amount", "weights", "parts"),
+    [(100, {1: 1, 2: 1, 3: 1}, {1: 34, 2: 33, 3: 33}), (7, {1: 0, 2: 5, 3: 9}, {1: 0, 2: 3, 3: 4})],
+)
+def test_an_amount_is_split_by_largest_remainder(
+    amount: int, weights: dict[int, int], parts: dict[int, int]
+) -> None:
+    assert claiming.split(amount, weights) == parts
+
+
+@given(st.dictionaries(st.integers(1, 30), st.integers(0, 10**30), min_size=1), st.data())
+def test_a_split_is_exact_and_takes_no_more_than_there_is(
+    weights: dict[int, int], data: st.DataObject
+) -> None:
+    whole = sum(weights.values())
+    if not whole:
+        return
+    amount = data.draw(st.integers(0, whole))
+    parts = claiming.split(amount, weights)
+    assert sum(parts.values()) == amount
+    assert all(0 <= part <= weights[key] for key, part in parts.items())
+
+
+@given(st.lists(st.tuples(amounts, amounts), min_size=1, max_size=20), st.data())
+def test_a_claim_takes_exactly_what_is_asked_and_never_more_than_is_open(
+    rows: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    holdings = [
+        held(number, amount, min(claimed, amount))
+        for number, (amount, claimed) in enumerate(rows, 1)
+    ]
+    open_now = sum(one.claimable for one in holdings)
+    asked = data.draw(st.none() | st.integers(1, max(1, 2 * open_now)))
+    wanted = open_now if asked is None else asked
+    parts = attempt(lambda: claiming.plan_claim(holdings, asked, FEE))
+    if isinstance(parts, Error):
+        told = {"NOTHING_TO_CLAIM": not open_now, "EXCEEDS_CLAIMABLE": wanted > open_now}
+        assert told.get(parts.reason, wanted <= FEE)
+        return
+    assert sum(parts.values()) == wanted > FEE
+    assert all(0 < part <= holdings[number - 1].claimable for number, part in parts.items())
+
+
+@given(schedules(), st.lists(amounts, min_size=1, max_size=8), st.integers(-DAY, 7_000 * DAY))
+def test_what_a_cancellation_keeps_for_a_list_is_enough_for_each_of_its_recipients(
+    schedule: Schedule, allocated: list[int], elapsed: int
+) -> None:
+    """A list has no rows before its recipients claim; what is kept is at least their sum."""
+    moment = NOW + elapsed
+    listed = category(Listed(LIST), schedule=schedule, amount=sum(allocated))
+    kept = claiming.outstanding(listed, NOW, moment, [])
+    each = [vesting.curve(schedule, amount, NOW).unlocked(moment) for amount in allocated]
+    assert sum(each) <= kept <= sum(allocated)
+    claimed = [(Allocation(1, allocated[0], each[0]), 1)]
+    assert claiming.outstanding(listed, NOW, moment, claimed) == kept - each[0]
+    closed = [(Allocation(1, allocated[0], allocated[0], closed=True), 1)]
+    rest = claiming.outstanding(listed, NOW, moment, closed)
+    assert sum(each[1:]) <= rest <= sum(allocated[1:])
+
+
+@given(schedules(), amounts, st.integers(0, 7_000 * DAY), st.integers(1, 9))
+def test_what_is_owed_to_rows_is_what_they_unlocked_and_did_not_claim(
+    schedule: Schedule, amount: int, elapsed: int, count: int
+) -> None:
+    one, moment = category(named(amount), schedule=schedule), NOW + elapsed
+    unlocked = vesting.curve(schedule, amount, NOW).unlocked(moment)
+    rows = [(Allocation(1, amount), count), (Allocation(1, amount, amount, closed=True), 5)]
+    assert claiming.outstanding(one, NOW, moment, rows) == unlocked * count
+    rows = [(Allocation(1, amount, unlocked), count)]
+    assert claiming.outstanding(one, NOW, moment, rows) == 0
+
+
+@given(
+    st.lists(st.tuples(amounts, shares), min_size=1, max_size=9),
+    st.integers(0, vesting.WHOLE),
+)
+def test_an_early_unlock_takes_all_that_is_left_and_splits_it_exactly(
+    rows: list[tuple[int, int]], penalty: int
+) -> None:
+    holdings = [
+        held(number, amount, amount * part // vesting.WHOLE)
+        for number, (amount, part) in enumerate(rows, 1)
+    ]
+    left = sum(one.allocation.remaining for one in holdings)
+    early = attempt(lambda: claiming.plan_early(holdings, EarlyUnlock(penalty), FEE))
+    if isinstance(early, Error):
+        assert early.reason == ("AMOUNT_BELOW_FEE" if left else "NOTHING_TO_CLAIM")
+        return
+    assert early.amount + early.penalty == sum(early.parts.values()) == left
+    assert early.penalty == left * penalty // vesting.WHOLE
+
+
+def test_closed_and_paused_holdings_give_nothing() -> None:
+    made = distribution(spec(category(named(1_000), amount=1_000), category(named(1), 2)))
+    assert claiming.holding(made, Allocation(1, 1_000)).claimable == 1_000
+    assert claiming.holding(made, Allocation(1, 1_000, closed=True)).claimable == 0
+    held_back = replace(made, paused=frozenset({1}))
+    assert claiming.holding(held_back, Allocation(1, 1_000)).claimable == 0
+    for state in set(State) - domain.CLAIMABLE:
+        assert claiming.holding(replace(made, state=state), Allocation(1, 1_000)).claimable == 0
+    over = replace(made, timing=Timing(NOW, claim_deadline=NOW))
+    assert claiming.holding(over, Allocation(1, 1_000)).claimable == 0
+
+
+LEGAL = {
+    State.CREATED: {State.ACTIVE, State.FAILED, State.ABANDONED},
+    State.FAILED: {State.ABANDONED},
+    State.ACTIVE: {State.PAUSED, State.CANCELLED, State.COMPLETED},
+    State.PAUSED: {State.ACTIVE, State.CANCELLED, State.COMPLETED},
+}
+
+
+@pytest.mark.parametrize("source", State)
+@pytest.mark.parametrize("target", State)
+def test_only_legal_moves_are_made(source: State, target: State) -> None:
+    """F-44: nothing leaves an end, and nothing that was delivered is given up or fails."""
+    made = distribution(spec(), source)
+    if target in LEGAL.get(source, ()):
+        assert domain.moved(made, target).state is target
+    else:
+        with pytest.raises(Error) as told:
+            domain.moved(made, target)
+        assert told.value.reason == f"DISTRIBUTION_{source.name}"
+
+
+@given(st.integers(-5, 5), st.integers(1, 9), st.integers(1, 9))
+def test_a_late_activation_pushes_the_end_back_and_nothing_is_over_before_it_is_unlocked(
+    late: int, length: int, beyond: int
+) -> None:
+    start, end = NOW, NOW + length * DAY
+    deadline = end + beyond * DAY
+    one = category(named(1), schedule=Schedule(Linear(length * DAY)))
+    timing = domain.timing(
+        spec(one, start=start, end=end, claim_deadline=deadline), NOW + late * DAY
+    )
+    pushed = max(0, late) * DAY
+    assert timing == Timing(start, end + pushed, deadline + pushed)
+    at_once = domain.timing(spec(one, end=NOW + 1, claim_deadline=NOW + 2), NOW)
+    assert at_once == Timing(NOW, NOW + length * DAY, NOW + length * DAY + 1)
+
+
+def test_something_is_due_for_every_state_that_must_not_last() -> None:
+    """F-46, F-49."""
+    pool = category(Pool(1_000, 100, 10, closes=NOW + 5))
+    made = distribution(spec(pool), State.CREATED)
+    assert domain.next_time(made) == NOW + DAY
+    active = replace(made, state=State.ACTIVE)
+    assert domain.next_time(active) == NOW + 5
+    ending = replace(active, timing=Timing(NOW, NOW + 7, NOW + 9))
+    assert domain.next_time(ending) == NOW + 7
+    assert domain.next_time(replace(ending, state=State.COMPLETED)) == NOW + 9
+    assert domain.next_time(replace(ending, state=State.COMPLETED, closed=True)) is None
+    assert domain.next_time(replace(active, now=NOW + 5)) is None
+    for checks, span in enumerate(CHECKS):
+        assert domain.next_time(replace(made, state=State.FAILED, checks=checks)) == NOW + span
+    assert domain.next_time(replace(made, state=State.ABANDONED, checks=len(CHECKS))) is None
+
+
+def everything() -> Spec:
+    """A spec that uses every field."""
+    return spec(
+        category(named(500, 500), 7, start=NOW + DAY, schedule=Schedule(Linear(DAY), 100)),
+        category(Listed(LIST), 8),
+        category(
+            Pool(1_000, None, 30, TokenHolder("ledgers/icp", 5, 3), NOW + DAY, NOW + 2 * DAY), 9
+        ),
+        total=4_000,
+        description="what it is for",
+        public=True,
+        start=NOW + DAY,
+        end=NOW + 9 * DAY,
+        claim_deadline=NOW + 10 * DAY,
+        early_unlock=EarlyUnlock(100, WHO[0], DAY),
+        claim_rate=ClaimRate(5, 60 * SECOND),
+        pausable=True,
+        cancellable=True,
+        funding_period=120 * SECOND,
+    )
+
+
+SEALED = {LIST: SealedList(8, 2_000, 3)}
+
+
+def test_completing_fills_in_what_is_derived_and_does_so_once() -> None:
+    completed = specs.complete(everything(), SEALED, FEE)
+    assert [(one.amount, one.count) for one in completed.categories] == [
+        (1_000, 2),
+        (2_000, 3),
+        (1_000, 30),
+    ]
+    assert isinstance(completed.categories[2].source, Pool)
+    assert completed.categories[2].source.share == 33
+    assert specs.complete(completed, SEALED, FEE) == completed
+    specs.check_beginnings(completed, NOW)
+
+
+def test_a_spec_survives_its_message() -> None:
+    for one in (everything(), specs.complete(everything(), SEALED, FEE)):
+        assert parse_spec(spec_message(one), stored=True) == one
+
+
+def test_nobody_is_believed_what_a_spec_only_tells() -> None:
+    message = spec_message(everything())
+    message.categories[0].amount = "many"
+    assert specs.complete(parse_spec(message), SEALED, FEE).categories[0].amount == 1_000
+
+
+@given(st.integers(1, 10**20), st.integers(1, 10**6), st.integers(0, 10**20))
+def test_a_pool_never_promises_more_than_it_has(amount: int, seats: int, share: int) -> None:
+    """F-40, whatever is given and whatever is derived."""
+    for source in (
+        Pool(amount, share or None, seats),
+        Pool(amount, None, seats),
+        Pool(amount, share or None),
+    ):
+        wanted = spec(category(source), total=amount)
+        try:
+            (one,) = specs.complete(wanted, {}, 0).categories
+        except Error:
+            continue
+        assert isinstance(one.source, Pool)
+        assert one.source.share is not None
+        assert one.source.share * one.count <= one.amount
+
+
+def test_a_list_serves_the_category_that_it_was_made_for() -> None:
+    for lists in ({}, {LIST: SealedList(2, 1_000, 3)}):
+        with pytest.raises(Error) as told:
+            specs.complete(spec(category(Listed(LIST), 1)), lists, FEE)
+        assert told.value.reason == "RECIPIENT_LIST_UNUSABLE"
+    twice = spec(category(Listed(LIST), 1), category(Listed(LIST), 2))
+    with pytest.raises(Error, match="used by two categories"):
+        specs.complete(twice, {LIST: SealedList(1, 500, 3)}, FEE)
+
+
+def test_burning_is_free_and_everything_else_costs_the_fee() -> None:
+    minter = Account(WHO[3])
+    token = Token(FEE, minter)
+    assert token.fee_to(minter) == 0
+    assert token.fee_to(Account(WHO[3], bytes([1] * 32))) == FEE
+
+
+def test_steps_of_one_launch_share_their_work() -> None:
+    assert domain.work_of("launches/1/steps/distribution_2") == "launches/1"
+    assert domain.work_of("deployments/1") == "deployments/1"
