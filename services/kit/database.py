@@ -38,6 +38,8 @@ REQUIREMENT: Final = "KT001"
 """SQLSTATE of a condition of `kit_require` that did not hold."""
 
 _ACQUIRE_SECONDS: Final = 3.0
+# A connection costs Postgres about 2 MB; what a burst opened goes soon after it.
+_IDLE_SECONDS: Final = 20.0
 _COMMAND_SECONDS: Final = 30.0
 _COMMIT_SECONDS: Final = 5.0
 
@@ -138,6 +140,7 @@ class Database:
                 dsn,
                 min_size=1,
                 max_size=size,
+                max_inactive_connection_lifetime=_IDLE_SECONDS,
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={"application_name": instance, **_SERVER_SETTINGS},
                 init=_prepare,

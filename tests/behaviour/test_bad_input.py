@@ -216,7 +216,13 @@ async def test_a_request_id_with_another_body_changes_nothing(alice: Client) -> 
     "token", ["x", "=", "é", base64.urlsafe_b64encode(b'["x"]').decode(), "bnVsbA", "9" * 250]
 )
 async def test_a_page_token_that_we_did_not_make_is_refused(alice: Client, token: str) -> None:
-    lists = [m for m in METHODS if m.name.startswith(("List", "Search")) and m.audience.user]
+    lists = [
+        method
+        for method in METHODS
+        if method.name.startswith(("List", "Search"))
+        and method.audience.user
+        and "{" not in method.http[0].path
+    ]
     assert len(lists) > 3
     for method in lists:
         rest = sample(method).rest

@@ -20,7 +20,8 @@ async def test_every_command_of_the_readme_runs(mesh: Installation, tmp_path: Pa
     for port, ours in ((":8080", f":{mesh.port}"), (":9464", f":{mesh.metrics_port}")):
         assert port in script
         script = script.replace(port, ours)
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    for name in (".venv", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     shell = await asyncio.create_subprocess_exec(
         "bash", "-euxo", "pipefail", "-c", script,
         cwd=tmp_path,
@@ -37,6 +38,7 @@ async def test_every_command_of_the_readme_runs(mesh: Installation, tmp_path: Pa
     assert shell.returncode == 0, output
     for shown in (
         "DEPLOYMENT_STATE_SUCCEEDED",
+        "Harbour",
         "PAYMENT_STATE_SETTLED",
         "ACT_STATUS_COMPLETED",
         "TokenService/DeployToken",

@@ -9,17 +9,19 @@ Compare figures of one run with one another; two machines, or two loads beside, 
 import argparse
 import contextlib
 import os
+from collections.abc import AsyncIterator
 from typing import Final
 
 import uvloop
 
+from services.kit.settings import Environment
 from tests.bench import calls, deployments, launches, ledger, start
 from tests.bench.report import Figure, Report
 from tests.support.installation import Installation, installation
 
 PARTS: Final = ("start", "calls", "ledger", "deployments", "launches")
 _RATIOS: Final = (0.0, 0.1, 1.0)
-# The lab has a narrow breaker, for tests of breakers.
+# The lab, which only tests have, has a narrow breaker, for tests of breakers.
 _LAB: Final = "[services.lab.breaker]\nmax_requests = 1000\nmax_pending_requests = 1000\n"
 _SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
@@ -31,22 +33,30 @@ async def main(parts: set[str], report: Report) -> None:
     report.add(Figure("load of others", os.getloadavg()[0], "processes"))
     if "start" in parts:
         await start.measure(report)
-    if parts & {"calls", "ledger"}:
+    if "calls" in parts:
+        async with traced(0.0, Environment.TEST) as running:
+            await calls.measure(report, running)
+    if "ledger" in parts:
         async with traced(0.0) as running:
             await _durability(report, running)
-            if "calls" in parts:
-                await calls.measure(report, running)
-            if "ledger" in parts:
-                await ledger.measure(report, running)
+            await ledger.measure(report, running)
     if "deployments" in parts:
         await _deployments(report)
     if "launches" in parts:
         await _launches(report)
 
 
-def traced(ratio: float) -> "contextlib.AbstractAsyncContextManager[Installation]":
+@contextlib.asynccontextmanager
+async def traced(
+    ratio: float, environment: Environment = Environment.LOCAL
+) -> AsyncIterator[Installation]:
     """An installation that traces this share of calls."""
-    return installation(f"[observability]\ntrace_ratio = {ratio}\n{_LAB}")
+    toml = f"[observability]\ntrace_ratio = {ratio}\n"
+    if environment is Environment.TEST:
+        toml += _LAB
+    async with installation(toml, start=False) as running:
+        await running.start("--environment", environment.value)
+        yield running
 
 
 async def _deployments(report: Report) -> None:

@@ -16,8 +16,11 @@ from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from mesh import contract as contracts
 from mesh.cli.client import CallError, Client
+from mesh.contract import Method
 from services.kit import principal
+from services.kit.settings import Environment
 from tests.support.installation import (
     E8S,
     Installation,
@@ -35,16 +38,28 @@ _SUPPLY: Final = 10**12
 _PAUSE_SECONDS: Final = 0.05
 _FAILURES: Final = (CallError, grpc.aio.AioRpcError, httpx.HTTPError)
 
+_CONTRACT: Final = contracts.load(Environment.TEST)
+
+
+def _reads() -> dict[str, Method]:
+    """A read of each service that has one for users and asks for nothing."""
+    found: dict[str, Method] = {}
+    for method in _CONTRACT.methods():
+        plain = method.http and method.http[0].verb == "GET" and "{" not in method.http[0].path
+        allowed = method.audience.user or method.audience.public
+        if plain and allowed and method.retriable and method.mesh_name != "lab":
+            found.setdefault(method.mesh_name, method)
+    return found
+
+
+READS: Final = _reads()
 METHODS: Final = (
-    "/icto.identity.v1.IdentityService/WhoAmI",
+    *(method.path for method in READS.values()),
     "/icto.ledger.v1.LedgerService/GetAccount",
     "/icto.ledger.v1.LedgerService/Transfer",
     "/icto.token.v1.TokenService/GetToken",
-    "/icto.backend.v1.DeploymentService/ListDeployments",
     "/icto.payment.v1.PaymentService/CreateQuote",
-    "/icto.payment.v1.PaymentService/ListPayments",
     "/icto.backend.v1.DeploymentService/DeployToken",
-    "/icto.audit.v1.AuditService/ListEntries",
     "/icto.lab.v1.LabService/Slow",
 )
 """What the load calls."""
@@ -134,15 +149,15 @@ class Load:
             request.delay.FromMilliseconds(50)
             await LabServiceStub(client.channel).Slow(request, timeout=3)
 
+        def read(path: str) -> Callable[[], Awaitable[Any]]:
+            return lambda: client.rest("GET", path)
+
         return {
-            "WhoAmI": lambda: client.rest("GET", "/v1/whoami"),
-            "GetAccount": lambda: client.rest("GET", account),
+            **{method.name: read(method.http[0].path) for method in READS.values()},
+            "GetAccount": read(account),
+            "GetToken": read(f"/v1/{user.token}"),
             "Transfer": lambda: user.transfer(str(uuid4())),
-            "GetToken": lambda: client.rest("GET", f"/v1/{user.token}"),
-            "ListDeployments": lambda: client.rest("GET", "/v1/deployments?pageSize=1"),
-            "ListPayments": lambda: client.rest("GET", "/v1/payments?pageSize=1"),
             "DeployToken": user.deploy,
-            "ListEntries": lambda: client.rest("GET", "/v1/auditEntries?pageSize=1"),
             "Slow": slow,
         }
 

@@ -1,7 +1,12 @@
 """Processes of this machine, told apart even when a number is used again. From /proc: Linux."""
 
+import contextlib
+from collections.abc import Collection, Iterator
+from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_LISTENING: Final = "0A"
 
 
 class ProcessId(NamedTuple):
@@ -40,8 +45,33 @@ def descendants(pid: int) -> set[ProcessId]:
 
 
 def command_of(pid: int) -> str:
-    """Its command line."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    """Its command line; empty once it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def listeners_of(pids: Collection[int]) -> set[str]:
+    """Internet addresses on which any of these processes listens."""
+    inodes = {link for pid in pids for link in _sockets(pid)}
+    found = set()
+    for table, width in (("tcp", 8), ("tcp6", 32)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and f"socket:[{fields[9]}]" in inodes:
+                raw = bytes.fromhex(fields[1][:width])
+                # Each 32 bits of it are a number in this machine's byte order.
+                words = (raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
+                found.add(str(ip_address(b"".join(words))))
+    return found
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                yield str(link.readlink())
 
 
 def capabilities_of(pid: int) -> int:
