@@ -10,6 +10,7 @@ from uuid import UUID
 
 from icto.backend.v1 import launches_pb2 as pb
 from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, Shape
+from services.invoice_storage.messages import decode_lines
 from services.kit.escrow import account_of
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from tests.chaos import invariants
@@ -27,7 +28,7 @@ _DISTRIBUTED: Final = frozenset({2, 3, 4, 5})
 _LAUNCHES: Final = """
 SELECT l.id, l.owner, l.spec, l.shape, l.token, p.state, t.id AS token_id,
     t.state AS token_state, pay.id AS payment, pay.state AS payment_state, pay.amount,
-    pay.delivered_amount, pay.refunded_amount, r.state AS refund_state, r.amount AS refund_amount
+    pay.lines, pay.delivered_amount, pay.refunded_amount, r.state AS refund_state, r.amount AS refund_amount
 FROM backend.launches AS l
 JOIN backend.kit_pipelines AS p ON p.id = l.id
 LEFT JOIN token_deployer.tokens AS t ON t.operation = 'launches/' || l.id
@@ -42,8 +43,6 @@ _PARTS: Final = """
 SELECT operation, state FROM lock_deployer.locks
 UNION ALL SELECT operation, state + 100 FROM distribution_deployer.distributions
 """
-_PRICES: Final = {CREATE_TOKEN: 1_0000_0000}
-_PART_PRICE: Final = 5000_0000
 
 
 async def of_launches(connection: Connection) -> list[str]:
@@ -79,7 +78,8 @@ def _of_launch(row: Any, known: Mapping[str, str], parts: Mapping[str, int]) -> 
         if delivered:
             yield f"delivered {delivered} without a charge"
         return
-    kept = sum(_PRICES.get(step, _PART_PRICE) for step in [*delivered, BASE_FEE] if delivered)
+    shares = {line.step: line.amount for line in decode_lines(row["lines"])}
+    kept = sum(shares[step] for step in [*delivered, BASE_FEE]) if delivered else 0
     if row["delivered_amount"] != kept or row["refunded_amount"] != row["amount"] - kept:
         yield f"delivered {delivered}, kept {row['delivered_amount']} of {row['amount']}"
     if row["refunded_amount"] and row["refund_state"] != _REFUND_COMPLETED:
