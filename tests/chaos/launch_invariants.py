@@ -28,7 +28,8 @@ _DISTRIBUTED: Final = frozenset({2, 3, 4, 5})
 _LAUNCHES: Final = """
 SELECT l.id, l.owner, l.spec, l.shape, l.token, p.state, t.id AS token_id,
     t.state AS token_state, pay.id AS payment, pay.state AS payment_state, pay.amount,
-    pay.lines, pay.delivered_amount, pay.refunded_amount, r.state AS refund_state, r.amount AS refund_amount
+    pay.lines, pay.delivered_amount, pay.refunded_amount, r.state AS refund_state,
+    r.amount AS refund_amount
 FROM backend.launches AS l
 JOIN backend.kit_pipelines AS p ON p.id = l.id
 LEFT JOIN token_deployer.tokens AS t ON t.operation = 'launches/' || l.id
