@@ -30,7 +30,7 @@ async def test_status_shows_every_process_and_its_health(mesh: Installation) -> 
 
 
 async def test_logs_are_shown_by_process_and_followed(mesh: Installation) -> None:
-    status, output = await mesh.icto("logs", "ledger-1", "-n", "5")
+    status, output = await mesh.icto("logs", "ledger-1", "-n", "100000")
     assert status == 0
     assert re.search(r"\d\d:\d\d:\d\d\.\d{3} ledger-1 +info +serving unix:", output)
     status, output = await mesh.icto("logs", "ledger-9")

@@ -12,7 +12,7 @@ import pytest
 from mesh.cli.client import CallError, Client
 from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
-from tests.support.administration import administrator, configure
+from tests.support.administration import administrator
 from tests.support.clocks import travel
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (
@@ -30,8 +30,8 @@ from tests.support.launches import (
     token,
     validated,
 )
+from tests.support.money import configure
 
-LAUNCH_COST = {"create_token": 1_0000_0000, "part": 5000_0000, "base": 5000_0000}
 REFUSED_PART = f"{REFUSED_PREFIX}part"
 
 
@@ -296,7 +296,7 @@ async def test_beyond_the_limit_launches_wait_in_a_queue_and_tell_their_place(
     def many(config: dict[str, Any]) -> None:
         config["limits"]["maxConcurrentPipelines"] = 1000
 
-    await configure(admin, one_at_a_time)
+    await configure(mesh, admin, one_at_a_time)
     try:
         names = []
         for _ in range(3):
@@ -313,7 +313,7 @@ async def test_beyond_the_limit_launches_wait_in_a_queue_and_tell_their_place(
         for name in names:
             assert (await ended(creator, name))["state"] == "LAUNCH_STATE_SUCCEEDED"
     finally:
-        await configure(admin, many)
+        await configure(mesh, admin, many)
         await admin.close()
 
 

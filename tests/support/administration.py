@@ -1,7 +1,5 @@
-"""An administrator of an installation, and changes to its configuration."""
+"""An administrator of an installation."""
 
-from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,14 +20,3 @@ async def administrator(mesh: Installation) -> Client:
     await client.rest("POST", "/v1/bootstrapKeys:redeem", body)
     await client.sign_in()
     return client
-
-
-async def configure(
-    admin: Client, change: Callable[[dict[str, Any]], None], why: str = "a test"
-) -> dict[str, Any]:
-    """Changes the configuration as an administrator does; returns the new one."""
-    config = (await admin.rest("GET", "/v1/config")).body
-    change(config)
-    body = {"requestId": str(uuid4()), "config": config, "justification": why}
-    changed: dict[str, Any] = (await admin.rest("PATCH", "/v1/config", body)).body
-    return changed
