@@ -48,7 +48,9 @@ class MeshCollector(Collector):
             labels = {"service": replica.service.mesh_name, "instance": replica.name}
             restarts.add_sample("icto_replica_restarts_total", labels, replica.process.restarts)
         with contextlib.suppress(OSError, TimeoutError):
-            _merge(merged, text_string_to_metric_families(await self._envoy.prometheus()), {})
+            families = text_string_to_metric_families(await self._envoy.prometheus())
+            # Envoy writes the method of a gRPC-Web call into the name; replicas have it as a label.
+            _merge(merged, (family for family in families if family.name.islower()), {})
         return [up, restarts, *self._own(), *merged.values()]
 
     def _own(self) -> Sequence[Metric]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +24,6 @@ from tests.support.installation import (
     START_SECONDS,
     STOP_SECONDS,
     Installation,
-    deployed,
     until,
 )
 from tests.support.processes import capabilities_of, descendants
@@ -135,12 +135,13 @@ async def test_a_plain_user_runs_production_in_a_deep_path_beside_another_instal
 
 
 async def check_they_do_not_mix(edge: str, mesh: Installation) -> None:
-    """A token of one is unknown to the other, and so is whoever signed in there."""
+    """What one has is unknown to the other, and so is whoever signed in there."""
     key = Ed25519PrivateKey.generate()
     here, there = Client(edge, key), Client(mesh.edge, key)
-    token = (await deployed(here))["token"]
+    body = {"requestId": str(uuid4()), "project": {"displayName": "Only here"}}
+    project = (await here.rest("POST", "/v1/projects", body)).body["name"]
     with pytest.raises(CallError, match="404"):
-        await there.rest("GET", f"/v1/{token}")
+        await there.rest("GET", f"/v1/{project}")
     there._token = await here.token()
     with pytest.raises(CallError, match="401"):
         await there.rest("GET", "/v1/whoami")

@@ -41,14 +41,16 @@ def small(folder: Path, lock: str = "Team", amount: int = 1_000) -> str:
 async def test_a_launch_from_a_file_is_followed_to_its_result(
     mesh: Installation, home: Path
 ) -> None:
-    status, output = await mesh.icto("launch", str(EXAMPLE), home=home)
+    symbol, file = new_symbol(), home / "launch.yaml"
+    file.write_text(EXAMPLE.read_text().replace("HARBOUR", symbol))
+    status, output = await mesh.icto("launch", str(file), home=home)
     assert status == 0, output
     assert re.search(r"^all of it +3 ICP$", output, re.MULTILINE)
     for step in ("charge", "create_token", "lock_1", "lock_2", "distribution_1", "settle"):
         assert re.search(rf"^ +\d+\.\d ms  {step} +done +backend-\d", output, re.MULTILINE), output
     assert re.search(r"^ +\d+\.\d ms  succeeded$", output, re.MULTILINE)
     for row in (
-        rf"token +tokens/{ID} +Harbour token \(HARBOUR\)",
+        rf"token +tokens/{ID} +Harbour token \({symbol}\)",
         rf"lock_1 +locks/{ID} +Team",
         rf"lock_2 +locks/{ID} +Advisors",
         rf"distribution_1 +distributions/{ID} +Community",
