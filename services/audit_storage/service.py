@@ -201,20 +201,31 @@ class AuditService:
 
     async def _keep_signing(self) -> None:
         """Signs the head when it moved; one replica at a time."""
-        signed = domain.Head()
+        signed: domain.Head | None = None
         while True:
             try:
                 await store.ensure_partitions(self._database)
                 if await self._lease.hold():
-                    signed = await self._sign(signed)
+                    signed = await self._sign(signed or await self._newest_signed())
+                else:
+                    signed = None
             except Error as error:
                 log.warning("checkpoint waits: %s", error)
             await asyncio.sleep(self._checkpoint_seconds)
 
+    async def _newest_signed(self) -> domain.Head:
+        """The head of the newest checkpoint that the database's owner cannot have written."""
+        signed = (mark.head for mark in await self._file.all() if self._signer.verifies(mark))
+        return max(signed, key=lambda head: head.sequence, default=domain.Head())
+
     async def _sign(self, signed: domain.Head) -> domain.Head:
+        """Signs the head if the chain went on from what was signed: never a rewritten one."""
         head = await store.last(self._database)
-        if head in (signed, domain.Head()):
-            return head
+        if head.sequence <= signed.sequence:
+            return signed
+        if await store.head_at(self._database, signed.sequence) != signed:
+            log.error("not signed: entry %s is not the one that was signed", signed.sequence)
+            return signed
         checkpoint = self._signer.sign(head, datetime.now(UTC))
         await self._file.add(checkpoint)
         await store.add_checkpoint(self._database, checkpoint)

@@ -135,8 +135,12 @@ def the_entry_after_it(checkpoints: list[int]) -> int:
     return VICTIM + 1
 
 
-def the_first_checkpoint_after_it(checkpoints: list[int]) -> int:
+def the_first_checkpoint_of_it(checkpoints: list[int]) -> int:
     return min(sequence for sequence in checkpoints if sequence >= VICTIM)
+
+
+def the_first_checkpoint_after_it(checkpoints: list[int]) -> int:
+    return min(sequence for sequence in checkpoints if sequence > VICTIM)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,8 @@ def the_first_checkpoint_after_it(checkpoints: list[int]) -> int:
         (remove, "GAP", the_victim),
         (cut, "TRUNCATED", the_entry_after_it),
         (cut_with_checkpoints, "BAD_CHECKPOINT", the_first_checkpoint_after_it),
-        (rewrite, "REWRITTEN", the_first_checkpoint_after_it),
-        (rewrite_with_checkpoints, "BAD_CHECKPOINT", the_first_checkpoint_after_it),
+        (rewrite, "REWRITTEN", the_first_checkpoint_of_it),
+        (rewrite_with_checkpoints, "BAD_CHECKPOINT", the_first_checkpoint_of_it),
     ],
 )
 async def test_verification_names_the_place(
@@ -193,6 +197,30 @@ async def test_the_service_itself_cannot_change_what_it_wrote(
         with pytest.raises(asyncpg.PostgresError) as refused:
             await database.execute(statement)
     assert re.search("append-only|must be owner|permission denied", str(refused.value))
+
+
+async def test_what_was_rewritten_is_not_signed(
+    mesh_with_history: Installation, auditor: Client
+) -> None:
+    """Nothing that comes after a rewritten entry gets a checkpoint, or the rewriting would."""
+    log = mesh_with_history.run.logs
+    async with tampering(mesh_with_history) as database:
+        before = await database.fetchval("SELECT max(sequence) FROM checkpoints")
+        await rewrite(database)
+        head = await database.fetchrow("SELECT sequence, entry_hash FROM head")
+        await database.execute(
+            "INSERT INTO entries SELECT (jsonb_populate_record(entries,"
+            " jsonb_build_object('sequence', $1::bigint, 'id', gen_random_uuid()))).*"
+            " FROM entries WHERE sequence = $2",
+            head["sequence"] + 1, head["sequence"],
+        )  # fmt: skip
+
+        async def refused() -> bool:
+            return any("not signed:" in path.read_text() for path in log.glob("audit_storage-*"))
+
+        await until(refused)
+        assert await database.fetchval("SELECT max(sequence) FROM checkpoints") == before
+    assert await fault(auditor) is None
 
 
 async def fault(auditor: Client) -> dict[str, Any] | None:
