@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -69,16 +70,16 @@ class DeployTokenPipeline:
             settle=self._settle,
         )
 
-    async def _deployment(self, context: StepContext) -> Deployment:
+    async def _read(self, deployment_id: UUID) -> Deployment:
         """The row that says for whom and what; never a header (design: identity)."""
-        deployment = await store.get_deployment(self._database, context.pipeline_id)
+        deployment = await store.get_deployment(self._database, deployment_id)
         if deployment is None:
             raise RuntimeError("a pipeline without its deployment")
         return deployment
 
     async def _charge(self, context: StepContext) -> bytes:
         """Takes the money of the quote that the deployment was accepted with."""
-        deployment = await self._deployment(context)
+        deployment = await context.once(self._read)
         if not deployment.quote:
             return b""
         request = payment_pb2.ChargeRequest(
@@ -92,7 +93,7 @@ class DeployTokenPipeline:
 
     async def _create_token(self, context: StepContext) -> bytes:
         """Has the token deployed for its owner."""
-        deployment = await self._deployment(context)
+        deployment = await context.once(self._read)
         request = token_pb2.DeployTokenRequest(
             request_id=context.request_id,
             operation=_name(deployment),
@@ -104,7 +105,7 @@ class DeployTokenPipeline:
 
     async def _abandon(self, context: StepContext) -> bytes:
         """Gives the token up; tells if it was delivered before that."""
-        deployment = await self._deployment(context)
+        deployment = await context.once(self._read)
         request = token_pb2.AbandonTokenRequest(
             request_id=context.request_id, operation=_name(deployment)
         )
@@ -113,7 +114,7 @@ class DeployTokenPipeline:
 
     async def _settle_payment(self, context: StepContext) -> bytes:
         """Tells the payment what was delivered; the rest goes back."""
-        deployment = await self._deployment(context)
+        deployment = await context.once(self._read)
         payment = context.result("charge").decode()
         if not payment:
             raise SkipStep

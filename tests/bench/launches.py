@@ -25,8 +25,8 @@ _CLAIM_AMOUNT: Final = 100
 _CLAIMERS: Final = 64
 _PROOFS: Final = 2000
 _DELIVERED: Final = """
-SELECT count(*) FROM backend.kit_pipelines
-WHERE definition = 'launch' AND state = 2 AND update_time BETWEEN $1 AND $2
+SELECT count(*) AS count, extract(epoch FROM max(update_time) - $1)::float8 AS seconds
+FROM backend.kit_pipelines WHERE definition = 'launch' AND state = 2 AND update_time > $1
 """
 _SPAN: Final = """
 SELECT extract(epoch FROM max(p.update_time) - min(l.create_time))::float8 AS seconds,

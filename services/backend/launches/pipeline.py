@@ -12,6 +12,7 @@ else it stays in escrow, for another launch or for the owner to withdraw.
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -128,16 +129,16 @@ class LaunchPipeline:
         abandon = self._abandon_lock if part.startswith("lock") else self._abandon_distribution
         return partial(abandon, part)
 
-    async def _launch(self, context: StepContext) -> tuple[Launch, pb.LaunchSpec]:
+    async def _read(self, launch_id: UUID) -> tuple[Launch, pb.LaunchSpec]:
         """The row that says for whom and what; never a header (design: identity)."""
-        launch = await store.get(self._database, context.pipeline_id)
+        launch = await store.get(self._database, launch_id)
         if launch is None:
             raise RuntimeError("a pipeline without its launch")
         return launch, pb.LaunchSpec.FromString(launch.spec)
 
     async def _charge(self, context: StepContext) -> bytes:
         """Takes the money of the quote that the launch was accepted with."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         if not launch.quote:
             return b""
         request = payment_pb2.ChargeRequest(
@@ -149,7 +150,7 @@ class LaunchPipeline:
 
     async def _create_token(self, context: StepContext) -> bytes:
         """Has the token deployed, its whole supply and every right in the launch's hands."""
-        launch, spec = await self._launch(context)
+        launch, spec = await context.once(self._read)
         request = token_pb2.DeployTokenRequest(
             request_id=context.request_id,
             operation=launch.name,
@@ -162,7 +163,7 @@ class LaunchPipeline:
 
     async def _abandon_token(self, context: StepContext) -> bytes:
         """Gives the token up; tells if it was delivered before that."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         answer = await self._tokens.AbandonToken(
             token_pb2.AbandonTokenRequest(request_id=context.request_id, operation=launch.name)
         )
@@ -170,7 +171,7 @@ class LaunchPipeline:
 
     async def _take_in(self, context: StepContext) -> bytes:
         """Takes what the parts need into escrow: from the owner, or from an earlier launch."""
-        launch, spec = await self._launch(context)
+        launch, spec = await context.once(self._read)
         ledger = ledger_of(launch.token)
         fee = await self._accounts.fee(ledger)
         amount = domain.needed(part_amounts(spec), fee)
@@ -183,7 +184,7 @@ class LaunchPipeline:
 
     async def _deliver_lock(self, part: str, context: StepContext) -> bytes:
         """Reserves a lock, pays its tokens into its account, and has it begin."""
-        launch, spec = await self._launch(context)
+        launch, spec = await context.once(self._read)
         ledger = ledger_of(_token(context, launch))
         lock_spec = spec.locks[domain.part_number(part)]
         request = lock_pb2.CreateLockRequest(
@@ -206,7 +207,7 @@ class LaunchPipeline:
 
     async def _abandon_lock(self, part: str, context: StepContext) -> bytes:
         """Gives a lock up; tells if it was delivered before that."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         await self._await_funding(launch, part, context)
         answer = await self._locks.AbandonLock(
             lock_pb2.AbandonLockRequest(
@@ -220,7 +221,7 @@ class LaunchPipeline:
 
     async def _deliver_distribution(self, part: str, context: StepContext) -> bytes:
         """Reserves a distribution, pays its tokens into its account, and has it begin."""
-        launch, spec = await self._launch(context)
+        launch, spec = await context.once(self._read)
         ledger = ledger_of(_token(context, launch))
         distribution_spec = spec.distributions[domain.part_number(part)]
         request = distribution_pb2.CreateDistributionRequest(
@@ -243,7 +244,7 @@ class LaunchPipeline:
 
     async def _abandon_distribution(self, part: str, context: StepContext) -> bytes:
         """Gives a distribution up; tells if it was delivered before that."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         await self._await_funding(launch, part, context)
         answer = await self._distributions.AbandonDistribution(
             distribution_pb2.AbandonDistributionRequest(
@@ -269,7 +270,7 @@ class LaunchPipeline:
         """
         if context.records[part].state is StepState.FAILED:
             return
-        _, spec = await self._launch(context)
+        _, spec = await context.once(self._read)
         mesh_name, amount = _funding(part, spec)
         owner, subaccount = escrow.account_of(mesh_name, _operation(launch, part))
         account = ledger_pb2.Account(owner=owner, subaccount=subaccount)
@@ -281,7 +282,7 @@ class LaunchPipeline:
 
     async def _own(self, context: StepContext) -> bytes:
         """Hands the token over to the owner, if it was delivered."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         if not domain.delivered(context.records, CREATE_TOKEN):
             raise SkipStep
         token = await self._tokens.TransferTokenOwnership(
@@ -293,7 +294,7 @@ class LaunchPipeline:
 
     async def _finalize(self, shape: Shape, context: StepContext) -> bytes:
         """Pays what nobody needs any more out of escrow to the owner."""
-        launch, spec = await self._launch(context)
+        launch, spec = await context.once(self._read)
         if not shape.makes_token:
             raise SkipStep
         supply, fee = int(spec.new_token.total_supply), int(spec.new_token.transfer_fee)
@@ -307,7 +308,7 @@ class LaunchPipeline:
 
     async def _settle_payment(self, shape: Shape, context: StepContext) -> bytes:
         """Tells the payment what was delivered; the shares of the rest go back."""
-        launch, _ = await self._launch(context)
+        launch, _ = await context.once(self._read)
         if not context.result(CHARGE):
             raise SkipStep
         delivered = list(domain.delivered_steps(context.records, shape))

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from opentelemetry import trace
@@ -59,6 +59,8 @@ class _Work:
     """Steps that may have begun, here or in a replica that had the pipeline before."""
     unavailable: set[str] = field(default_factory=set)
     """Steps that last failed because something is away."""
+    known: dict[object, Any] = field(default_factory=dict)
+    """What its steps read once."""
 
 
 class Engine:
@@ -310,6 +312,7 @@ class Engine:
             records=work.records,
             attempt=attempt,
             cancelled=work.cancelled,
+            known=work.known,
         )
         span = self._span(work.claim, step, attempt)
         work.unavailable.discard(step.name)

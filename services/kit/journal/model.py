@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 if TYPE_CHECKING:
     from icto.events.v1 import events_pb2 as events
     from services.kit.database import Connection
+
+T = TypeVar("T")
 
 
 class PipelineState(IntEnum):
@@ -82,6 +84,7 @@ class StepContext:
         records: the finished steps by name, with their results.
         attempt: counted from 1.
         cancelled: the pipeline was asked to stop.
+        known: what `once` has read for the steps of this pipeline.
     """
 
     pipeline_id: UUID
@@ -90,6 +93,17 @@ class StepContext:
     records: Mapping[str, "StepRecord"]
     attempt: int
     cancelled: bool
+    known: dict[object, Any] = field(default_factory=dict)
+
+    async def once(self, read: Callable[[UUID], Awaitable[T]]) -> T:
+        """What `read` tells of the pipeline, read once in this replica for all of its steps.
+
+        For what does not change while the pipeline runs.
+        """
+        if read not in self.known:
+            self.known[read] = await read(self.pipeline_id)
+        found: T = self.known[read]
+        return found
 
     def result(self, step: str) -> bytes:
         """Result of a step that succeeded before; b"" when it did not."""
