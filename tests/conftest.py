@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesh.cli.client import Client
+from tests.support.administration import administrator
 from tests.support.edge import Edge, caller
 from tests.support.installation import Installation, installation
 from tests.support.postgres import Postgres, Replica, Schema, embedded
@@ -102,6 +103,13 @@ async def bob(mesh: Installation) -> AsyncIterator[Client]:
     client = await mesh.user()
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def admin(mesh: Installation) -> AsyncIterator[Client]:
+    """A super-admin of the shared mesh."""
+    async with administrator(mesh) as client:
+        yield client
 
 
 def tool(name: str) -> str:

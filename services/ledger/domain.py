@@ -273,6 +273,19 @@ class Book:
         self._credit(target, amount)
         return self._append(Transfer(target, target, amount), Operation.MINT, 0, None)
 
+    def hand_over(self, controller: str, minter: Account | None) -> None:
+        """Gives the ledger another controller and minting account.
+
+        What the new minting account holds is burned, as everything is that is sent to it later:
+        nobody can hold up a handover by sending a little there before it.
+        """
+        held = self.balances.get(minter, 0) if minter else 0
+        if minter and held:
+            self._debit(minter, held)
+            self._shrink(held)
+            self._append(Transfer(minter, minter, held), Operation.BURN, 0, None)
+        self.ledger = replace(self.ledger, controller=controller, minting_account=minter)
+
     def _check_duplicate(self, request: Request) -> bytes | None:
         created = request.created_at
         if created is None:
@@ -383,23 +396,14 @@ def closed(name: str) -> Error:
     return _refused("LEDGER_CLOSED", f"{name} is closed; nothing moves on it any more.")
 
 
-def check_minter(balance: int) -> None:
-    """Passes when an account with this balance may mint: what a minter holds is no supply.
-
-    Raises:
-        Error: FAILED_PRECONDITION, it holds something.
-    """
-    if balance:
-        raise _refused("MINTER_HOLDS", "The minting account cannot hold a balance.")
-
-
 def new_ledger(ledger: Ledger, initial: Mapping[Account, int], now: int) -> Book:
     """A fresh ledger with its initial balances minted.
 
     Raises:
         Error: the minting account is among the holders, or the supply is too large.
     """
-    check_minter(int(ledger.minting_account in initial))
+    if ledger.minting_account in initial:
+        raise _refused("MINTER_HOLDS", "The minting account cannot hold a balance.")
     book = Book(ledger, {}, {}, now)
     for account, amount in initial.items():
         book.mint(account, amount)
@@ -419,6 +423,10 @@ def verify_chain(blocks: Iterable[Block], hashes: Iterable[bytes]) -> int | None
 def _operation(ledger: Ledger, transfer: Transfer) -> Operation:
     minter = ledger.minting_account
     if minter is not None and transfer.source == minter:
+        if transfer.spender not in (None, minter):
+            raise _refused(
+                "GENERIC_ERROR", "The minting account cannot delegate mints.", error_code="5"
+            )
         if transfer.target == minter:
             raise _refused(
                 "GENERIC_ERROR", "The minting account cannot pay itself.", error_code="2"

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
@@ -98,12 +97,14 @@ class LedgerService:
             minter = locked.ledger.minting_account
             if request.HasField("minting_account"):
                 minter = parse_account(request.minting_account, "minting_account")
-                held = await store.load_balances(tx, ledger_id, [minter])
-                domain.check_minter(held.get(minter, 0))
+            balances = await store.load_balances(tx, ledger_id, [minter] if minter else [])
+            book = domain.Book(locked.ledger, balances, {}, locked.now)
+            book.hand_over(request.controller, minter)
             await store.set_controller(tx, ledger_id, request.controller, minter)
+            if book.blocks:
+                await tx.apply(store.written_head(book), *store.written_book(book))
             act = call.act(previous_value=locked.ledger.controller, new_value=request.controller)
-            changed = replace(locked.ledger, controller=request.controller, minting_account=minter)
-            response = ledger_message(changed, locked.create_time)
+            response = ledger_message(book.ledger, locked.create_time)
             return tx.answer(response, subject=response.name, act=act)
 
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.Ledger:

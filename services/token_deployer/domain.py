@@ -131,12 +131,25 @@ def complete(spec: TokenSpec, owner: str, custodian: Account | None = None) -> T
         else spec.transfer_fee,
         initial_balances=spec.initial_balances or ((holder, spec.total_supply),),
     )
-    if custodian and spec.initial_balances != ((custodian, spec.total_supply),):
-        raise invalid("spec.initial_balances", "must be left out: the launch distributes it")
+    if custodian:
+        _check_held(spec, custodian)
     _check_numbers(spec)
     _check_balances(spec)
     _check_texts(spec)
     return spec
+
+
+def _check_held(spec: TokenSpec, custodian: Account) -> None:
+    """A custodian has the whole supply, and pays all of it out to accounts without subaccount."""
+    if spec.initial_balances != ((custodian, spec.total_supply),):
+        raise invalid("spec.initial_balances", "must be left out: the launch distributes it")
+    minter = spec.minting_account
+    if minter is not None and minter.subaccount == DEFAULT_SUBACCOUNT:
+        raise invalid(
+            "spec.minting_account",
+            "must have a subaccount: a launch pays to accounts without one, and whatever is paid "
+            "to the minting account is burned",
+        )
 
 
 def held_minting_account(custodian: Account) -> Account:

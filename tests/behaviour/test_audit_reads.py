@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from mesh.cli.client import CallError, Client
-from tests.support.administration import administrator
 from tests.support.edge import Edge, Rest, bearer
 from tests.support.installation import Installation, deployed, kill, until
 from tests.support.tokens import Mint
@@ -67,16 +66,15 @@ async def test_users_read_what_they_did_and_nothing_else(
         assert allowed == (200 if path == ENTRIES else 404 if entry["name"] in path else 403)
 
 
-async def test_pages_hold_still_while_the_audit_grows(mesh: Installation, alice: Client) -> None:
+async def test_pages_hold_still_while_the_audit_grows(alice: Client, admin: Client) -> None:
     """By key and newest first: nothing twice, nothing left out, whatever is added (F-30)."""
     for _ in range(7):
         await project_of(alice)
     before = [entry["name"] for entry in await some_entries(alice, 7)]
-    auditor = await administrator(mesh)
     query = f"{ENTRIES}?principal={alice.principal}&action=CreateProject&pageSize=2"
     seen, token = list[str](), ""
     while True:
-        page = (await auditor.rest("GET", f"{query}&pageToken={token}")).body
+        page = (await admin.rest("GET", f"{query}&pageToken={token}")).body
         assert len(page["entries"]) <= 2
         seen += [entry["name"] for entry in page["entries"]]
         token = page["nextPageToken"]
@@ -84,9 +82,8 @@ async def test_pages_hold_still_while_the_audit_grows(mesh: Installation, alice:
             break
         await project_of(alice)
     assert seen == before
-    sequences = [int(entry["sequence"]) for entry in await entries_of(auditor, "pageSize=100")]
+    sequences = [int(entry["sequence"]) for entry in await entries_of(admin, "pageSize=100")]
     assert sequences == sorted(sequences, reverse=True)
-    await auditor.close()
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +110,7 @@ async def pending_events(mesh: Installation) -> float:
 
 
 async def test_while_the_audit_is_away_work_goes_on_and_nothing_is_lost(
-    mesh: Installation, alice: Client
+    mesh: Installation, alice: Client, admin: Client
 ) -> None:
     """Events wait in the outbox, and the metrics say how many (F-28)."""
     async with frozen(mesh, "audit_storage"):
@@ -124,10 +121,9 @@ async def test_while_the_audit_is_away_work_goes_on_and_nothing_is_lost(
             return await pending_events(mesh) > 0
 
         await until(they_wait)
-    auditor = await administrator(mesh)
 
     async def told() -> bool:
-        found = await entries_of(auditor, f"operation={ended['name']}&pageSize=100")
+        found = await entries_of(admin, f"operation={ended['name']}&pageSize=100")
         acts = [entry["event"]["act"] for entry in found]
         told = {(act["action"], act["status"]) for act in acts}
         return {
@@ -142,5 +138,4 @@ async def test_while_the_audit_is_away_work_goes_on_and_nothing_is_lost(
         return await pending_events(mesh) == 0
 
     await until(none_waits, 20)
-    assert (await auditor.rest("GET", GUARDED[0])).body["intact"]
-    await auditor.close()
+    assert (await admin.rest("GET", GUARDED[0])).body["intact"]

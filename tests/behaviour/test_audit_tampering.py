@@ -39,10 +39,9 @@ async def mesh_with_history() -> AsyncIterator[Installation]:
 @pytest.fixture(scope="module")
 async def auditor(mesh_with_history: Installation) -> AsyncIterator[Client]:
     """Somebody who may verify."""
-    client = await administrator(mesh_with_history)
-    await until(newest_entry_is_signed(mesh_with_history))
-    yield client
-    await client.close()
+    async with administrator(mesh_with_history) as client:
+        await until(newest_entry_is_signed(mesh_with_history))
+        yield client
 
 
 @contextlib.asynccontextmanager

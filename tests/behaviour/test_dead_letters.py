@@ -6,9 +6,8 @@ from uuid import uuid4
 import pytest
 
 from icto.events.v1 import events_pb2 as events
-from mesh.cli.client import CallError
+from mesh.cli.client import CallError, Client
 from services.kit import ids
-from tests.support.administration import administrator
 from tests.support.installation import Installation, until
 
 _WRITE = "INSERT INTO kit_outbox (event) VALUES ($1)"
@@ -30,14 +29,13 @@ def _event(version: int) -> events.Event:
 
 
 async def test_a_refused_event_holds_up_nothing_and_is_replayed_by_an_admin(
-    mesh: Installation,
+    mesh: Installation, admin: Client, alice: Client
 ) -> None:
     bad, good = _event(_FROM_TOMORROW), _event(1)
     async with mesh.superuser() as database:
         await database.execute("SET search_path = token_deployer")
         for raw in (bad.SerializeToString(), b"\xff no event", good.SerializeToString()):
             await database.execute(_WRITE, raw)
-    admin = await administrator(mesh)
 
     async def read(identifier: str) -> bool:
         try:
@@ -73,12 +71,9 @@ async def test_a_refused_event_holds_up_nothing_and_is_replayed_by_an_admin(
     assert await read(bad.id)
     await admin.rest("POST", f"/v1/{waiting[1]['name']}:replay", body | _fresh())
     assert (await admin.rest("GET", "/v1/deadLetters")).body["deadLetters"] == []
-    stranger = await mesh.user(0)
     with pytest.raises(CallError) as denied:
-        await stranger.rest("GET", "/v1/deadLetters")
+        await alice.rest("GET", "/v1/deadLetters")
     assert denied.value.status == 403
-    await stranger.close()
-    await admin.close()
 
 
 def _fresh() -> dict[str, str]:

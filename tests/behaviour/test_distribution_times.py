@@ -11,9 +11,8 @@ from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from mesh.cli.client import Client
-from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
-from tests.support.administration import administrator
+from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
 from tests.support.distributions import (
     FEE,
@@ -358,22 +357,9 @@ async def test_a_replica_that_dies_costs_no_claim_and_none_is_paid_twice(
 async def test_what_is_vested_is_claimed_and_paid_in_an_emergency_stop(
     stage: Stage, holder: Client
 ) -> None:
-    """The last test of this file: nobody ends the stop."""
     mine = whitelist({holder.principal: 1_000})
     name = await stage.open(spec(1_000, category(1, mine), pausable=True))
-    admin = await administrator(stage.mesh)
-    body = {"requestId": str(uuid4()), "justification": "a test"}
-    await admin.rest("POST", "/v1/config:stop", body)
-
-    async def stopped() -> bool:
-        try:
-            await stage.abandon(new_operation())
-        except RemoteError as error:
-            return error.reason == "EMERGENCY_STOP"
-        return False
-
-    await until(stopped)
-    assert await refused(act(stage.creator, name, "pause")) == "EMERGENCY_STOP"
-    await paid(holder, await act(holder, name, "claim"))
-    assert await stage.held(name) == 0
-    await admin.close()
+    async with administrator(stage.mesh) as admin, emergency_stop(stage.mesh, admin):
+        assert await refused(act(stage.creator, name, "pause")) == "EMERGENCY_STOP"
+        await paid(holder, await act(holder, name, "claim"))
+        assert await stage.held(name) == 0

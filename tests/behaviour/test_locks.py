@@ -1,7 +1,6 @@
 """Locks on a running mesh: real escrow, claims at simulated times, and every unit accounted for."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,10 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from icto.lock.v1 import lock_pb2 as pb
 from mesh.cli.client import CallError, Client
 from services.kit import principal
-from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
 from services.kit.rehearsal import REFUSED_PREFIX
-from tests.support.administration import administrator
+from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
 from tests.support.installation import Installation, installation, kill, until
 from tests.support.services import Peer, peer, refusal
@@ -73,9 +71,8 @@ async def ben(own: Installation) -> AsyncIterator[Client]:
 @pytest.fixture(scope="module")
 async def admin(own: Installation) -> AsyncIterator[Client]:
     """A super-admin."""
-    client = await administrator(own)
-    yield client
-    await client.close()
+    async with administrator(own) as client:
+        yield client
 
 
 def spec(schedule: dict[str, Any], *parts: tuple[Client | str, int], **more: Any) -> dict[str, Any]:
@@ -583,46 +580,10 @@ async def test_a_killed_replica_loses_no_claim(
 async def test_claims_go_on_in_an_emergency_stop(
     own: Installation, token: Vault, ann: Client, admin: Client
 ) -> None:
-    """F-41: what is vested is claimed and paid; nothing else changes.
-
-    The last of this file: it takes a moment until everybody has heard of the stop's end.
-    """
+    """F-41: what is vested is claimed and paid; nothing else changes."""
     lock = await token.active(spec(INSTANT, (ann, 10**6), revocable=True))
-    async with stopped(own, token, admin):
+    async with emergency_stop(own, admin):
         await token.paid(await claim(ann, lock, 500_000))
         assert await refused(revoke(token.owner, lock)) == "EMERGENCY_STOP"
     await claim(ann, lock)
     await token.check(lock)
-
-
-@contextlib.asynccontextmanager
-async def stopped(own: Installation, token: Vault, admin: Client) -> AsyncIterator[None]:
-    """An emergency stop that has reached the locks, released by two administrators."""
-
-    async def change(who: Client, what: str, **more: Any) -> None:
-        body = {"requestId": str(uuid4()), "justification": "a test", **more}
-        await who.rest("POST", f"/v1/config:{what}", body)
-
-    async def arrived() -> bool:
-        try:
-            await token.abandon(new_operation())
-        except RemoteError as error:
-            return error.reason == "EMERGENCY_STOP"
-        return False
-
-    async def reopened() -> bool:
-        with contextlib.suppress(CallError):
-            await change(admin, "setMaintenance", enabled=False)
-            return True
-        return False
-
-    await change(admin, "stop")
-    await until(arrived)
-    try:
-        yield
-    finally:
-        second = await administrator(own)
-        for who in (admin, second):
-            await change(who, "release")
-        await second.close()
-        await until(reopened)

@@ -87,6 +87,8 @@ class Model:
     def transfer_refusals(self, transfer: Transfer) -> Refusals:
         mint, burn = transfer.source == MINTER, transfer.target == MINTER
         needed = transfer.amount + self.fee_of(transfer)
+        if mint and transfer.spender not in (None, MINTER):
+            yield "GENERIC_ERROR", {"error_code": "5"}
         if mint and burn:
             yield "GENERIC_ERROR", {"error_code": "2"}
         yield from self.fee_refusals(transfer)
@@ -370,6 +372,33 @@ def test_the_minting_account_never_holds_a_balance() -> None:
     with pytest.raises(Error) as caught:
         domain.new_ledger(LEDGER, {MINTER: 1}, NOW)
     assert caught.value.reason == "MINTER_HOLDS"
+
+
+def test_a_new_minting_account_has_what_it_held_burned() -> None:
+    """Whoever sends something there holds up no handover."""
+    tried = book(ann=100, ben=7)
+    tried.hand_over(COLLECTOR.owner, BEN)
+    assert (tried.ledger.controller, tried.ledger.minting_account) == (COLLECTOR.owner, BEN)
+    assert (tried.balances[BEN], tried.ledger.total_supply) == (0, 100)
+    burn = tried.blocks[-1]
+    assert (burn.operation, burn.source, burn.amount, burn.fee) == (Operation.BURN, BEN, 7, 0)
+    assert tried.apply(Transfer(BEN, ANN, 5)).operation is Operation.MINT
+
+
+@pytest.mark.parametrize("minter", [COLLECTOR, None])
+def test_a_handover_to_who_holds_nothing_adds_no_block(minter: Account | None) -> None:
+    tried = book(ann=100)
+    before = len(tried.blocks)
+    tried.hand_over(ANN.owner, minter)
+    assert (len(tried.blocks), tried.ledger.minting_account) == (before, minter)
+
+
+def test_an_allowance_of_an_earlier_time_mints_nothing() -> None:
+    """Nobody prints money with what a holder allowed before their account became the minter's."""
+    tried = allowed(100)
+    tried.hand_over(ANN.owner, ANN)
+    assert refusal(tried, Transfer(ANN, BEN, 10, spender=BEN)).metadata == {"error_code": "5"}
+    assert tried.apply(Transfer(ANN, BEN, 10, spender=ANN)).operation is Operation.MINT
 
 
 def test_initial_balances_beyond_the_largest_amount_are_refused() -> None:

@@ -205,6 +205,37 @@ def outcome(state: PipelineState, *, anything: bool) -> int:
     return Outcome.CANCELLED if state is PipelineState.CANCELLED else Outcome.FAILED
 
 
+def check_owner(owner: str, controller: str) -> None:
+    """Passes when a token that exists is launched by whom it belongs to.
+
+    Raises:
+        Error: PERMISSION_DENIED, it is somebody else's.
+    """
+    if owner != controller:
+        raise Error(
+            Code.PERMISSION_DENIED, "NOT_TOKEN_OWNER", "You may launch only tokens of your own."
+        )
+
+
+def check_takeable(allowance: int, balance: int, amount: int) -> None:
+    """Passes when this much may be taken of a token's owner, the ledger's fee included.
+
+    Raises:
+        Error: FAILED_PRECONDITION, allowance or balance fall short.
+    """
+    for kind, reason, found in (
+        ("allowance", "INSUFFICIENT_ALLOWANCE", allowance),
+        ("balance", "INSUFFICIENT_FUNDS", balance),
+    ):
+        if found < amount:
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                reason,
+                f"Your {kind} is {found}, but the launch takes {amount} with the ledger's fees.",
+                metadata={kind: str(found)},
+            )
+
+
 def check_withdrawable(launch: Launch) -> None:
     """Passes when the owner may take out what lies in escrow.
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from icto.ledger.v1 import ledger_pb2
-from services.backend.launches import store
+from services.backend.launches import domain, store
 from services.kit import Kit, escrow, memos
 from services.kit.transfers import Transfers, stamp
 
@@ -36,6 +36,23 @@ class Escrow:
     async def fee(self, ledger: str) -> int:
         """The ledger's present fee."""
         return await self._transfers.fee(ledger)
+
+    async def ledger(self, name: str) -> ledger_pb2.Ledger:
+        """A token's ledger."""
+        request = ledger_pb2.GetLedgerRequest(name=name)
+        return await self._transfers.ledger.GetLedger(request)
+
+    async def check_takeable(self, ledger: str, payer: str, amount: int) -> None:
+        """Passes when `take` could take this much now, the ledger's fee included.
+
+        Raises:
+            Error: FAILED_PRECONDITION, allowance or balance fall short.
+        """
+        allowances = f"{ledger}/accounts/{payer}/allowances/{self._transfers.owner}"
+        request = ledger_pb2.GetAllowanceRequest(name=allowances)
+        allowance = await self._transfers.ledger.GetAllowance(request)
+        balance = await self._transfers.balance(ledger, payer)
+        domain.check_takeable(int(allowance.allowance), balance, amount)
 
     async def pay(
         self,

@@ -144,6 +144,10 @@ class LaunchService:
         )
         if request.project and not checked.shape.makes_token:
             raise invalid("project", "takes a new token; this launch makes none")
+        if request.spec.token:
+            ledger, taken = ledger_of(checked.token), checked.coverage.taken
+            fee = await self._accounts.fee(ledger)
+            await self._accounts.check_takeable(ledger, owner, taken + fee)
         return checked, cost
 
     async def _checked(self, spec: pb.LaunchSpec, launch_id: UUID, owner: str) -> _Checked:
@@ -177,12 +181,15 @@ class LaunchService:
         domain.check_parts(shape)
         earlier = await self._earlier(spec.launch, owner) if spec.launch else None
         token = earlier.token if earlier else spec.token
-        fee = await self._accounts.fee(ledger_of(token))
+        ledger = await self._accounts.ledger(ledger_of(token))
+        if earlier is None:
+            domain.check_owner(owner, ledger.controller)
+        fee = int(ledger.transfer_fee)
         await self._complete_parts(spec, fee, owner)
         taken = domain.needed(part_amounts(spec), fee)
         if earlier is not None:
             # It pays for the transfer into the new escrow, too.
-            balance = await self._accounts.balance(earlier.id, ledger_of(token))
+            balance = await self._accounts.balance(earlier.id, ledger.name)
             domain.check_drawable(earlier, balance, taken + fee)
         coverage = domain.Coverage(taken, 0)
         return _Checked(spec, shape, coverage, token, earlier.id if earlier else None)
