@@ -1,20 +1,45 @@
 """Checks a request against its proto: required fields, and the bounds of `buf.validate`.
 
 What a proto can say about a field is checked here, for every method; what needs judgement is
-checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it.
+checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it. Times
+and durations are those of google.protobuf: the years 1 to 9999, and 10,000 years; more is none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from google.api.field_behavior_pb2 import REQUIRED, field_behavior
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import Validator
 
 from services.kit.errors import Code, Error
 
 _MAX_VIOLATIONS: Final = 20
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
+_MAX_DURATION: Final = 315_576_000_000
+_NANOS: Final = 1_000_000_000
+
+
+def _is_time(value: Any) -> bool:
+    return bool(_YEAR_1 <= value.seconds < _YEAR_10000 and 0 <= value.nanos < _NANOS)
+
+
+def _is_duration(value: Any) -> bool:
+    return bool(
+        abs(value.seconds) <= _MAX_DURATION
+        and abs(value.nanos) < _NANOS
+        and value.seconds * value.nanos >= 0
+    )
+
+
+_KNOWN: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    Timestamp.DESCRIPTOR.full_name: (_is_time, "must be in the years 1 to 9999"),
+    Duration.DESCRIPTOR.full_name: (_is_duration, "must be 10,000 years at most"),
+}
+"""Messages that are no more than a value: what it must be, and how that is said."""
 
 
 class RequestValidator:
@@ -55,15 +80,22 @@ class RequestValidator:
                 if "\0" in value:
                     yield prefix + field.name, "must not hold U+0000"
                 continue
-            if field.message_type is None or not field.message_type.full_name.startswith("icto."):
-                continue
-            if field.message_type.GetOptions().map_entry:
+            if field.message_type is None or field.message_type.GetOptions().map_entry:
                 continue
             if not field.is_repeated:
-                yield from self._walk(value, f"{prefix}{field.name}.")
+                yield from self._enter(value, prefix + field.name)
                 continue
             for index, item in enumerate(value):
-                yield from self._walk(item, f"{prefix}{field.name}[{index}].")
+                yield from self._enter(item, f"{prefix}{field.name}[{index}]")
+
+    def _enter(self, message: Message, path: str) -> Iterator[tuple[str, str]]:
+        name = message.DESCRIPTOR.full_name
+        if name.startswith("icto."):
+            yield from self._walk(message, f"{path}.")
+        elif name in _KNOWN:
+            holds, problem = _KNOWN[name]
+            if not holds(message):
+                yield path, problem
 
     def _required_fields(self, descriptor: Any) -> tuple[str, ...]:
         known = self._required.get(descriptor.full_name)

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from icto.audit.v1 import audit_pb2
 from icto.backend.v1 import projects_pb2
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2
+from icto.vesting.v1 import vesting_pb2
 from services.kit.errors import Code, Error
 from services.kit.validation import RequestValidator
 
@@ -71,6 +73,52 @@ def test_bytes_may_hold_anything() -> None:
         request_id="r", ledger="l", to=ledger_pb2.Account(owner="o"), amount="1", memo=b"\0"
     )
     VALIDATOR.check(request)
+
+
+YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "right"),
+    [
+        (YEAR_1, 0, True),
+        (YEAR_9999, 999_999_999, True),
+        (-1, 5, True),
+        (YEAR_1 - 1, 0, False),
+        (YEAR_9999 + 1, 0, False),
+        (2**50, 0, False),
+        (-(2**63), 0, False),
+        (0, -1, False),
+        (0, 10**9, False),
+    ],
+)
+def test_a_time_is_one_of_the_years_that_there_are(seconds: int, nanos: int, right: bool) -> None:
+    request = audit_pb2.ListEntriesRequest()
+    request.start_time.seconds, request.start_time.nanos = seconds, nanos
+    if right:
+        VALIDATOR.check(request)
+        request.start_time.ToDatetime()
+    else:
+        assert wrong(request) == {"start_time": "must be in the years 1 to 9999"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "right"),
+    [
+        (315_576_000_000, 0, True),
+        (-315_576_000_000, 0, True),
+        (-1, -999_999_999, True),
+        (315_576_000_001, 0, False),
+        (-(2**63), 0, False),
+        (1, -1, False),
+        (0, 10**9, False),
+    ],
+)
+def test_a_duration_is_one_that_can_be_meant(seconds: int, nanos: int, right: bool) -> None:
+    schedule = vesting_pb2.Schedule()
+    schedule.linear.duration.seconds, schedule.linear.duration.nanos = seconds, nanos
+    found = dict(VALIDATOR._walk(schedule, ""))
+    assert ("linear.duration" in found) != right
 
 
 def test_a_long_list_of_mistakes_is_cut() -> None:
