@@ -57,9 +57,9 @@ class Refunds:
         self._platform = kit.platform
         self._treasury = treasury
         transfer = Step(_TRANSFER, self._transfer, retry=_RETRY)
-        self._definition = Definition("refund", 1, (transfer,), self._settle)
+        self.definition = Definition("refund", 1, (transfer,), self._settle)
         self._pipelines = Pipelines(kit)
-        self._pipelines.define(self._definition)
+        self._pipelines.define(self.definition)
         self._short = kit.telemetry.metrics.counter(
             "icto_refunds_held_up_total",
             "Attempts to pay a refund that the treasury was short for.",
@@ -95,7 +95,7 @@ class Refunds:
         )
         if not automatic:
             return Owed(refund, (store.added_refund(refund),))
-        claim, begun = self._pipelines.begin(self._definition, refund.id)
+        claim, begun = self._pipelines.begin(self.definition, refund.id)
         return Owed(refund, (store.added_refund(refund), begun), claim)
 
     def follow(self, owed: Owed) -> None:
@@ -183,7 +183,7 @@ class Refunds:
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
             raise overtaken()
-        claim, begun = self._pipelines.begin(self._definition, refund.id)
+        claim, begun = self._pipelines.begin(self.definition, refund.id)
         await tx.apply(begun)
         return claim
 
