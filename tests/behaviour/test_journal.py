@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import uuid4
@@ -229,11 +230,29 @@ async def test_writes_at_the_same_time_are_committed_together_and_judged_alone(
     )
     assert isinstance(outcomes[0], FencedError)
     assert isinstance(outcomes[1], Error)
-    assert outcomes[2:] == [None] * 18
+    assert outcomes[2:] == [False] * 18
     states = {run.id: run.state for run in await ann.journal.get([one.id for one in begun])}
     assert states.pop(stolen.id) is states.pop(begun[1].id) is PipelineState.RUNNING
     assert set(states.values()) == {PipelineState.SUCCEEDED}
     assert len(await bench.told()) == 18
+
+
+async def test_a_stale_claim_is_refused_beside_a_good_one_of_the_same_worker(
+    bench: Bench, ann: Worker
+) -> None:
+    """A replica claims its own pipeline again, and both of its tasks write in one batch."""
+    stale = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    (good,) = await ann.claim()
+    outcomes = await asyncio.gather(
+        ann.journal.advance(stale, [record("a", result=b"stale")], Continue()),
+        ann.journal.advance(good, [record("b", result=b"good")], Continue()),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], FencedError)
+    assert outcomes[1] is False
+    steps = (await ann.run_of(good.id)).steps
+    assert {name: one.result for name, one in steps.items()} == {"b": b"good"}
 
 
 async def test_what_follows_from_an_end_is_committed_with_it_or_nothing_is(
@@ -290,6 +309,7 @@ async def test_a_cancellation_reaches_the_worker_and_every_later_claim(
     async with ben.database.transaction() as connection:
         assert await ben.journal.cancel(connection, claim.id)
     assert (await ann.journal.renew("ann", [claim])).cancelled == {claim.id}
+    assert await ann.journal.advance(claim, [record()], Continue()), "told with every step"
     assert (await ann.run_of(claim.id)).cancelled
     await bench.let_leases_end()
     (again,) = await ben.claim()
@@ -321,6 +341,7 @@ async def test_a_parked_pipeline_waits_for_a_person_and_shows(bench: Bench, ann:
         await ann.journal.advance(claim, [record()], Park("a: NO after 3 attempts"))
     await bench.let_leases_end()
     assert not await ann.claim()
+    assert await ann.journal.parked_counts() == {NAME: 2}
     shown = await ann.journal.parked(first.id, 10)
     assert [(run.id, run.parked_reason) for run in shown] == [(second.id, "a: NO after 3 attempts")]
     async with ann.database.transaction() as connection:
@@ -563,6 +584,49 @@ async def test_what_is_merely_away_is_waited_for(ann: Worker) -> None:
     assert (run.state, run.parked_reason) == (PipelineState.SUCCEEDED, "")
 
 
+async def test_waiting_for_what_is_away_uses_up_no_patience(ann: Worker) -> None:
+    """However long something was away, one answer that is no answer does not park."""
+    outage = [unavailable() for _ in range(4)]
+    script = Script(a=[*outage, Error(Code.ABORTED, "CONFLICT", "Again."), b"done"])
+    pauses = RetryPolicy(first=0.2, factor=6, longest=1.2, attempts=2)
+    async with ann.engine(definition(script.step("a", retry=pauses))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        run = await ended(ann, claim, 20)
+    assert (run.state, run.parked_reason) == (PipelineState.SUCCEEDED, "")
+    assert (run.steps["a"].attempts, run.steps["a"].counted) == (6, 1)
+
+
+async def test_patience_is_fresh_once_a_person_has_looked(ann: Worker) -> None:
+    script = Script(a=[unknown(), unknown(), unknown(), b"done"])
+    steps = definition(script.step("a", retry=RetryPolicy(first=1.1, longest=1.1, attempts=2)))
+    async with ann.engine(steps) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        run = await ended(ann, claim, 10)
+        assert run.parked_reason == "a: UNCLEAR after 2 attempts"
+        async with ann.database.transaction() as connection:
+            assert await ann.journal.unpark(connection, claim.id)
+        run = await ended(ann, claim, 10)
+    assert (run.state, run.steps["a"].attempts) == (PipelineState.SUCCEEDED, 4)
+
+
+async def test_a_step_that_cleans_up_cannot_be_refused(ann: Worker) -> None:
+    """What follows it must be able to rely on it: no money goes back without a tombstone."""
+    script = Script(a=[refused()], undo=[refused()])
+    never = RetryPolicy(first=1.1, attempts=1)
+    run = await driven(
+        ann,
+        script.step("charge"),
+        script.step("a", "charge"),
+        script.step("undo", "a", needs=("charge",), unless=("a",), retry=never),
+        script.step("settle", "undo", needs=("charge",)),
+    )
+    assert (run.state, run.parked_reason) == (PipelineState.PARKED, "undo: NO after 1 attempts")
+    assert states(run) == {"charge": "SUCCEEDED", "a": "FAILED", "undo": "RETRYING"}
+    assert script.course == ["charge", "a", "undo"]
+
+
 async def test_a_pipeline_that_kills_whoever_works_on_it_is_parked(
     bench: Bench, ann: Worker
 ) -> None:
@@ -605,6 +669,84 @@ async def test_a_cancelled_pipeline_begins_nothing_more_and_undoes_what_was(ann:
         run = await ended(ann, claim)
     assert run.state is PipelineState.CANCELLED
     assert script.course == ["undo"]
+
+
+async def test_a_cancellation_elsewhere_is_known_before_the_next_step(
+    ann: Worker, ben: Worker
+) -> None:
+    """Nobody waits for a heartbeat: whoever records a step learns it."""
+    at_work, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: StepContext) -> bytes:
+        at_work.set()
+        await go_on.wait()
+        return b"a"
+
+    script = Script()
+    async with ann.engine(definition(Step("a", slow), script.step("b", "a"))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        await at_work.wait()
+        async with ben.database.transaction() as connection:
+            assert await ben.journal.cancel(connection, claim.id)
+        go_on.set()
+        run = await ended(ann, claim)
+    assert (run.state, script.course) == (PipelineState.CANCELLED, [])
+
+
+async def test_a_step_left_out_tells_whether_anybody_may_have_begun_it(
+    bench: Bench, ann: Worker
+) -> None:
+    """What nobody began needs no undoing."""
+    script = Script()
+    steps = definition(script.step("a"), script.step("undo", "a", needs=(), unless=("a",)))
+    taken_over = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    (again,) = await ann.claim()
+    fresh = await ann.begin(new_pipeline())
+    async with ann.engine(steps) as engine:
+        for claim in (fresh, again):
+            engine.adopt(replace(claim, cancelled=True))
+        skipped = [(await ended(ann, claim)).steps["a"] for claim in (fresh, taken_over)]
+    assert [(one.state, one.attempts) for one in skipped] == [
+        (StepState.SKIPPED, 0),
+        (StepState.SKIPPED, 1),
+    ]
+
+
+async def test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim(
+    bench: Bench, ann: Worker
+) -> None:
+    """The older work is stopped, and its end does not take the newer one's place away."""
+    begun: list[int] = []
+    stopped: list[int] = []
+    go_on = asyncio.Event()
+
+    async def slow(_: StepContext) -> bytes:
+        mine = len(begun)
+        begun.append(mine)
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            stopped.append(mine)
+            raise
+        return str(mine).encode()
+
+    async with ann.engine(definition(Step("a", slow))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+
+        async def claimed_again() -> bool:
+            if len(begun) < 2:
+                await bench.let_leases_end()
+            return len(begun) >= 2 and stopped == begun[:-1]
+
+        await until(claimed_again, 10)
+        assert engine.in_flight == 1
+        go_on.set()
+        run = await ended(ann, claim)
+        await until(lambda: asyncio.sleep(0, engine.in_flight == 0), 3, 0.01)
+    assert (run.state, run.steps["a"].result) == (PipelineState.SUCCEEDED, str(begun[-1]).encode())
 
 
 async def test_a_worker_that_lost_its_lease_stops_and_another_goes_on(
