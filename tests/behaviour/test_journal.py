@@ -165,6 +165,75 @@ async def test_a_worker_is_given_only_what_it_knows(bench: Bench, ann: Worker, b
     assert found == {new.id: (NAME, 2)}
 
 
+async def test_a_heartbeat_waits_for_nobody_who_writes(ann: Worker, ben: Worker) -> None:
+    """So that it neither deadlocks with a batch nor is late for the other leases."""
+    claims = [await ann.begin(new_pipeline()) for _ in range(2)]
+    async with ben.database.transaction() as connection:
+        assert await ben.journal.cancel(connection, claims[0].id)
+        async with asyncio.timeout(3):
+            assert (await ann.journal.renew("ann", claims)).lost == frozenset()
+    assert (await ann.journal.renew("ann", claims)).cancelled == {claims[0].id}
+
+
+async def test_who_works_keeps_the_lease_without_a_heartbeat(
+    bench: Bench, ann: Worker, ben: Worker
+) -> None:
+    claim = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    await ann.journal.advance(claim, [record()], Continue())
+    assert not await ben.claim()
+
+
+# The queue.
+
+
+async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
+    ann: Worker, ben: Worker
+) -> None:
+    waiting = [await ann.enqueue(new_pipeline()) for _ in range(5)]
+    assert await ann.journal.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
+    assert not await ann.claim()
+    admitted = await asyncio.gather(*(worker.admit(2) for worker in (ann, ben) * 5))
+    assert sorted(pipeline for some in admitted for pipeline in some) == waiting[:2]
+    assert await ann.journal.positions(waiting) == dict(zip(waiting[2:], (1, 2, 3), strict=True))
+    run = await ben.run_of(waiting[0])
+    assert (run.state, run.leased) == (PipelineState.RUNNING, True)
+    owner = ann if any(waiting[0] in some for some in admitted[::2]) else ben
+    claim = Claim(waiting[0], NAME, 1, 1, b"input", TRACEPARENT)
+    await owner.journal.advance(claim, [record()], finish(record()))
+    assert await ben.admit(2) == [waiting[2]]
+
+
+async def test_no_more_are_admitted_than_there_is_room_for(ann: Worker) -> None:
+    waiting = [await ann.enqueue(new_pipeline()) for _ in range(3)]
+    assert await ann.admit(10, room=2) == waiting[:2]
+
+
+async def test_a_version_waits_for_a_worker_that_knows_it_and_the_limit_is_for_all(
+    ann: Worker,
+) -> None:
+    old, new = await ann.enqueue(new_pipeline()), await ann.enqueue(new_pipeline(version=2))
+    assert await ann.admit(10, version=1) == [old]
+    assert await ann.admit(1, version=2) == []
+    assert await ann.admit(2, version=2) == [new]
+
+
+async def test_what_waits_and_is_cancelled_is_claimed_to_its_end_and_never_admitted(
+    ann: Worker, ben: Worker
+) -> None:
+    """Also by an admission that comes in the same moment."""
+    first, second = await ann.enqueue(new_pipeline()), await ann.enqueue(new_pipeline())
+    async with ann.database.transaction() as connection:
+        assert await ann.journal.cancel(connection, first)
+        assert await ben.admit(10) == [second]
+    assert await ann.journal.positions([first]) == {}
+    (claim,) = await ann.claim()
+    assert (claim.id, claim.cancelled) == (first, True)
+    await ann.journal.advance(claim, (), finish(state=PipelineState.CANCELLED))
+    assert await ben.admit(10) == []
+    assert (await ben.run_of(first)).state is PipelineState.CANCELLED
+
+
 # The fence.
 
 
@@ -790,3 +859,27 @@ async def test_a_worker_that_lost_its_lease_stops_and_another_goes_on(
     assert run.steps["second"].result == b"ben"
     second = f"{claim.id}:second"
     assert seen == [("ann", f"{claim.id}:first"), ("ann", second), ("ben", second)]
+
+
+async def test_timers_and_orphans_do_not_wait_for_a_worker_to_be_less_busy(
+    ann: Worker, ben: Worker
+) -> None:
+    """What nobody works on is claimed by one that has more than enough of its own."""
+    done = asyncio.Event()
+
+    async def work(context: StepContext) -> bytes:
+        if context.input == b"own":
+            await done.wait()
+        return b""
+
+    orphan = await ben.begin(new_pipeline())
+    async with ann.engine(definition(Step("a", work)), capacity=1) as engine:
+        for _ in range(3):
+            engine.adopt(await ann.begin(new_pipeline(content=b"own")))
+        await ben.journal.release([orphan])
+
+        async def ended() -> bool:
+            return (await ann.run_of(orphan.id)).state is PipelineState.SUCCEEDED
+
+        await until(ended)
+        done.set()

@@ -182,6 +182,13 @@ MUTANTS: Final[Sequence[Mutant]] = (
         [_JOURNAL + "test_whoever_begins_a_pipeline_has_it"],
     ),
     Mutant(
+        "journal: one replica at a time admits",
+        "services/kit/journal/postgres.py",
+        "            await connection.execute(_ADMITTING, name)\n",
+        "",
+        [_JOURNAL + "test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next"],
+    ),
+    Mutant(
         "journal: a pipeline that kills its workers is parked",
         "services/kit/journal/engine.py",
         "if work.claim.idle_claims > _MAX_IDLE_CLAIMS:",

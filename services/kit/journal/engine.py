@@ -41,6 +41,8 @@ _HEARTBEAT_SECONDS: Final = 1.0
 # A pause up to this long is waited out in place; a longer one goes to the durable timer.
 _PATIENCE_SECONDS: Final = 1.0
 _MAX_IDLE_CLAIMS: Final = 10
+# Durable timers and what a dead replica left behind never wait for our own orders to end.
+_LEAST_FOUND: Final = 8
 # Pipelines wait for others more than they work: one replica alone has room for as many as may run.
 CAPACITY: Final = 1000
 _STOPPED_SECONDS: Final = 1.0
@@ -61,6 +63,8 @@ class _Work:
     """Steps that may have begun, here or in a replica that had the pipeline before."""
     known: dict[object, Any] = field(default_factory=dict)
     """What its steps read once."""
+    found: bool = False
+    """Whether it was due and nobody's, not begun or admitted here."""
 
 
 class Engine:
@@ -93,6 +97,12 @@ class Engine:
         """Pipelines at work in this replica."""
         return len(self._working)
 
+    @property
+    def _room_for_found(self) -> int:
+        """How many more may be claimed that are due: some always, however busy we are with ours."""
+        found = sum(work.found for work, _ in self._working.values())
+        return max(self._capacity - len(self._working), _LEAST_FOUND - found)
+
     def define(self, definition: Definition | Family) -> None:
         """Makes a definition known. Pipelines of others are left to whoever knows them."""
         self._definitions[definition.name, definition.version] = definition
@@ -111,6 +121,9 @@ class Engine:
 
     def adopt(self, claim: Claim) -> None:
         """Goes on with a pipeline that was begun here, once its transaction has committed."""
+        self._adopt(claim, found=False)
+
+    def _adopt(self, claim: Claim, *, found: bool) -> None:
         definition = self._definitions.get((claim.definition, claim.version))
         if definition is None or self._tasks is None:
             log.error("no definition of %s version %d", claim.definition, claim.version)
@@ -118,7 +131,7 @@ class Engine:
         if not self._supersedes(claim):
             return
         definition = definition.shaped(claim.input)
-        work = _Work(claim, definition, dict(claim.records), claim.cancelled)
+        work = _Work(claim, definition, dict(claim.records), claim.cancelled, found=found)
         if claim.epoch > 1:
             work.begun.update(step.name for step in definition.ready(work.records, set()))
         task = self._tasks.create_task(self._drive(work))
@@ -155,14 +168,13 @@ class Engine:
 
     async def _keep_claiming(self) -> None:
         while True:
-            room = self._capacity - len(self._working)
             try:
-                claims = await self._claims(room)
+                claims = await self._claims(self._room_for_found)
             except Error as error:
                 log.info("claiming waits: %s", error)
                 claims = ()
             for claim in claims:
-                self.adopt(claim)
+                self._adopt(claim, found=True)
             if not claims:
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -182,7 +194,9 @@ class Engine:
         if room <= 0:
             return
         try:
-            claims = await self._journal.admit(self._worker, family.name, family.limit(), room)
+            claims = await self._journal.admit(
+                self._worker, family.name, family.version, family.limit(), room
+            )
         except Error as error:
             log.info("admitting waits: %s", error)
             return

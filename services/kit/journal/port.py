@@ -87,8 +87,13 @@ class Journal(Protocol):
     def enqueue(self, new: NewPipeline) -> Statement:
         """Begins a pipeline that waits until it is admitted."""
 
-    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+    async def admit(
+        self, worker: str, name: str, version: int, limit: int, room: int
+    ) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run.
+
+        Only those of one version of it, which the worker knows; `limit` is for all versions.
+        """
 
     async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """Places in the queue, from 1, of those that wait in it."""

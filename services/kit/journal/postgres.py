@@ -61,10 +61,11 @@ _ADMITTING: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || $
 _ADMIT: Final = """
 UPDATE kit_pipelines SET state = 1, epoch = epoch + 1, worker = $1, sequence = sequence + $5,
     lease_time = clock_timestamp() + make_interval(secs => $6), update_time = kit_now()
-WHERE id = ANY (ARRAY(
-    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 ORDER BY id
+WHERE state = 6 AND id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 AND version = $7 ORDER BY id
     LIMIT least($4, greatest(0, $3 - (
-        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))))
+        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))
+    FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, sequence
 """
 _POSITIONS: Final = """
@@ -80,11 +81,21 @@ SELECT pipeline_id, name, state, attempts, result, error_reason, error_message, 
     end_time, replica, counted
 FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])
 """
+# One that is being written is left out: a heartbeat never waits for a batch, or deadlocks with it.
 _RENEW: Final = """
-UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
-FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
-WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
-RETURNING kit_pipelines.id, cancelled
+WITH good AS (
+    SELECT p.id, p.cancelled FROM kit_pipelines AS p
+    JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+        ON p.id = mine.id AND p.epoch = mine.epoch
+    WHERE p.state = 1),
+renewed AS (
+    UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
+    WHERE id IN (
+        SELECT p.id FROM kit_pipelines AS p
+        JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+            ON p.id = mine.id AND p.epoch = mine.epoch
+        WHERE p.state = 1 FOR UPDATE OF p SKIP LOCKED))
+SELECT id, cancelled FROM good
 """
 _RELEASE: Final = """
 UPDATE kit_pipelines SET lease_time = NULL, worker = NULL
@@ -96,7 +107,8 @@ _FENCE: Final = """
 UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
     update_time = kit_now(), sequence = sequence + batch.changes,
     worker = CASE WHEN batch.release THEN NULL ELSE worker END,
-    lease_time = CASE WHEN batch.release THEN NULL ELSE lease_time END,
+    lease_time = CASE WHEN batch.release THEN NULL
+        ELSE clock_timestamp() + make_interval(secs => $8) END,
     wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
 FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
     $7::int[]) AS batch (id, epoch, state, reason, release, sleep, changes)
@@ -210,14 +222,16 @@ class PostgresJournal:
         row = (new.id, new.definition, new.version, new.input, new.traceparent)
         return Statement(_ENQUEUE, row)
 
-    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+    async def admit(
+        self, worker: str, name: str, version: int, limit: int, room: int
+    ) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a version, as long as fewer than `limit` run."""
         if not await self._database.fetchval(_QUEUED, name):
             return ()
         async with self._database.transaction() as connection:
             await connection.execute(_ADMITTING, name)
             rows = await connection.fetch(
-                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS
+                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS, version
             )
             if rows and self._logged:
                 running = PipelineState.RUNNING
@@ -306,6 +320,7 @@ class PostgresJournal:
             [not isinstance(a.then, Continue) for a in batch],
             [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
             [a.changes if self._logged else 0 for a in batch],
+            LEASE_SECONDS,
         )
         return {
             (row["id"], row["epoch"]): _Fenced(row["sequence"], row["cancelled"]) for row in rows
