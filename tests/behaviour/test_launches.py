@@ -10,19 +10,20 @@ from uuid import UUID, uuid4
 import pytest
 
 from mesh.cli.client import CallError, Client
-from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.clocks import travel
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (
     FEE,
     SUPPLY,
+    balance,
     distribution,
     ended,
     launched,
     ledger_of,
     lock,
     ordered,
+    paid,
     quoted,
     spec,
     steps,
@@ -39,29 +40,6 @@ async def creator(mesh: Installation) -> AsyncIterator[Client]:
     client = await mesh.user()
     yield client
     await client.close()
-
-
-async def balance(client: Client, ledger: str, account: str | Mapping[str, Any]) -> int:
-    """What an account holds."""
-    if not isinstance(account, str):
-        subaccount = base64.b64decode(account["subaccount"])
-        account = principal.encode_account(account["owner"], subaccount)
-    found = await client.rest("GET", f"/v1/{ledger}/accounts/{account}")
-    return int(found.body["balance"])
-
-
-async def paid(client: Client, launch: Mapping[str, Any]) -> dict[str, Any]:
-    """The payment of a launch, once nothing of it is open."""
-
-    async def settled() -> dict[str, Any] | None:
-        found: dict[str, Any] = (await client.rest("GET", f"/v1/{launch['payment']}")).body
-        refund = found.get("refund")
-        state = (await client.rest("GET", f"/v1/{refund}")).body["state"] if refund else ""
-        open_refund = refund and state != "REFUND_STATE_COMPLETED"
-        return None if open_refund else found
-
-    found: dict[str, Any] = await until(settled)
-    return found
 
 
 async def test_a_launch_delivers_everything_and_the_rest_to_its_owner(creator: Client) -> None:
@@ -173,23 +151,6 @@ async def test_the_owner_withdraws_what_lies_in_escrow_once(
     with pytest.raises(CallError) as again:
         await creator.rest("POST", path, {"requestId": str(uuid4())})
     assert again.value.reason == "NOTHING_TO_WITHDRAW"
-
-
-async def test_an_open_launch_keeps_its_escrow(creator: Client) -> None:
-    me = creator.principal
-    slow = lock(me, displayName="Slow part")
-    accepted = await ordered(creator, spec({"newToken": token()}, [slow]))
-    path = f"/v1/{accepted['name']}:withdrawEscrow"
-
-    async def token_there() -> dict[str, Any] | None:
-        found = (await creator.rest("GET", f"/v1/{accepted['name']}")).body
-        return found if found["token"] else None
-
-    await until(token_there)
-    with pytest.raises(CallError) as early:
-        await creator.rest("POST", path, {"requestId": str(uuid4())})
-    assert early.value.reason in ("LAUNCH_OPEN", "NOTHING_TO_WITHDRAW")
-    assert (await ended(creator, accepted["name"]))["state"] == "LAUNCH_STATE_SUCCEEDED"
 
 
 async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
