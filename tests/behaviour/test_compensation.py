@@ -3,8 +3,9 @@
 The real engine, journal and tables; whoever would deliver, charge and settle is the test itself.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final, cast
 from uuid import UUID
@@ -23,13 +24,15 @@ from services.backend.launches.pipeline import LaunchPipeline
 from services.backend.pipelines import DeployTokenPipeline
 from services.kit import Kit, ids
 from services.kit.errors import Code, RemoteError
-from services.kit.journal import Definition, PipelineState, RetryPolicy, Run
+from services.kit.journal import Definition, PipelineState, RetryPolicy, Run, StepRecord, StepState
+from services.kit.journal.port import Sleep
 from tests.support.installation import until
 from tests.support.journals import Bench, Worker, new_pipeline
 from tests.support.postgres import Postgres
 
 # Tried once; the pause after it is long enough to be concluded from.
 ONCE: Final = RetryPolicy(first=1.1, attempts=1)
+NEVER: Final = Code.PERMISSION_DENIED
 TOKEN: Final = ids.resource_name("tokens", ids.new_id("ann"))
 SHAPE: Final = Shape(CREATE_TOKEN, locks=1, distributions=1)
 
@@ -37,7 +40,7 @@ SHAPE: Final = Shape(CREATE_TOKEN, locks=1, distributions=1)
 class Others:
     """Every other service: answers what it is asked for, and refuses some methods."""
 
-    def __init__(self, refused: frozenset[str]) -> None:
+    def __init__(self, refused: Mapping[str, Code]) -> None:
         self._refused = refused
         self.asked: list[str] = []
 
@@ -49,7 +52,7 @@ class Others:
             del request, metadata
             self.asked.append(method)
             if method in self._refused:
-                raise RemoteError(Code.PERMISSION_DENIED, "NO", "Never.")
+                raise RemoteError(self._refused[method], "NO", "Never.")
             return SimpleNamespace(
                 name=TOKEN, owner="ann", delivered_token="", delivered_lock="",
                 delivered_distribution="", account=None, block_index=1,
@@ -97,21 +100,37 @@ async def launch(worker: Worker, others: Others, pipeline_id: UUID) -> Definitio
     return LaunchPipeline(made, Escrow(made)).definition(SHAPE)
 
 
-async def parked(worker: Worker, make: Any, refused: frozenset[str]) -> tuple[Run, Others]:
-    """A pipeline of the backend that stops, with some methods refused for ever."""
+async def stopped(
+    worker: Worker, make: Any, refused: Mapping[str, Code], *, cancelled: bool = False
+) -> tuple[Run, Others]:
+    """A pipeline of the backend once it stops, with some methods refused for ever.
+
+    One that is cancelled was left with its token made and its parts begun, perhaps.
+    """
     others = Others(refused)
     new = new_pipeline()
-    definition: Definition = await make(worker, others, new.id)
-    quick = replace(definition, steps=tuple(replace(step, retry=ONCE) for step in definition.steps))
+    made: Definition = await make(worker, others, new.id)
+    quick = replace(made, steps=tuple(replace(step, retry=ONCE) for step in made.steps))
+    claim = await worker.begin(replace(new, definition=quick.name, input=SHAPE.encode()))
+    if cancelled:
+        done = [_done("charge", b""), _done(CREATE_TOKEN, TOKEN.encode())]
+        await worker.journal.advance(claim, done, Sleep(0))
+        async with worker.database.transaction() as connection:
+            await worker.journal.cancel(connection, claim.id)
     async with worker.engine(quick) as engine:
-        claim = await worker.begin(replace(new, definition=quick.name, input=SHAPE.encode()))
-        engine.adopt(claim)
+        if not cancelled:
+            engine.adopt(claim)
 
-        async def stopped() -> Run | None:
+        async def over() -> Run | None:
             run = await worker.run_of(claim.id)
             return run if run.state is not PipelineState.RUNNING else None
 
-        return await until(stopped), others
+        return await until(over), others
+
+
+def _done(name: str, result: bytes) -> StepRecord:
+    now = datetime.now(UTC)
+    return StepRecord(name, StepState.SUCCEEDED, 1, now, now, "backend-1", result)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +145,7 @@ async def parked(worker: Worker, make: Any, refused: frozenset[str]) -> tuple[Ru
 async def test_nothing_is_paid_back_unless_it_was_given_up_for_good(
     worker: Worker, make: Any, failing: str, undoing: str
 ) -> None:
-    run, others = await parked(worker, make, frozenset({failing, undoing}))
+    run, others = await stopped(worker, make, dict.fromkeys((failing, undoing), NEVER))
     assert run.state is PipelineState.PARKED
     assert "NO after 1 attempts" in run.parked_reason
     assert undoing in others.asked
@@ -135,7 +154,26 @@ async def test_nothing_is_paid_back_unless_it_was_given_up_for_good(
 
 @pytest.mark.parametrize("make", [token_alone, launch])
 async def test_a_settlement_that_is_refused_is_not_lost(worker: Worker, make: Any) -> None:
-    run, others = await parked(worker, make, frozenset({"DeployToken", "SettlePayment"}))
+    run, others = await stopped(
+        worker, make, dict.fromkeys(("DeployToken", "SettlePayment"), NEVER)
+    )
     assert run.state is PipelineState.PARKED
     assert run.parked_reason == "settle: NO after 1 attempts"
     assert others.asked[-1] == "SettlePayment"
+
+
+@pytest.mark.parametrize("code", [Code.ABORTED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL])
+async def test_a_part_is_not_given_up_while_its_tokens_may_still_move(
+    worker: Worker, code: Code
+) -> None:
+    """A refusal of the moment says nothing of the transfer that a frozen worker may yet make."""
+    run, others = await stopped(worker, launch, {"Transfer": code}, cancelled=True)
+    assert run.state is PipelineState.PARKED
+    assert "Transfer" in others.asked
+    assert not {"AbandonLock", "AbandonDistribution", "SettlePayment"} & set(others.asked)
+
+
+async def test_a_part_is_given_up_once_its_transfer_is_refused_for_good(worker: Worker) -> None:
+    run, others = await stopped(worker, launch, {"Transfer": NEVER}, cancelled=True)
+    assert run.state is PipelineState.CANCELLED
+    assert {"AbandonLock", "AbandonDistribution"} <= set(others.asked)

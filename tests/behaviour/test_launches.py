@@ -151,6 +151,26 @@ async def test_the_owner_withdraws_what_lies_in_escrow_once(
     with pytest.raises(CallError) as again:
         await creator.rest("POST", path, {"requestId": str(uuid4())})
     assert again.value.reason == "NOTHING_TO_WITHDRAW"
+    begun, arrived_act = await withdrawals(creator, launch["name"])
+    assert begun["details"] == {"amount": str(SUPPLY - FEE)}
+    block = f"/v1/{ledger_of(launch)}/blocks/{arrived_act['details']['block']}"
+    transfer = (await creator.rest("GET", block)).body
+    assert transfer["amount"] == arrived_act["details"]["amount"] == str(SUPPLY - FEE)
+    assert transfer["to"]["owner"] == me
+
+
+async def withdrawals(client: Client, launch: str) -> list[dict[str, Any]]:
+    """What the audit knows of a withdrawal: that it began, and that it arrived."""
+    query = f"/v1/auditEntries?operation={launch}&action=WithdrawEscrow"
+
+    async def told() -> list[dict[str, Any]] | None:
+        entries = (await client.rest("GET", query)).body["entries"]
+        acts = [entry["event"]["act"] for entry in entries]
+        return sorted(acts, key=lambda act: act["status"], reverse=True) if len(acts) == 2 else None
+
+    found: list[dict[str, Any]] = await until(told)
+    assert [act["status"] for act in found] == ["ACT_STATUS_INITIATED", "ACT_STATUS_COMPLETED"]
+    return found
 
 
 async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from google.protobuf import json_format
 
@@ -16,6 +17,7 @@ from icto.backend.v1 import deployments_pb2 as pb
 from icto.backend.v1.deployments_pb2_grpc import DeploymentServiceStub
 from mesh.cli import follow
 from mesh.cli.client import Client
+from observability import names
 from services.kit import memos
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.installation import E8S, Installation, finished, paid_body, until
@@ -251,6 +253,15 @@ async def under_way(client: Client, *parts: Mapping[str, Any], **more: Any) -> s
     return name
 
 
+async def parked_launches(mesh: Installation, count: int) -> bool:
+    """Whether every replica of the backend shows so many in its metrics."""
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{mesh.metrics_port}/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith(names.PIPELINES_PARKED)]
+    shown = [line.rpartition(" ")[2] for line in lines if 'definition="launch"' in line]
+    return len(shown) == 2 and {float(value) for value in shown} == {count}
+
+
 async def test_a_parked_launch_is_shown_and_goes_on_where_it_stopped(
     mesh: Installation, alice: Client, admin: Client
 ) -> None:
@@ -260,6 +271,7 @@ async def test_a_parked_launch_is_shown_and_goes_on_where_it_stopped(
         await park(mesh, name)
         shown = await get(admin, "launches:pending")
         assert [x["parkedReason"] for x in shown["launches"] if x["name"] == name] == [WHY]
+        await until(lambda: parked_launches(mesh, 1))
         answer = await retry(admin, name)
         assert answer["state"] == "LAUNCH_STATE_IN_PROGRESS"
         assert steps(answer)["create_token"] == "SUCCEEDED"
@@ -270,6 +282,7 @@ async def test_a_parked_launch_is_shown_and_goes_on_where_it_stopped(
     assert (await paid(alice, done))["refundedAmount"] == "0"
     shown = await get(admin, "launches:pending")
     assert name not in {x["name"] for x in shown["launches"]}
+    await until(lambda: parked_launches(mesh, 0))
 
 
 async def test_a_launch_that_failed_is_not_retried_for_free(alice: Client, admin: Client) -> None:
