@@ -1,5 +1,6 @@
 """Scenario: creators who launch tokens with locks and distributions, a fifth of which must fail."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ _FUNDS: Final = 1_000_000 * E8S
 _CROWD: Final = 140
 _CROWDED_ORDERS: Final = 400
 _ROUTINE: Final = 45
+_CANCELLED_WITHIN_SECONDS: Final = 3.0
 _SUCCEEDED: Final = "LAUNCH_STATE_SUCCEEDED"
 _REFUSED_PART: Final = f"{REFUSED_PREFIX}part"
 
@@ -39,23 +41,27 @@ class Fate(Enum):
     LOCK_REFUSED = "partial: the second lock refused"
     DISTRIBUTION_REFUSED = "partial: a distribution refused"
     NOT_APPROVED = "not approved on the ledger"
+    CANCELLED = "cancelled by its creator, however far it is"
 
 
 _FATES: Final = {
-    Fate.DELIVERED: 68,
+    Fate.DELIVERED: 65,
     Fate.TOKEN_REFUSED: 8,
     Fate.FIRST_LOCK_REFUSED: 7,
     Fate.LOCK_REFUSED: 7,
     Fate.DISTRIBUTION_REFUSED: 7,
     Fate.NOT_APPROVED: 3,
+    Fate.CANCELLED: 3,
 }
+_PARTIAL: Final = "LAUNCH_STATE_PARTIALLY_SUCCEEDED"
 STATES: Final = {
-    Fate.DELIVERED: _SUCCEEDED,
-    Fate.TOKEN_REFUSED: "LAUNCH_STATE_FAILED",
-    Fate.FIRST_LOCK_REFUSED: "LAUNCH_STATE_PARTIALLY_SUCCEEDED",
-    Fate.LOCK_REFUSED: "LAUNCH_STATE_PARTIALLY_SUCCEEDED",
-    Fate.DISTRIBUTION_REFUSED: "LAUNCH_STATE_PARTIALLY_SUCCEEDED",
-    Fate.NOT_APPROVED: "LAUNCH_STATE_FAILED",
+    Fate.DELIVERED: {_SUCCEEDED},
+    Fate.TOKEN_REFUSED: {"LAUNCH_STATE_FAILED"},
+    Fate.FIRST_LOCK_REFUSED: {_PARTIAL},
+    Fate.LOCK_REFUSED: {_PARTIAL},
+    Fate.DISTRIBUTION_REFUSED: {_PARTIAL},
+    Fate.NOT_APPROVED: {"LAUNCH_STATE_FAILED"},
+    Fate.CANCELLED: {"LAUNCH_STATE_CANCELLED", _PARTIAL, _SUCCEEDED},
 }
 
 
@@ -155,7 +161,20 @@ class Launches:
         else:
             order = Order(fate, client, order.request_id, name=answer.body["name"])
         self._orders.append(order)
+        if fate is Fate.CANCELLED and order.name:
+            await self._cancel(order)
         return order
+
+    async def _cancel(self, order: Order) -> None:
+        """Cancels a launch after a moment, as often as it takes to know the answer."""
+        await asyncio.sleep(self._chance.uniform(0, _CANCELLED_WITHIN_SECONDS))
+        body = {"requestId": str(uuid4())}
+        path = f"/v1/{order.name}:cancel"
+        try:
+            await self.persist(lambda: order.creator.rest("POST", path, body))
+        except CallError as error:
+            if error.reason != "LAUNCH_ENDED":
+                raise
 
     async def finish(self) -> None:
         """Reads what became of each launch, as its creator sees it."""
@@ -200,11 +219,8 @@ class Launches:
             for order in self._orders
             if order.refusal
         ]
-        wrong = {
-            told: count
-            for told, count in self._states.items()
-            if not any(told == f"{fate.value}: {state}" for fate, state in STATES.items())
-        }
+        expected = {f"{fate.value}: {state}" for fate in Fate for state in STATES[fate]}
+        wrong = {told: count for told, count in self._states.items() if told not in expected}
         return problems + [f"{count} times {told}" for told, count in wrong.items()]
 
 

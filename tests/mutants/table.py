@@ -40,6 +40,10 @@ _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
 _SHARES: Final = "tests/unit/test_distribution_rules.py::"
 _MERKLE: Final = "tests/unit/test_merkle.py::"
+_LAUNCHES: Final = "tests/behaviour/test_launches.py::"
+_LAUNCH_RULES: Final = "tests/unit/test_launch_rules.py::"
+_STOPPING: Final = "tests/behaviour/test_stopping.py::"
+_COMPENSATION: Final = "tests/behaviour/test_compensation.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
 
 MUTANTS: Final[Sequence[Mutant]] = (
@@ -372,5 +376,136 @@ MUTANTS: Final[Sequence[Mutant]] = (
             _MERKLE + "test_a_proof_proves_no_other_leaf",
             _MERKLE + "test_a_spoilt_short_or_long_proof_proves_nothing",
         ],
+    ),
+    Mutant(
+        "launch: the supply covers its parts",
+        "services/backend/launches/domain.py",
+        "    if rest < 0:\n",
+        "    if rest < -supply:\n",
+        [_LAUNCH_RULES + "test_a_supply_covers_its_parts_and_a_fee_for_each"],
+    ),
+    Mutant(
+        "launch: no remainder that nobody can move",
+        "services/backend/launches/domain.py",
+        "    if 0 < rest <= fee:\n",
+        "    if 0 < rest < fee:\n",
+        [_LAUNCH_RULES + "test_a_supply_covers_its_parts_and_a_fee_for_each"],
+    ),
+    Mutant(
+        "launch: only tokens of one's own",
+        "services/backend/launches/domain.py",
+        "    if owner != controller:\n",
+        "    if not owner:\n",
+        [
+            _LAUNCH_RULES + "test_only_its_owner_launches_a_token",
+            _LAUNCHES + "test_a_token_that_exists_is_launched_by_allowance_of_its_owner",
+        ],
+    ),
+    Mutant(
+        "launch: an open one keeps its escrow",
+        "services/backend/launches/domain.py",
+        "    if not launch.ended:\n",
+        "    if not launch.owner:\n",
+        [
+            _LAUNCH_RULES + "test_an_escrow_that_nobody_uses_may_be_withdrawn_and_drawn_on",
+            _STOPPING + "test_an_open_launch_keeps_its_escrow",
+        ],
+    ),
+    Mutant(
+        "launch: an escrow that is drawn on is busy",
+        "services/backend/launches/domain.py",
+        "    if launch.drawn_by is not None:\n",
+        "    if not launch.owner:\n",
+        [
+            _LAUNCH_RULES + "test_an_escrow_that_nobody_uses_may_be_withdrawn_and_drawn_on",
+            _STOPPING + "test_an_escrow_that_is_drawn_on_is_busy_until_the_later_launch_ends",
+        ],
+    ),
+    Mutant(
+        "launch: one withdrawal at a time",
+        "services/backend/launches/handlers.py",
+        "            domain.check_withdrawable(launch)\n",
+        "",
+        [_LAUNCHES + "test_the_owner_withdraws_what_lies_in_escrow_once"],
+    ),
+    Mutant(
+        "launch: it mints until its token is handed over",
+        "services/token_deployer/ledger_chain.py",
+        "            minting = held_minting_account(custodian)\n",
+        "            minting = spec.minting_account\n",
+        [_LAUNCHES + "test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs"],
+    ),
+    Mutant(
+        "launch: it controls its token until that is handed over",
+        "services/token_deployer/ledger_chain.py",
+        "controller=custodian.owner if custodian else token.owner",
+        "controller=token.owner",
+        [_LAUNCHES + "test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs"],
+    ),
+    Mutant(
+        "launch: a part whose tokens may still move is not given up",
+        "services/backend/launches/pipeline.py",
+        "            if not error.definite:\n",
+        "            if error.outcome_unknown:\n",
+        [_COMPENSATION + "test_a_part_is_not_given_up_while_its_tokens_may_still_move"],
+    ),
+    Mutant(
+        "pipeline: what cleans up cannot be refused",
+        "services/kit/journal/engine.py",
+        "error.definite and not step.cleans_up",
+        "error.definite",
+        [
+            _JOURNAL + "test_a_step_that_cleans_up_cannot_be_refused",
+            _COMPENSATION + "test_nothing_is_paid_back_unless_it_was_given_up_for_good",
+            _COMPENSATION + "test_a_settlement_that_is_refused_is_not_lost",
+        ],
+    ),
+    Mutant(
+        "pipeline: the work under an older claim is stopped",
+        "services/kit/journal/engine.py",
+        "            return False\n        task.cancel()\n",
+        "            return False\n",
+        [
+            _JOURNAL
+            + "test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim"
+        ],
+    ),
+    Mutant(
+        "pipeline: the end of older work leaves the newer in its place",
+        "services/kit/journal/engine.py",
+        "        if now is not None and now[0] is work:\n",
+        "        if now is not None:\n",
+        [
+            _JOURNAL
+            + "test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim"
+        ],
+    ),
+    Mutant(
+        "pipeline: a stale claim beside a good one is refused",
+        "services/kit/journal/postgres.py",
+        "if advance.key in good]",
+        "if advance.claim.id in {pipeline_id for pipeline_id, _ in good}]",
+        [_JOURNAL + "test_a_stale_claim_is_refused_beside_a_good_one_of_the_same_worker"],
+    ),
+    Mutant(
+        "pipeline: waiting for what is away costs no patience",
+        "services/kit/journal/engine.py",
+        "error is not None and error.code is not Code.UNAVAILABLE",
+        "error is not None",
+        [_JOURNAL + "test_waiting_for_what_is_away_uses_up_no_patience"],
+    ),
+    Mutant(
+        "pipeline: a cancellation is known before the next step",
+        "services/kit/journal/engine.py",
+        "        work.cancelled = work.cancelled or cancelled\n",
+        "",
+        [_JOURNAL + "test_a_cancellation_elsewhere_is_known_before_the_next_step"],
+    ),
+    Mutant(
+        "pipeline: watchers are told of whatever lets it go on",
+        "services/kit/journal/postgres.py",
+        "            await connection.apply(change_log.appended([change]))\n",
+        "",
+        [_STOPPING + "test_watchers_learn_of_a_cancellation_and_of_a_retry"],
     ),
 )

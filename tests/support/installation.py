@@ -204,6 +204,13 @@ class Installation:
                 kill(pid, signal.SIGCONT)
             await self.until_healthy()
 
+    @contextlib.asynccontextmanager
+    async def held(self, table: str) -> AsyncIterator[None]:
+        """Nobody writes a table in this block, so that what has to is under way meanwhile."""
+        async with self.superuser() as database, database.transaction():
+            await database.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            yield
+
     async def until_served(self, seconds: float = START_SECONDS) -> None:
         """Waits until every service has a replica that passes its health checks."""
 

@@ -279,7 +279,7 @@ class LaunchPipeline:
         try:
             await self._fund(launch, part, ledger_of(_token(context, launch)), account, amount)
         except RemoteError as error:
-            if error.outcome_unknown:
+            if not error.definite:
                 raise
 
     async def _own(self, context: StepContext) -> bytes:

@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode, use_span
 from observability import names
 from observability.tracing import parent_context
 from services.kit import deadline
-from services.kit.errors import OUTCOME_UNKNOWN, Code, Error
+from services.kit.errors import Code, Error
 from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
@@ -46,8 +46,6 @@ _LEAST_FOUND: Final = 8
 # Pipelines wait for others more than they work: one replica alone has room for as many as may run.
 CAPACITY: Final = 1000
 _STOPPED_SECONDS: Final = 1.0
-# These may come from a moment of trouble on our own side as well as from the work itself.
-_TRANSIENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 
 
 @dataclass
@@ -380,8 +378,8 @@ class Engine:
         )
 
     def _failed(self, step: Step, attempt: "_Try", error: Error) -> StepRecord:
-        definite = _is_definite(error) and not step.cleans_up
-        state = StepState.FAILED if definite else StepState.RETRYING
+        ends = error.definite and not step.cleans_up
+        state = StepState.FAILED if ends else StepState.RETRYING
         return self._record(step, state, attempt, error=error)
 
     def _record(
@@ -420,8 +418,3 @@ class _Try:
         if record is None:
             return cls(1, 0, datetime.now(UTC))
         return cls(record.attempts + 1, record.counted, record.start_time)
-
-
-def _is_definite(error: Error) -> bool:
-    """Whether an error says for certain that the step did not happen and will not."""
-    return not (error.retriable or error.code in OUTCOME_UNKNOWN or error.code in _TRANSIENT)
