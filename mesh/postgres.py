@@ -24,7 +24,7 @@ import asyncpg
 
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.rundir import RunDirectory
+from mesh.rundir import RunDirectory, new_secret, write_atomically
 from services.kit import discovery, migrations
 from services.kit.settings import Environment
 
@@ -61,7 +61,7 @@ class EmbeddedPostgres:
         self._max_connections = max_connections
         self._data = run.database / "data"
         self._socket = run.database_socket
-        self._password = run.secret("postgres")
+        self._password = ""
         self._user = _unprivileged_user() if os.getuid() == 0 else None
         self._binaries = Path()
         self.process = Process("postgres", output)
@@ -76,13 +76,34 @@ class EmbeddedPostgres:
         """Installs the server and makes a cluster, unless they are there.
 
         Raises:
-            PostgresError: initdb failed.
+            PostgresError: initdb failed, or nobody knows the password of the cluster that is there.
         """
         self._binaries = await asyncio.to_thread(_install, self._user)
         for folder in (self._run.database, self._data.parent, self._socket):
             await asyncio.to_thread(_give, folder, self._user)
+        self._password = self._find_password()
         if not (self._data / "PG_VERSION").exists():
             await self._initdb()
+
+    def _find_password(self) -> str:
+        """The administrator's password, made with the cluster and kept beside it.
+
+        A run directory may be lost and made anew, and still find the data that root keeps elsewhere.
+        """
+        file = self._run.database_password
+        if file.exists():
+            return file.read_text()
+        # Installations of before kept it in the run directory alone.
+        kept = self._run.kept_secret("postgres")
+        if kept is None and (self._data / "PG_VERSION").exists():
+            raise PostgresError(
+                f"There is a database in {self._run.database}, and its password is lost: it was in"
+                f" {self._run.path}/secrets.json. Put that file back, or remove"
+                f" {self._run.database} and all data with it."
+            )
+        password = kept or new_secret()
+        write_atomically(file, password, durable=True)
+        return password
 
     async def _initdb(self) -> None:
         """Makes a cluster in a folder beside, and puts it in place when it is whole."""

@@ -92,7 +92,7 @@ class Installation:
     @property
     def database(self) -> str:
         """Address of the database as its superuser."""
-        host, password = self.run.database_socket, self.run.secret("postgres")
+        host, password = self.run.database_socket, self.run.database_password.read_text()
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
     @property
