@@ -176,7 +176,9 @@ def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
     A durable one survives a power cut as well.
     """
     # Not by a name that can be foretold: the folder may be another user's, with links in it.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".new", dir=path.parent
+    )
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)

@@ -181,7 +181,7 @@ class Supervisor:
     async def _database(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> Server:
         """Postgres, with the roles and schemas of every service."""
         if self._options.database_url:
-            server = Server(self._options.database_url)
+            server = Server.external(self._options.database_url)
         else:
             self._progress("starting Postgres")
             limit = self.topology.database.max_connections
