@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.render import NO_KEYS, Paths, Renderer
+from mesh.render import Paths, Renderer, no_keys
 from mesh.rundir import write_atomically
 from mesh.topology import Topology
 
@@ -55,7 +55,7 @@ class Envoy:
         for name in self._renderer.resources:
             self._write(name, self._renderer.resource(name))
         if not self._paths.resource("tokens").exists():
-            self.write_keys(NO_KEYS)
+            self.write_keys(no_keys())
         if not self._paths.resource("denylist").exists():
             self.write_denied(())
         self._write("bootstrap", self._renderer.bootstrap())

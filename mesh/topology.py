@@ -24,8 +24,8 @@ T = TypeVar("T")
 DEFAULT_EDGE_PORT: Final = 8080
 DEFAULT_METRICS_PORT: Final = 9464
 HEALTH_INTERVAL: Final = 0.5
-# What a service is, the protos alone say; how it is run, an installation may change.
-_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key"})
+# What a service or a limit is, the protos alone say; how it is run, an installation may change.
+_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key", "by_address"})
 
 
 class TopologyError(Exception):

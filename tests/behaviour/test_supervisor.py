@@ -82,6 +82,23 @@ async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
     assert load.failures() == []
 
 
+async def test_a_replica_that_cannot_be_reached_is_ejected(house: Installation) -> None:
+    """Sooner than health checks find it dead, or the supervisor takes it off the list."""
+    assert house.process is not None
+    alice, victim = await house.user(), (await house.replicas("gateway"))[0]
+    before = await house.ejections("gateway")
+    kill(house.process.pid, signal.SIGSTOP)
+    try:
+        kill(victim["pid"])
+        for _ in range(_TRIES):
+            await asyncio.gather(*(alice.rest("GET", "/v1/whoami") for _ in range(_TRIES)))
+        assert await house.ejections("gateway") > before
+    finally:
+        kill(house.process.pid, signal.SIGCONT)
+    await until_replaced(house, [victim])
+    await alice.close()
+
+
 async def test_a_hundred_repeats_of_an_order_are_one_order_though_a_replica_dies(
     house: Installation,
 ) -> None:

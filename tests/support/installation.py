@@ -155,6 +155,11 @@ class Installation:
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
             return (await admin.get(path)).text
 
+    async def ejections(self, service: str) -> int:
+        """How often Envoy has stopped using a replica of a service because of its failures."""
+        name = f"cluster.{service}.outlier_detection.ejections_enforced_total"
+        return int((await self.envoy(f"/stats?filter=^{name}$")).rpartition(": ")[2])
+
     async def spans(self, trace_id: str) -> list[dict[str, Any]]:
         """What is known of a trace by now."""
         found: list[dict[str, Any]] = await control.ask(self.run, "trace", trace_id=trace_id)
