@@ -95,8 +95,8 @@ async def test_a_replica_that_cannot_be_reached_is_ejected(house: Installation) 
         assert await house.ejections("gateway") > before
     finally:
         kill(house.process.pid, signal.SIGCONT)
+        await alice.close()
     await until_replaced(house, [victim])
-    await alice.close()
 
 
 async def test_a_hundred_repeats_of_an_order_are_one_order_though_a_replica_dies(

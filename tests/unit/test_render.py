@@ -135,3 +135,11 @@ def test_nobody_can_sign_for_the_keys_that_verify_nothing(message: int) -> None:
 
 def test_the_keys_that_verify_nothing_are_never_the_same() -> None:
     assert no_keys() != no_keys()
+
+
+def test_what_an_installation_calls_itself_breaks_no_template() -> None:
+    name = """a:#{"b"}'&<*!|>%@`"""
+    chosen = topology.apply(CONTRACT, {"edge": {"audience": name}})
+    (tokens,) = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).tokens(no_keys())["resources"]
+    for provider in tokens["typed_config"]["providers"].values():
+        assert provider["audiences"] == [name]
