@@ -101,13 +101,14 @@ class Receiver:
                     await export(batch, timeout=_FORWARD_SECONDS)
                 except grpc.aio.AioRpcError:
                     self.dropped += 1
+                finally:
+                    self._queue.task_done()
 
     async def flush(self, seconds: float) -> None:
         """Waits a while until everything is passed on."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not self._queue.empty():
-                    await asyncio.sleep(0.02)
+                await self._queue.join()
 
 
 def _spans(batch: bytes, wanted: bytes) -> list[StoredSpan]:

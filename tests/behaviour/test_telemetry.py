@@ -216,6 +216,7 @@ async def test_logs_are_json_with_the_trace_and_hold_no_secret(house: House) -> 
     assert "LabBrokenError" in told["exception"]
 
     secret = json.loads((run.path / "secrets.json").read_text())
+    secret["postgres"] = run.database_password.read_text()
     (key,) = re.findall(r"--bootstrap (\S+)", house.installation.output().decode())
     token = await house.client.token()
     for hidden in (*secret.values(), key, token, token.split(".")[2]):

@@ -92,7 +92,7 @@ class Installation:
     @property
     def database(self) -> str:
         """Address of the database as its superuser."""
-        host, password = self.run.database_socket, self.run.secret("postgres")
+        host, password = self.run.database_socket, self.run.database_password.read_text()
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
     @property
@@ -154,6 +154,11 @@ class Installation:
         transport = httpx.AsyncHTTPTransport(uds=str(self.paths.admin))
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
             return (await admin.get(path)).text
+
+    async def ejections(self, service: str) -> int:
+        """How often Envoy has stopped using a replica of a service because of its failures."""
+        name = f"cluster.{service}.outlier_detection.ejections_enforced_total"
+        return int((await self.envoy(f"/stats?filter=^{name}$")).rpartition(": ")[2])
 
     async def spans(self, trace_id: str) -> list[dict[str, Any]]:
         """What is known of a trace by now."""
