@@ -36,6 +36,7 @@ _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
+_BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
 _SHARES: Final = "tests/unit/test_distribution_rules.py::"
@@ -108,6 +109,16 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "  AND kit_require(expire_time > $4, $7)\n",
         "  AND (expire_time > $4 OR $7::text IS NOT NULL)\n",
         [_MONEY + "test_a_quote_counts_as_of_when_the_order_was_accepted"],
+    ),
+    Mutant(
+        "ledger: a posting that cannot be written fails alone",
+        "services/ledger/posting.py",
+        "            if len(batch) == 1:\n",
+        "            if batch:\n",
+        [
+            _BLOCKS + "test_a_posting_that_the_database_does_not_take_spoils_nobody",
+            _BLOCKS + "test_each_of_a_spoiled_batch_is_told_its_own",
+        ],
     ),
     Mutant(
         "charge: the ledger's deduplication",
