@@ -225,7 +225,7 @@ class Refunds:
             raise RuntimeError("a pipeline without its refund")
         try:
             block = await self._treasury.pay_back(
-                refund, lambda: store.renew_refund(self._database, refund.id)
+                refund, lambda: store.renew_refund(self._database, refund)
             )
         except RemoteError as error:
             if error.reason != INSUFFICIENT_FUNDS:

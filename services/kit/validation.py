@@ -1,7 +1,8 @@
 """Checks a request against its proto: required fields, and the bounds of `buf.validate`.
 
 What a proto can say about a field is checked here, for every method; what needs judgement is
-checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it.
+checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it. A
+time or a duration must be one: the wire carries others, of which nothing can be made.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from typing import Any, Final
 
 from google.api.field_behavior_pb2 import REQUIRED, field_behavior
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import Validator
 
 from services.kit.errors import Code, Error
@@ -51,10 +54,9 @@ class RequestValidator:
             if name not in present:
                 yield prefix + name, "is required"
         for field, value in fields:
-            if isinstance(value, str):
-                if "\0" in value:
-                    yield prefix + field.name, "must not hold U+0000"
-                continue
+            problem = _problem(value)
+            if problem:
+                yield prefix + field.name, problem
             if field.message_type is None or not field.message_type.full_name.startswith("icto."):
                 continue
             if field.message_type.GetOptions().map_entry:
@@ -77,6 +79,18 @@ def _element(element: Any) -> str:
     """A part of the path to a field."""
     place = f"[{element.subscript.value}]" if element.subscript else ""
     return f"{element.field_name or ''}{place}"
+
+
+def _problem(value: Any) -> str:
+    """What is wrong with a value, whatever field it is in; "" when nothing is."""
+    if isinstance(value, str) and "\0" in value:
+        return "must not hold U+0000"
+    if isinstance(value, Timestamp | Duration):
+        try:
+            value.ToNanoseconds()
+        except ValueError:
+            return "is out of range"
+    return ""
 
 
 def _is_required(field: FieldDescriptor) -> bool:

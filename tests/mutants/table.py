@@ -36,6 +36,7 @@ _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
+_BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
 _SHARES: Final = "tests/unit/test_distribution_rules.py::"
@@ -114,6 +115,16 @@ MUTANTS: Final[Sequence[Mutant]] = (
         [_MONEY + "test_a_quote_counts_as_of_when_the_order_was_accepted"],
     ),
     Mutant(
+        "ledger: a posting that cannot be written fails alone",
+        "services/ledger/posting.py",
+        "            if len(batch) == 1:\n",
+        "            if batch:\n",
+        [
+            _BLOCKS + "test_a_posting_that_the_database_does_not_take_spoils_nobody",
+            _BLOCKS + "test_each_of_a_spoiled_batch_is_told_its_own",
+        ],
+    ),
+    Mutant(
         "charge: the ledger's deduplication",
         "services/ledger/domain.py",
         "        if index is not None:\n",
@@ -130,9 +141,51 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "charge: too old means unknown, so its block is looked for",
         "services/kit/transfers.py",
-        "        found = await self._find(ledger, memo)\n",
+        "        found = await self._find(ledger, memo, check)\n",
         "        found = None\n",
         [_PAYMENTS + "test_a_charge_that_is_resumed_after_two_days_finds_its_block"],
+    ),
+    Mutant(
+        "charge: only what is definite ends it",
+        "services/invoice_storage/charges.py",
+        "            if not error.definite:\n",
+        "            if error.outcome_unknown:\n",
+        [_PAYMENTS + "test_a_refusal_of_the_moment_leaves_the_charge_in_flight"],
+    ),
+    Mutant(
+        "charge: what was refused is never made",
+        "services/ledger/service.py",
+        "            if block is None:\n",
+        "            if block == -1:\n",
+        [_PAYMENTS + "test_a_late_call_for_a_charge_that_was_refused_moves_nothing"],
+    ),
+    Mutant(
+        "charge: ends once",
+        "services/invoice_storage/store.py",
+        "WHERE id = $1 AND kit_require(state = 1, $3)",
+        "WHERE id = $1 AND $3::text IS NOT NULL",
+        [_MONEY + "test_a_charge_ends_once"],
+    ),
+    Mutant(
+        "charge: failed under the time that was given up",
+        "services/invoice_storage/store.py",
+        "kit_require(state = 1 AND created_at_ns = $3, $4)",
+        "kit_require(state = 1 OR created_at_ns = $3, $4)",
+        [_MONEY + "test_a_charge_that_is_tried_under_another_time_has_not_failed"],
+    ),
+    Mutant(
+        "charge, refund: compare-and-set of a time that was too old",
+        "services/invoice_storage/store.py",
+        "CASE WHEN created_at_ns = $2\n",
+        "CASE WHEN $2::bigint IS NOT NULL\n",
+        [_MONEY + "test_two_renewals_of_one_time_are_one"],
+    ),
+    Mutant(
+        "charge: an approval is none",
+        "services/kit/transfers.py",
+        "        if block.operation == ledger_pb2.OPERATION_APPROVE:\n",
+        "        if block.operation == ledger_pb2.OPERATION_UNSPECIFIED:\n",
+        [_PAYMENTS + "test_an_approval_that_carries_the_memo_of_a_charge_is_none"],
     ),
     Mutant(
         "token: the tombstone of an operation nobody heard of",

@@ -78,3 +78,14 @@ def test_a_long_list_of_mistakes_is_cut() -> None:
     with pytest.raises(Error) as caught:
         VALIDATOR.check(deploy(initial_balances=[account] * 100))
     assert len(caught.value.violations) == 20
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(253402300800, 0), (2**62, 0), (1, -1), (1, 10**9)])
+def test_a_time_that_is_none_is_named(seconds: int, nanos: int) -> None:
+    """The wire carries any two numbers."""
+    request = ledger_pb2.ApproveRequest(
+        request_id="r", ledger="l", amount="1", spender=ledger_pb2.Account(owner="o")
+    )
+    VALIDATOR.check(request)
+    request.expire_time.seconds, request.expire_time.nanos = seconds, nanos
+    assert wrong(request) == {"expire_time": "is out of range"}
