@@ -1,16 +1,22 @@
 """Signs the chain's head, and keeps the signatures where the database's owner cannot reach them.
 
-Each checkpoint is written to the database and to a file beside it. The signing key is in neither.
-Whoever rewrites the database can make the chain consistent again, but cannot make these agree.
+Each checkpoint is written to the database and then to a file beside it. The signing key is in
+neither. Whoever rewrites the database can make the chain consistent again, but cannot make these
+agree. Written in that order and read in the other one, the file never has more than the database.
 """
 
 import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -32,14 +38,26 @@ from services.audit_storage.domain import (
     checkpoint_message,
 )
 
+T = TypeVar("T")
+
+_REMEMBERED: Final = 10_000
+"""Verified checkpoints that are remembered: those of a page of entries, at most."""
+_LINE: Final = re.compile(rb'\{"sequence": (\d+), .*\}\n')
+
 
 class Signer:
-    """Signs and verifies checkpoints with the key of this installation."""
+    """Signs and verifies checkpoints with the key of this installation.
+
+    Attributes:
+        public_key: verifies what was signed.
+        verifies: whether this installation signed a checkpoint; remembers what it was asked.
+    """
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self._public = key.public_key()
         self.public_key = self._public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.verifies: Callable[[Checkpoint], bool] = lru_cache(_REMEMBERED)(self._verify)
 
     @classmethod
     def from_file(cls, path: Path) -> "Signer":
@@ -55,24 +73,40 @@ class Signer:
         signature = self._key.sign(checkpoint_message(head, moment))
         return Checkpoint(head, moment, signature, self.public_key)
 
-    def verifies(self, checkpoint: Checkpoint) -> bool:
-        """Whether this installation signed the checkpoint."""
+    def _verify(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.public_key == self.public_key and _verifies(self._public, checkpoint)
 
 
 class CheckpointFile:
-    """Checkpoints outside of the database, a line of JSON each."""
+    """Checkpoints outside of the database, a line of JSON each.
+
+    The file grows for ever: it is remembered where each checkpoint stands, and only what was added
+    since is read again. A line that was torn by a crash is left out.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._busy = asyncio.Lock()
+        self._end = 0
+        # Side by side, by sequence: a replica that was frozen may add an older one late.
+        self._sequences = array("Q")
+        self._places = array("Q")
 
     async def add(self, checkpoint: Checkpoint) -> None:
         """Appends a checkpoint and makes it durable."""
         await asyncio.to_thread(self._append, _line(checkpoint))
 
-    async def all(self) -> list[Checkpoint]:
-        """Every checkpoint, oldest first. A line that was torn by a crash is left out."""
-        return await asyncio.to_thread(self._read)
+    async def stretch(self, first: int, last: int) -> list[Checkpoint]:
+        """The checkpoints of these entries, and the newest of all; oldest first."""
+        return await self._with_file(lambda: self._stretch(first, last))
+
+    async def newest(self, trusts: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+        """The newest checkpoint that is to be trusted; looks no further back than for that."""
+        return await self._with_file(lambda: self._newest(trusts))
+
+    async def _with_file(self, read: Callable[[], T]) -> T:
+        async with self._busy:
+            return await asyncio.to_thread(read)
 
     def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +116,48 @@ class CheckpointFile:
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self) -> list[Checkpoint]:
+    def _stretch(self, first: int, last: int) -> list[Checkpoint]:
+        self._catch_up()
+        start, end = bisect_left(self._sequences, first), bisect_right(self._sequences, last)
+        newest = self._places[end:][-1:]
+        return self._at(self._places[start:end] + newest)
+
+    def _newest(self, trusts: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+        self._catch_up()
+        for place in reversed(self._places):
+            (checkpoint,) = self._at([place])
+            if trusts(checkpoint):
+                return checkpoint
+        return None
+
+    def _catch_up(self) -> None:
+        """Notes the places of what was added."""
         if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # it is being written
+                if whole := _LINE.fullmatch(line):
+                    self._note(int(whole[1]), self._end)
+                self._end += len(line)
+
+    def _note(self, sequence: int, place: int) -> None:
+        position = bisect_right(self._sequences, sequence)
+        self._sequences.insert(position, sequence)
+        self._places.insert(position, place)
+
+    def _at(self, places: Sequence[int]) -> list[Checkpoint]:
+        if not places:
             return []
-        whole = (line for line in self._path.read_text().splitlines() if line.endswith("}"))
-        return [_parse(line) for line in whole]
+        with self._path.open("rb") as file:
+            return [_parse(_line_at(file, place)) for place in places]
+
+
+def _line_at(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.readline()
 
 
 def _create(path: Path, text: str) -> None:
@@ -110,8 +181,9 @@ def reconcile(
 ) -> tuple[Mapping[int, Checkpoint], Fault | None]:
     """The checkpoints to trust, by sequence, and a fault if the two copies do not agree.
 
-    A checkpoint that is only in the file tells that the database lost it; one that is only in the
-    database was signed while the file could not be written, which is no fault.
+    The database's copies are those of the file's stretch, and were read after it. A checkpoint that
+    is only in the file tells that the database lost it; one that is only in the database is being
+    written, or was when its signer was killed, which is no fault: its signature tells who made it.
     """
     trusted: dict[int, Checkpoint] = {}
     kept = {checkpoint.head.sequence: checkpoint for checkpoint in inside}
@@ -152,7 +224,7 @@ def _line(checkpoint: Checkpoint) -> str:
     )
 
 
-def _parse(line: str) -> Checkpoint:
+def _parse(line: bytes) -> Checkpoint:
     values = json.loads(line)
     return Checkpoint(
         Head(values["sequence"], bytes.fromhex(values["entry_hash"])),

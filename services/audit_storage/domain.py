@@ -188,6 +188,18 @@ def truncation(last: Head, newest: Checkpoint | None) -> Fault | None:
     )
 
 
+def missing_tail(verifier: Verifier, wanted: int, head: Head) -> Fault | None:
+    """A fault if a walk of so many entries ended before the head that the chain had before it."""
+    last = verifier.head.sequence
+    if verifier.verified >= wanted or last >= head.sequence:
+        return None
+    return Fault(
+        last + 1,
+        FaultKind.TRUNCATED,
+        f"The chain ends at {last}, but was continued up to {head.sequence}.",
+    )
+
+
 def trace_id_of(traceparent: str) -> str:
     """The trace id in a W3C traceparent, or ""."""
     parts = traceparent.split("-")

@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
 from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
 from services.audit_storage.dead_letters import DeadLetterService
-from services.audit_storage.domain import Entry, Fault, Verifier
+from services.audit_storage.domain import Checkpoint, Entry, Fault, Verifier
 from services.audit_storage.messages import (
     check_versions,
     checkpoint_message,
@@ -24,7 +25,7 @@ from services.audit_storage.messages import (
 )
 from services.kit import Call, Kit, idempotency, ids, paging, settings
 from services.kit.database import Connection
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, invalid
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
 from services.kit.lease import Lease
@@ -98,7 +99,8 @@ class AuditService:
                 if batch.key not in fresh:
                     results.append(repeats.get(batch.key, idempotency.still_at_work()))
                     continue
-                head, added = await self._chain(connection, head, batch.request, now)
+                chained = {entry.id for entry in entries}
+                head, added = await self._chain(connection, head, batch.request, chained, now)
                 entries += added
                 response = pb.AppendEventsResponse(appended_count=len(added))
                 answers.append((batch.key, response.SerializeToString()))
@@ -112,11 +114,13 @@ class AuditService:
         connection: Connection,
         head: domain.Head,
         request: pb.AppendEventsRequest,
+        chained: set[UUID],
         now: datetime,
     ) -> tuple[domain.Head, list[Entry]]:
-        """Continues the chain with the events that are new."""
-        events = {event.id: parse_event(event) for event in request.events}
-        known = await store.known(connection, [identifier for identifier, _, _ in events.values()])
+        """Continues the chain with the events that are new, also to the calls of this batch."""
+        events = {parsed[0]: parsed for parsed in map(parse_event, request.events)}
+        kept = await store.known(connection, list(events))
+        known = kept | chained
         new = [event for event in events.values() if event[0] not in known]
         return domain.chain(head, new, now)
 
@@ -151,9 +155,10 @@ class AuditService:
         del call
         start = request.from_sequence or 1
         wanted = min(request.max_entries or _VERIFY_DEFAULT, _VERIFY_LIMIT)
-        trusted, fault = reconcile(
-            self._signer, await store.all_checkpoints(self._database), await self._file.all()
-        )
+        end = await store.head(self._database)  # what comes after this is no part of the walk
+        trusted, fault = await self._checkpoints(start, wanted)
+        newest = trusted[max(trusted)] if trusted else None
+        _check_start(start, end, newest)
         before = await store.head_at(self._database, start - 1)
         verifier = Verifier(before or domain.Head(start - 1), trusted)
         if before is None:
@@ -161,9 +166,8 @@ class AuditService:
                 start - 1, domain.FaultKind.GAP, f"Entry {start - 1} is missing."
             )
         fault = await self._walk(verifier, wanted) or fault
-        newest = trusted[max(trusted)] if trusted else None
         fault = fault or domain.truncation(await store.last(self._database), newest)
-        end = await store.head(self._database)
+        fault = fault or domain.missing_tail(verifier, wanted, end)
         more = fault is None and verifier.head.sequence < end.sequence
         return pb.VerifyChainResponse(
             intact=fault is None,
@@ -173,15 +177,25 @@ class AuditService:
             next_sequence=verifier.head.sequence + 1 if more else 0,
         )
 
+    async def _checkpoints(
+        self, start: int, count: int
+    ) -> tuple[Mapping[int, Checkpoint], Fault | None]:
+        """The checkpoints of a stretch to trust, the newest among them, and what is wrong."""
+        last = min(start + count - 1, paging.MAX_POSITION)
+        outside = await self._file.stretch(start, last)
+        newest = outside[-1].head.sequence if outside else 0
+        inside = await store.checkpoints_of(self._database, start, last, newest)
+        return await asyncio.to_thread(reconcile, self._signer, inside, outside)
+
     async def _walk(self, verifier: Verifier, wanted: int) -> Fault | None:
-        """Verifies up to `wanted` entries, a thousand at a time so that others get a turn."""
+        """Verifies up to `wanted` entries, a thousand at a time."""
         while verifier.verified < wanted:
             step = min(_VERIFY_STEP, wanted - verifier.verified)
             entries = await store.stretch(self._database, verifier.head.sequence + 1, step)
-            fault = verifier.walk((entry, true_facts(entry)) for entry in entries)
+            pairs = ((entry, true_facts(entry)) for entry in entries)
+            fault = await asyncio.to_thread(verifier.walk, pairs)
             if fault is not None or len(entries) < step:
                 return fault
-            await asyncio.sleep(0)
         return None
 
     async def ListCheckpoints(
@@ -209,14 +223,14 @@ class AuditService:
                     signed = await self._sign(signed or await self._newest_signed())
                 else:
                     signed = None
-            except Error as error:
+            except (Error, OSError) as error:
                 log.warning("checkpoint waits: %s", error)
             await asyncio.sleep(self._checkpoint_seconds)
 
     async def _newest_signed(self) -> domain.Head:
         """The head of the newest checkpoint that the database's owner cannot have written."""
-        signed = (mark.head for mark in await self._file.all() if self._signer.verifies(mark))
-        return max(signed, key=lambda head: head.sequence, default=domain.Head())
+        newest = await self._file.newest(self._signer.verifies)
+        return newest.head if newest else domain.Head()
 
     async def _sign(self, signed: domain.Head) -> domain.Head:
         """Signs the head if the chain went on from what was signed: never a rewritten one."""
@@ -227,6 +241,19 @@ class AuditService:
             log.error("not signed: entry %s is not the one that was signed", signed.sequence)
             return signed
         checkpoint = self._signer.sign(head, datetime.now(UTC))
-        await self._file.add(checkpoint)
+        # The file comes last: what is there, the database had. A signer that ends in between goes
+        # on from the file's newest one, and what the database alone has is signed again.
         await store.add_checkpoint(self._database, checkpoint)
+        await self._file.add(checkpoint)
         return head
+
+
+def _check_start(start: int, end: domain.Head, newest: Checkpoint | None) -> None:
+    """Passes when there are entries to start from, or should be.
+
+    Raises:
+        Error: INVALID_ARGUMENT, no chain ever reached so far.
+    """
+    known = max(end.sequence, newest.head.sequence if newest else 0)
+    if start > known + 1:
+        raise invalid("from_sequence", f"must be {known + 1} at most: the chain ends before that")

@@ -40,7 +40,12 @@ _CHECKPOINTS: Final = f"""
 SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints
 WHERE ($1::bigint IS NULL OR sequence < $1) ORDER BY sequence DESC LIMIT $2
 """
-_ALL_CHECKPOINTS: Final = f"SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints ORDER BY sequence"
+_CHECKPOINTS_OF: Final = f"""
+SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints
+WHERE sequence BETWEEN $1 AND $2 OR sequence = $3
+    OR sequence = (SELECT max(sequence) FROM checkpoints)
+ORDER BY sequence
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,8 @@ _CONDITIONS: Final = {
     "source": "source = {}",
     "status": "status = {}",
     "minimum_severity": "severity >= {}",
-    "start_time": "event_time >= {0} AND id >= first_id({0} - interval '1 day')",
-    "end_time": "event_time < {0} AND id < first_id({0} + interval '1 day')",
+    "start_time": "event_time >= {0} AND id >= first_id(greatest('epoch', {0} - interval '1 day'))",
+    "end_time": "event_time < {0} AND id < first_id(greatest('epoch', {0} + interval '1 day'))",
     "trace_id": "trace_id = {} AND trace_id <> ''",
     "before": "sequence < {}",
 }
@@ -168,9 +173,10 @@ async def list_checkpoints(database: Database, before: int | None, limit: int) -
     return [_checkpoint(row) for row in await database.fetch(_CHECKPOINTS, before, limit)]
 
 
-async def all_checkpoints(database: Database) -> list[Checkpoint]:
-    """Every checkpoint, oldest first."""
-    return [_checkpoint(row) for row in await database.fetch(_ALL_CHECKPOINTS)]
+async def checkpoints_of(database: Database, first: int, last: int, other: int) -> list[Checkpoint]:
+    """The checkpoints of these entries, of one other, and the newest of all; oldest first."""
+    rows = await database.fetch(_CHECKPOINTS_OF, first, last, other)
+    return [_checkpoint(row) for row in rows]
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

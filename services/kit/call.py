@@ -241,7 +241,7 @@ class Effect(Connection):
     """The transaction of one call: SQL, events, and the answer."""
 
     def __init__(self, connection: Connection, call: Call) -> None:
-        super().__init__(connection.raw, connection.tracer)
+        super().__init__(connection.raw, connection.tracer, connection.place)
         self._call = call
         self._answer: Message | None = None
         self._events: list[events.Event] = []

@@ -1,18 +1,19 @@
 """Postgres for one replica: a pool, transactions, and a span for each statement.
 
 Every failure of the database itself leaves here as an `Error`: UNAVAILABLE when it cannot be
-reached, ABORTED when two transactions got in each other's way. Constraint violations pass through,
-since only a store knows what they mean.
+reached or cannot work, ABORTED when two transactions got in each other's way. Constraint violations
+pass through, since only a store knows what they mean.
 """
 
 import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from opentelemetry import trace
@@ -42,15 +43,22 @@ _ACQUIRE_SECONDS: Final = 3.0
 _IDLE_SECONDS: Final = 20.0
 _COMMAND_SECONDS: Final = 30.0
 _COMMIT_SECONDS: Final = 5.0
+# Longer than any statement waits for a lock: whoever is silent for so long is not just busy.
+_SILENCE_SECONDS: Final = 5.0
+
+_NAMESPACE: Final = "SELECT concat_ws('|', current_database(), current_schema())"
 
 _UNREACHABLE: Final = (
     OSError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+)
+# No room on the disk, no memory, no connection left, a standby that only reads.
+_UNABLE: Final = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 _CONTENTION: Final = (
     asyncpg.DeadlockDetectedError,
@@ -63,9 +71,10 @@ _CONTENTION: Final = (
 class Connection:
     """SQL on one connection, usually inside a transaction."""
 
-    def __init__(self, raw: Any, tracer: trace.Tracer) -> None:
+    def __init__(self, raw: Any, tracer: trace.Tracer, place: Mapping[str, str]) -> None:
         self.raw = raw
         self.tracer = tracer
+        self.place = place
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """All rows."""
@@ -101,7 +110,7 @@ class Connection:
             summary,
             kind=SpanKind.CLIENT,
             attributes={
-                names.DB_SYSTEM: names.POSTGRESQL,
+                **self.place,
                 names.DB_QUERY_SUMMARY: summary,
                 names.DB_QUERY_TEXT: query,
             },
@@ -109,8 +118,7 @@ class Connection:
         try:
             return await _translated(running)
         except BaseException as error:
-            span.set_attribute(names.ERROR_TYPE, type(error).__name__)
-            span.set_status(StatusCode.ERROR)
+            _mark(span, error)
             raise
         finally:
             span.end()
@@ -119,10 +127,18 @@ class Connection:
 class Database:
     """The pool of one replica."""
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", tracer: trace.Tracer, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[Any]",
+        tracer: trace.Tracer,
+        metrics: Metrics,
+        place: Mapping[str, str],
+    ) -> None:
         self._pool = pool
         self._tracer = tracer
         self._metrics = metrics
+        self._place = place
+        self._answered = time.monotonic()
         metrics.pool_connections.labels("idle").set_function(pool.get_idle_size)
         metrics.pool_connections.labels("open").set_function(pool.get_size)
 
@@ -147,7 +163,8 @@ class Database:
                 connection_class=_PlainConnection,
             )
         )
-        return cls(pool, tracer, metrics)
+        namespace = await _translated(pool.fetchval(_NAMESPACE))
+        return cls(pool, tracer, metrics, _place(dsn, namespace))
 
     async def close(self) -> None:
         """Closes every connection, without waiting for queries."""
@@ -157,20 +174,42 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection without a transaction: each statement commits by itself."""
         started = time.monotonic()
+        raw = await _translated(self._acquire())
+        self._metrics.pool_wait.observe(time.monotonic() - started)
         try:
-            raw = await _translated(self._pool.acquire(timeout=_ACQUIRE_SECONDS))
+            yield Connection(raw, self._tracer, self._place)
+            self._answered = time.monotonic()
+        finally:
+            await _translated(self._pool.release(raw))
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
         except TimeoutError:
+            if self._pool.get_size() < self._pool.get_max_size():
+                raise  # it waited for a new connection, not for its turn
             raise Error(
                 Code.UNAVAILABLE,
                 "OVERLOADED",
                 "All database connections are busy; try again.",
                 retriable=True,
             ) from None
-        self._metrics.pool_wait.observe(time.monotonic() - started)
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the database does its work; waits so many seconds for a sign of it.
+
+        A pool that is full is load, and load has its own way of being told. But then the database
+        has answered somebody a short while ago.
+        """
         try:
-            yield Connection(raw, self._tracer)
-        finally:
-            await self._pool.release(raw)
+            async with asyncio.timeout(seconds):
+                return bool(await self.fetchval("SELECT true"))
+        except TimeoutError:
+            pass
+        except Error as error:
+            if error.reason == "DATABASE_UNAVAILABLE":
+                return False
+        return time.monotonic() - self._answered < _SILENCE_SECONDS
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -252,18 +291,44 @@ async def _translated(running: Awaitable[T]) -> T:
         raise Error(
             Code.ABORTED, "CONFLICT", "Another change got in the way; try again."
         ) from error
-    except _UNREACHABLE as error:
-        raise Error(
-            Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database cannot be reached; try again."
-        ) from error
     except asyncpg.QueryCanceledError as error:
         raise Error(
             Code.DEADLINE_EXCEEDED, "DATABASE_TIMEOUT", "The database took too long."
         ) from error
+    except _UNREACHABLE as error:
+        raise Error(
+            Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database cannot be reached; try again."
+        ) from error
+    except _UNABLE as error:
+        raise Error(
+            Code.UNAVAILABLE, "DATABASE_UNABLE", "The database cannot work just now; try again."
+        ) from error
     except asyncpg.PostgresError as error:
         if error.sqlstate == REQUIREMENT:
-            raise _requirement(str(error)) from None
+            raise _requirement(str(error)) from error
         raise
+
+
+def _place(dsn: str, namespace: str) -> Mapping[str, str]:
+    """What the spans of all statements say of where they run."""
+    parts = urlsplit(dsn)
+    address = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
+    return {
+        names.DB_SYSTEM: names.POSTGRESQL,
+        names.DB_NAMESPACE: namespace,
+        names.SERVER_ADDRESS: address,
+    }
+
+
+def _mark(span: trace.Span, error: BaseException) -> None:
+    """Says on a span how its statement failed, by SQLSTATE where the database told one."""
+    cause = error.__cause__ if isinstance(error, Error) else error
+    kind = type(cause or error).__name__
+    if isinstance(cause, asyncpg.PostgresError):
+        kind = str(cause.sqlstate)
+        span.set_attribute(names.DB_RESPONSE_STATUS, kind)
+    span.set_attribute(names.ERROR_TYPE, kind)
+    span.set_status(StatusCode.ERROR)
 
 
 def requirement(code: Code, reason: str, message: str) -> str:

@@ -51,7 +51,8 @@ class Error(Exception):
         metadata: facts about the failure, for instance the balance that did not suffice.
         violations: field path and what is wrong with it, for INVALID_ARGUMENT.
         retry_after: seconds after which a repeat makes sense.
-        retriable: the call surely had no effect and another replica may serve it.
+        retriable: another replica may serve the call, where the contract says that repeats are
+            safe.
     """
 
     def __init__(
@@ -91,8 +92,11 @@ class RemoteError(Error):
 
     @property
     def outcome_unknown(self) -> bool:
-        """Whether the call may have taken effect all the same."""
-        return self.code in OUTCOME_UNKNOWN and not self.retriable
+        """Whether the call may have taken effect all the same.
+
+        Also when it is retriable: an attempt before this one, which Envoy repeated, may have.
+        """
+        return self.code in OUTCOME_UNKNOWN
 
     def passed_on(self) -> Error:
         """The error as our own caller is told it: one that the hop before us does not repeat.

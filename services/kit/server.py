@@ -215,19 +215,9 @@ class Replica:
         """Serving means that the database answers; probed as often as the mesh probes us."""
         interval = self._kit.settings.health_interval
         while True:
-            ready = await self._database_answers(interval)
+            ready = await self._kit.database.answers(max(1.0, interval))
             await self._readiness.set(serving=ready)
             await asyncio.sleep(interval)
-
-    async def _database_answers(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(max(1.0, seconds)):
-                return bool(await self._kit.database.fetchval("SELECT true"))
-        except Error as error:
-            # A full pool is load, and load has its own way of being told.
-            return error.reason == "OVERLOADED"
-        except TimeoutError:
-            return True
 
     async def _keep_house(self) -> None:
         """Forgets old answers."""

@@ -5,6 +5,23 @@ import pkgutil
 from collections.abc import Iterator
 from importlib import import_module, resources
 from types import ModuleType
+from typing import Final
+
+from observability import names
+
+STATEMENT: Final = {
+    names.DB_SYSTEM, names.DB_NAMESPACE, names.DB_QUERY_SUMMARY, names.DB_QUERY_TEXT,
+    names.SERVER_ADDRESS,
+}  # fmt: skip
+"""What the span of every statement says."""
+STATEMENT_FAILED: Final = {names.DB_RESPONSE_STATUS, names.ERROR_TYPE}
+CALL: Final = {names.RPC_SYSTEM, names.RPC_METHOD, names.RPC_STATUS}
+"""What the span of every call that is served says."""
+SENT: Final = {
+    names.MESSAGING_SYSTEM, names.MESSAGING_OPERATION_NAME, names.MESSAGING_OPERATION_TYPE,
+    names.MESSAGING_DESTINATION,
+}  # fmt: skip
+"""What the span of every event, or batch of them, that is handed on says."""
 
 _PACKAGES = ("opentelemetry.semconv.attributes", "opentelemetry.semconv._incubating.attributes")
 

@@ -256,13 +256,18 @@ def test_a_checkpoint_that_we_did_not_sign_is_named_and_not_trusted() -> None:
     assert reconciled([own], [own, forged]) == ([2], (4, FaultKind.BAD_CHECKPOINT))
 
 
+async def whole(file: CheckpointFile) -> list[Checkpoint]:
+    return await file.stretch(1, COUNT)
+
+
 async def test_checkpoints_in_a_file_are_read_back_as_they_were(tmp_path: Path) -> None:
     file = CheckpointFile(tmp_path / "folder" / "checkpoints.jsonl")
-    assert await file.all() == []
+    assert await whole(file) == []
+    assert await file.newest(SIGNER.verifies) is None
     kept = signed(entries(), 2, 4)
     for checkpoint in kept:
         await file.add(checkpoint)
-    assert await file.all() == kept
+    assert await whole(file) == kept
 
 
 async def test_a_line_that_a_crash_tore_is_left_out(tmp_path: Path) -> None:
@@ -271,9 +276,8 @@ async def test_a_line_that_a_crash_tore_is_left_out(tmp_path: Path) -> None:
     kept = signed(entries(), 2, 4)
     for checkpoint in kept:
         await file.add(checkpoint)
-    whole = path.read_text()
-    path.write_text(whole[:-10])
-    assert await file.all() == kept[:1]
+    path.write_text(path.read_text()[:-10])
+    assert await whole(file) == kept[:1]
 
 
 async def test_a_checkpoint_after_a_torn_line_is_not_lost(tmp_path: Path) -> None:
@@ -284,7 +288,70 @@ async def test_a_checkpoint_after_a_torn_line_is_not_lost(tmp_path: Path) -> Non
     await file.add(four)
     path.write_text(path.read_text()[:-10])
     await file.add(six)
-    assert await file.all() == [two, six]
+    assert await whole(file) == [two, six]
+
+
+async def test_a_file_is_asked_for_a_stretch_and_its_newest_checkpoint(tmp_path: Path) -> None:
+    file = CheckpointFile(tmp_path / "checkpoints.jsonl")
+    one, two, four, six = signed(entries(), 1, 2, 4, 6)
+    for checkpoint in (one, four, two, six):  # one came late
+        await file.add(checkpoint)
+    assert await file.stretch(2, 4) == [two, four, six]
+    assert await file.stretch(5, 6) == [six]
+    assert await file.stretch(3, 3) == [six]
+    assert await file.newest(SIGNER.verifies) == six
+    assert await file.newest(lambda checkpoint: checkpoint.head.sequence < 4) == two
+
+
+async def test_what_is_added_to_a_file_is_seen_by_whoever_read_it_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    reader, writer = CheckpointFile(path), CheckpointFile(path)
+    kept = signed(entries(), 2, 4, 6)
+    for count, checkpoint in enumerate(kept, 1):
+        await writer.add(checkpoint)
+        assert await whole(reader) == kept[:count]
+
+
+class CountingSigner(Signer):
+    """Counts the signatures that are really verified."""
+
+    def __init__(self) -> None:
+        super().__init__(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+        self.count = 0
+
+    def _verify(self, checkpoint: Checkpoint) -> bool:
+        self.count += 1
+        return super()._verify(checkpoint)
+
+
+def test_a_signature_is_verified_once_for_both_copies_and_for_all_who_ask() -> None:
+    signer, both = CountingSigner(), signed(entries(), 2, 4)
+    for _ in range(3):
+        assert checkpoints.reconcile(signer, both, list(both))[1] is None
+    assert signer.count == 2
+
+
+async def test_only_as_many_signatures_as_needed_are_verified_for_the_newest(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    heads = [Head(number, b"%d" % number) for number in range(1, 500)]
+    path.write_text("".join(checkpoints._line(SIGNER.sign(head, MOMENT)) + "\n" for head in heads))
+    signer, file = CountingSigner(), CheckpointFile(path)
+    newest = await file.newest(signer.verifies)
+    assert newest is not None
+    assert newest.head == heads[-1]
+    assert signer.count == 1
+
+
+def test_a_walk_that_ends_before_the_head_is_cut_off() -> None:
+    chain = entries()
+    verifier = Verifier(Head(), {})
+    assert verifier.walk((entry, FACTS) for entry in chain[:4]) is None
+    end = Head(COUNT, chain[-1].entry_hash)
+    assert place(domain.missing_tail(verifier, COUNT, end)) == (5, FaultKind.TRUNCATED)
+    assert domain.missing_tail(verifier, 4, end) is None, "no more was asked for"
+    assert domain.missing_tail(verifier, COUNT, verifier.head) is None
 
 
 def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
