@@ -218,6 +218,12 @@ class RecipientListService:
         """Seals a list."""
         return await self._lists.seal(request, call)
 
+    async def DeleteRecipientList(
+        self, request: pb.DeleteRecipientListRequest, call: Call
+    ) -> pb.DeleteRecipientListResponse:
+        """Deletes a list that nothing uses."""
+        return await self._lists.delete(request, call)
+
     async def GetRecipientList(
         self, request: pb.GetRecipientListRequest, call: Call
     ) -> pb.RecipientList:
