@@ -50,6 +50,10 @@ class Money:
             "icto_distribution_payments_total", "Payments of distributions, by why.", "kind"
         )
 
+    async def run(self) -> None:
+        """Looks after what is owed, as long as the replica lives."""
+        await self._payouts.run()
+
     async def token(self, ledger: str) -> Token:
         """What a ledger takes now, read anew each time (F-47), and who mints on it."""
         found = await self._transfers.ledger.GetLedger(ledger_pb2.GetLedgerRequest(name=ledger))

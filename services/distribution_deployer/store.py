@@ -150,8 +150,8 @@ INSERT INTO disbursements (id, distribution_id, kind, principal, gross, fee, pen
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, kit_now()))
 """
 _PAID: Final = """
-UPDATE disbursements SET block_index = paid.block_index, pay_time = kit_now()
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index)
+UPDATE disbursements SET block_index = paid.block_index, fee = paid.fee, pay_time = kit_now()
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, block_index, fee)
 WHERE id = paid_id
 RETURNING disbursements.*
 """
@@ -496,8 +496,13 @@ def disbursed(one: Disbursement) -> Statement:
 
 
 async def paid(connection: Connection, payouts: Sequence[PaidOut]) -> list[Disbursement]:
-    """Records blocks of payouts."""
-    rows = await connection.fetch(_PAID, [p.id for p in payouts], [p.block_index for p in payouts])
+    """Records blocks of payouts, and the fees that were taken."""
+    rows = await connection.fetch(
+        _PAID,
+        [one.id for one in payouts],
+        [one.block_index for one in payouts],
+        [one.fee for one in payouts],
+    )
     return [_disbursement(row) for row in rows]
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DUPLICATE: Final = "DUPLICATE"
 TOO_OLD: Final = "TOO_OLD"
+BAD_FEE: Final = "BAD_FEE"
 INSUFFICIENT_FUNDS: Final = "INSUFFICIENT_FUNDS"
 
 Attempt = Callable[[int], Awaitable[int]]
@@ -55,14 +56,14 @@ class Transfers:
                 return int(error.metadata["duplicate_of"])
             if error.reason != TOO_OLD:
                 raise
-        found = await self._find(ledger, memo)
+        found = await self.find(ledger, memo)
         if found is not None:
             return found
         # Not there, and no earlier attempt can still arrive: it would be too old as well.
         log.info("a transfer was never made within its window; trying under a fresh time")
         return await attempt(await renew())
 
-    async def _find(self, ledger: str, memo: bytes) -> int | None:
+    async def find(self, ledger: str, memo: bytes) -> int | None:
         """The block of the transfer with this memo, if it was ever made."""
         request = ledger_pb2.ListBlocksRequest(parent=ledger, memo=memo, page_size=100)
         while True:

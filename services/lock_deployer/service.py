@@ -66,6 +66,7 @@ class LockService:
         """Pays what is owed, and looks after accounts, as long as the replica lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._payouts.run())
             tasks.create_task(self._returns.run())
 
     async def ValidateLock(

@@ -119,14 +119,16 @@ WHERE lock_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($4::text IS NULL OR be
 ORDER BY id DESC LIMIT $3
 """
 _PAID_CLAIMS: Final = f"""
-UPDATE lock_claims SET block_index = paid.block_index, pay_time = kit_now()
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index) WHERE id = paid_id
-RETURNING {_CLAIM_COLUMNS.replace("block_index", "lock_claims.block_index")}
+UPDATE lock_claims SET block_index = paid_block, fee = paid_fee, pay_time = kit_now()
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, paid_block, paid_fee)
+WHERE id = paid_id
+RETURNING {_CLAIM_COLUMNS}
 """
 _PAID_RETURNS: Final = """
-UPDATE lock_returns SET block_index = paid.block_index
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index) WHERE id = paid_id
-RETURNING id, lock_id, amount, revoked, lock_returns.block_index
+UPDATE lock_returns SET block_index = paid_block, fee = paid_fee
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, paid_block, paid_fee)
+WHERE id = paid_id
+RETURNING id, lock_id, amount, revoked, block_index
 """
 _REVOKE: Final = f"""
 UPDATE locks SET state = {State.REVOKED:d}, revoke_time = $3, returned = $2
@@ -333,16 +335,20 @@ async def list_claims(
 
 async def paid_claims(connection: Connection, paid: Sequence[PaidOut]) -> Sequence[Claim]:
     """Records which claims were paid in which blocks; returns those that these are."""
-    rows = await connection.fetch(
-        _PAID_CLAIMS, [one.id for one in paid], [one.block_index for one in paid]
-    )
-    return [_claim(row) for row in rows]
+    return [_claim(row) for row in await connection.fetch(_PAID_CLAIMS, *_paid(paid))]
 
 
 async def paid_returns(connection: Connection, paid: Sequence[PaidOut]) -> Sequence[Any]:
     """Records which returns were paid in which blocks; returns those that these are."""
-    return await connection.fetch(
-        _PAID_RETURNS, [one.id for one in paid], [one.block_index for one in paid]
+    return await connection.fetch(_PAID_RETURNS, *_paid(paid))
+
+
+def _paid(paid: Sequence[PaidOut]) -> tuple[list[UUID], list[int], list[int]]:
+    """Ids, blocks and fees."""
+    return (
+        [one.id for one in paid],
+        [one.block_index for one in paid],
+        [one.fee for one in paid],
     )
 
 
