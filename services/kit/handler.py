@@ -33,6 +33,7 @@ from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
+from services.kit.oversize import instead_of_many
 from services.kit.platform import Platform
 from services.kit.validation import RequestValidator
 
@@ -272,7 +273,8 @@ class _Served:
                 Code.RESOURCE_EXHAUSTED,
                 "REQUEST_TOO_LARGE",
                 f"The request has {len(raw)} bytes; this method takes"
-                f" {self._method.max_request_bytes} at most.",
+                f" {self._method.max_request_bytes} at most."
+                f" {instead_of_many(self._method.request_type)}".rstrip(),
             )
         try:
             return self._request_class.FromString(raw)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DUPLICATE: Final = "DUPLICATE"
 TOO_OLD: Final = "TOO_OLD"
+BAD_FEE: Final = "BAD_FEE"
 INSUFFICIENT_FUNDS: Final = "INSUFFICIENT_FUNDS"
 
 Attempt = Callable[[int], Awaitable[int]]
@@ -63,14 +64,14 @@ class Transfers:
         except RemoteError as error:
             if error.reason != TOO_OLD:
                 raise
-        found = await self._find(ledger, memo, check)
+        found = await self.find(ledger, memo, check)
         if found is not None:
             return found
         # Not there, and no earlier attempt can still arrive: it would be too old as well.
         log.info("a transfer was never made within its window; trying under a fresh time")
         return await _made(attempt, await renew())
 
-    async def _find(self, ledger: str, memo: bytes, check: Check) -> int | None:
+    async def find(self, ledger: str, memo: bytes, check: Check = lambda _: True) -> int | None:
         """The block of the transfer with this memo, if it was ever made."""
         request = ledger_pb2.ListBlocksRequest(parent=ledger, memo=memo, page_size=100)
         while True:

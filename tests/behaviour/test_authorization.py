@@ -28,6 +28,7 @@ from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support import authorization, launches
 from tests.support.authorization import COLUMNS, OK, ROLES, Line
+from tests.support.distributions import category, encoded, recipient_list
 from tests.support.edge import Edge, Outcome, Rest, Rpc, Sample, bearer, call_on, sample
 from tests.support.installation import Installation, deployed, until
 from tests.support.money import get, post, refund_in
@@ -139,10 +140,13 @@ async def _resources(client: Client) -> dict[str, str]:
             "milestones": {"attestor": me, "milestones": [{"id": "one", "basisPoints": 10_000}]}
         }
     }
+    used, tree = await recipient_list(client, 1, [{me: 50_000}])
+    await post(client, f"/v1/{used}:seal", root=encoded(tree.root))
+    listed = category(1, {"recipientList": used})
     wanted = launches.spec(
         {"newToken": launches.token()},
         [launches.lock(me, 5_000, **at_once), launches.lock(me, 6_000, **attested)],
-        [launches.distribution(me)],
+        [launches.distribution(me), launches.distribution(me, categories=[listed])],
     )
     launch = await launches.launched(client, wanted)
     assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
@@ -172,6 +176,8 @@ async def _resources(client: Client) -> dict[str, str]:
         "distribution": launch["distributions"][0],
         "project": project["name"],
         "recipient_list": people["name"],
+        # It is in use, so that it is there for whoever tries next.
+        "DeleteRecipientList": used,
         "entry": (await until(audited, 15))["name"],
         "experiment": "",
     }

@@ -219,9 +219,11 @@ async def test_claims_that_cannot_be_paid_are_refused(token: Vault, ann: Client)
     assert await refused(claim(ann, lock, token.fee)) == "CLAIM_BELOW_FEE"
     assert await refused(claim(ann, lock, 10**6 + 1)) == "EXCEEDS_CLAIMABLE"
     assert await refused(claim(ann, lock, 0)) == "CLAIM_BELOW_FEE"
-    await claim(ann, lock, 10**6 - token.fee)
-    assert await refused(claim(ann, lock)) == "CLAIM_BELOW_FEE"
-    assert (await token.check(lock))["claimedAmount"] == str(10**6 - token.fee)
+    assert await refused(claim(ann, lock, 10**6 - token.fee)) == "REST_BELOW_FEE"
+    assert (await token.check(lock))["claimedAmount"] == "0"
+    await claim(ann, lock, 10**6 - token.fee - 1)
+    await claim(ann, lock)
+    assert (await token.check(lock))["state"] == "LOCK_STATE_COMPLETED"
 
 
 async def test_only_a_beneficiary_claims_and_sees_only_their_part(

@@ -360,8 +360,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "distribution: a pause and a deadline hold claims",
         "services/distribution_deployer/claiming.py",
-        "held = category.id in distribution.paused or not _open(distribution)",
-        "held = category.id in distribution.paused and not _open(distribution)",
+        "held = category.id in distribution.held or not _open(distribution)",
+        "held = category.id in distribution.held and not _open(distribution)",
         [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
     ),
     Mutant(
