@@ -141,7 +141,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "charge: too old means unknown, so its block is looked for",
         "services/kit/transfers.py",
-        "        found = await self._find(ledger, memo, check)\n",
+        "        found = await self.find(ledger, memo, check)\n",
         "        found = None\n",
         [_PAYMENTS + "test_a_charge_that_is_resumed_after_two_days_finds_its_block"],
     ),
