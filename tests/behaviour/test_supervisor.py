@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from mesh import contract as contracts
@@ -157,6 +158,21 @@ async def test_a_killed_envoy_and_a_killed_postgres_lose_nothing(house: Installa
             await house.until_healthy(_HEAL_SECONDS)
             assert load.failures(killed), "nobody was calling"
             await until_calm(load)
+
+
+async def test_an_envoy_that_hangs_takes_no_metrics_of_others_along(house: Installation) -> None:
+    pid, replicas = (await house.status())["envoy"]["pid"], (await house.status())["replicas"]
+    kill(pid, signal.SIGSTOP)
+    try:
+        async with httpx.AsyncClient() as http:
+            url = f"http://127.0.0.1:{house.metrics_port}/metrics"
+            answer = await http.get(url, timeout=30)
+    finally:
+        kill(pid, signal.SIGCONT)
+    assert answer.status_code == 200, answer.text
+    assert answer.text.count("\nicto_replica_up{") == len(replicas)
+    assert "envoy_" not in answer.text
+    await house.until_healthy(_HEAL_SECONDS)
 
 
 async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
