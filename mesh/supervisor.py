@@ -32,7 +32,7 @@ from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
-from observability.receiver import EXPORT_PATH, Receiver, SpanStore
+from observability.receiver import EXPORT_PATH, Destination, Receiver, SpanStore
 from services.kit import principal
 from services.kit.settings import PREFIX, Environment
 
@@ -64,7 +64,7 @@ class Options:
         overrides: as in mesh.toml, over what the file says.
         database_url: an existing Postgres; empty for the embedded one.
         jaeger: start the Jaeger on PATH and pass traces on to it.
-        forward_traces: OTLP address to pass traces on to; empty for none.
+        forward_traces: another collector to pass traces on to.
     """
 
     run: RunDirectory
@@ -72,7 +72,7 @@ class Options:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     database_url: str = ""
     jaeger: bool = False
-    forward_traces: str = ""
+    forward_traces: Destination | None = None
 
 
 class Supervisor:
@@ -96,7 +96,7 @@ class Supervisor:
         self._postgres: EmbeddedPostgres | None = None
         port = self.topology.observability.jaeger_port
         self._jaeger = Jaeger(self._run, port, output) if options.jaeger else None
-        forward = self._jaeger.otlp if self._jaeger else options.forward_traces
+        forward = Destination(self._jaeger.otlp) if self._jaeger else options.forward_traces
         self._store = SpanStore()
         self._receiver = Receiver(self._store, forward)
         self._replicas: Replicas | None = None

@@ -23,6 +23,7 @@ from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, StartError, Supervisor
 from mesh.topology import TopologyError
 from observability.logs import JsonFormatter
+from observability.receiver import Destination, DestinationError
 from services.kit.settings import Environment
 
 _SUPERVISOR: Final = "supervisor"
@@ -53,13 +54,17 @@ def up(
         overrides["edge"] = {"port": port}
     if metrics_port:
         overrides["observability"] = {"metrics_port": metrics_port}
+    try:
+        forward = Destination.of_environment(os.environ)
+    except DestinationError as error:
+        fail(str(error))
     options = Options(
         run=RunDirectory(run_dir),
         environment=environment,
         overrides=overrides,
         database_url=os.environ.get("ICTO_DATABASE_URL", ""),
         jaeger=jaeger,
-        forward_traces=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").removeprefix("http://"),
+        forward_traces=forward,
     )
     run(serve(options, story=story, quiet=quiet))
 

@@ -12,16 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 
+from icto.identity.v1.identity_pb2 import GetDenyListResponse
 from mesh import contract as contracts
 from mesh import control, supervisor
 from mesh.cli.demo import free_ports
+from mesh.operator import Operator
 from mesh.process import Command, Process
+from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
 from mesh.supervisor import Options, StartError, Supervisor
 from services.kit.settings import Environment
@@ -159,6 +163,21 @@ async def test_a_killed_envoy_and_a_killed_postgres_lose_nothing(house: Installa
             await until_calm(load)
 
 
+async def test_an_envoy_that_hangs_takes_no_metrics_of_others_along(house: Installation) -> None:
+    pid, replicas = (await house.status())["envoy"]["pid"], (await house.status())["replicas"]
+    kill(pid, signal.SIGSTOP)
+    try:
+        async with httpx.AsyncClient() as http:
+            url = f"http://127.0.0.1:{house.metrics_port}/metrics"
+            answer = await http.get(url, timeout=30)
+    finally:
+        kill(pid, signal.SIGCONT)
+    assert answer.status_code == 200, answer.text
+    assert answer.text.count("\nicto_replica_up{") == len(replicas)
+    assert "envoy_" not in answer.text
+    await house.until_healthy(_HEAL_SECONDS)
+
+
 async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
     before, logged = (await house.status())["replicas"], len(house.output())
     async with load_on(house) as load:
@@ -260,6 +279,39 @@ async def test_what_cannot_be_started_now_is_tried_again() -> None:
 
     await until(it_ran)
     running.cancel()
+
+
+class DenyingOperator(Operator):
+    """Tells of one denied user, whoever asks."""
+
+    async def denied(self, known_revision: str) -> GetDenyListResponse:
+        del known_revision
+        return GetDenyListResponse(revision="1", principals=["somebody"])
+
+
+async def test_a_full_disk_does_not_end_what_envoy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(RunDirectory(tmp_path), Environment.TEST)
+    made = Supervisor(options, lambda *_: None, lambda _: None)
+    tries, written = itertools.count(), list[str]()
+
+    def write_denied(principals: Sequence[str]) -> None:
+        if next(tries) == 0:
+            raise OSError(errno.ENOSPC, "no space left")
+        written.extend(principals)
+
+    monkeypatch.setattr(made._envoy, "write_denied", write_denied)
+    operator = DenyingOperator(Paths(tmp_path, tmp_path))
+    keeping = asyncio.create_task(made._keep_denying(operator))
+
+    async def it_was_told_after_all() -> bool:
+        assert not keeping.done()
+        return written == ["somebody"]
+
+    await until(it_was_told_after_all)
+    keeping.cancel()
+    await operator.close()
 
 
 _LOGS: Final = """
