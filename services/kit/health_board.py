@@ -1,10 +1,12 @@
 """Health of the other services, measured through the mesh.
 
 A state is probed when somebody asks for it and the last sample is older than one health interval.
-Nothing is healthy by default, and every sample has its age.
+Nothing is healthy by default, and every sample has its age. Whoever asks meanwhile shares the
+probe, so it has a deadline of its own: an impatient caller makes no service look unhealthy.
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +16,16 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from observability import names
+from services.kit import deadline
 from services.kit.errors import Error
 from services.kit.kit import Kit
 
 States = health_pb2.HealthCheckResponse
 _PROBE_SECONDS: Final = 0.4
+# Enough for a probe, its hop among it.
+_WORK_SECONDS: Final = 1.0
+# Older than so many intervals, a sample says nothing of now.
+_GOOD_FOR: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,11 @@ class Sample:
     error: str
     taken: float
 
+    @property
+    def age(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.taken
+
 
 class HealthBoard:
     """What the last probe of each service found."""
@@ -39,17 +51,33 @@ class HealthBoard:
         self.interval = kit.settings.health_interval
         self._stub = kit.clients.stub(HealthStub)
         self._samples: dict[str, Sample] = {}
-        self._probing: dict[str, asyncio.Lock] = {}
+        self._probing: dict[str, asyncio.Task[Sample]] = {}
 
     async def sample(self, mesh_name: str, proto_service: str) -> Sample:
         """A sample of a service that is at most one interval old."""
-        async with self._probing.setdefault(proto_service, asyncio.Lock()):
-            known = self._samples.get(proto_service)
-            if known is not None and time.monotonic() - known.taken < self.interval:
-                return known
-            fresh = await self._probe(mesh_name, proto_service)
-            self._samples[proto_service] = fresh
-            return fresh
+        known = self._samples.get(proto_service)
+        if known is not None and known.age < self.interval:
+            return known
+        return await asyncio.shield(self._shared_probe(mesh_name, proto_service))
+
+    async def sample_within(
+        self, seconds: float, mesh_name: str, proto_service: str
+    ) -> Sample | None:
+        """The same if it can be had in time; else one of two intervals ago; None without any."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self.sample(mesh_name, proto_service)
+        known = self._samples.get(proto_service)
+        return known if known is not None and known.age < _GOOD_FOR * self.interval else None
+
+    def _shared_probe(self, mesh_name: str, proto_service: str) -> asyncio.Task[Sample]:
+        """The probe of a service that is at work, or a new one."""
+        probing = self._probing.get(proto_service)
+        if probing is None or probing.done():
+            with deadline.detached(_WORK_SECONDS):
+                probing = asyncio.create_task(self._probe(mesh_name, proto_service))
+            self._probing[proto_service] = probing
+        return probing
 
     async def _probe(self, mesh_name: str, proto_service: str) -> Sample:
         started, moment = time.monotonic(), datetime.now(UTC)
@@ -64,4 +92,6 @@ class HealthBoard:
         except Error as error:
             problem = error.reason
         now = time.monotonic()
-        return Sample(serving, moment, now - started, problem, now)
+        sample = Sample(serving, moment, now - started, problem, now)
+        self._samples[proto_service] = sample
+        return sample
