@@ -9,8 +9,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from services.distribution_deployer import lists_store, merkle, money, store
+from services.distribution_deployer import claiming, lists_store, merkle, money, store
 from services.distribution_deployer.claiming import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
@@ -92,7 +94,7 @@ async def added(
 
 
 async def opened(database: Database, *categories: Category) -> Distribution:
-    made = await added(database, "launches/1/steps/a", *categories)
+    made = await added(database, f"launches/1/steps/{ids.new_id(OWNER)}", *categories)
     active = replace(made, state=State.ACTIVE, timing=Timing(made.now))
     async with database.transaction() as connection:
         await store.put(connection, active)
@@ -182,14 +184,14 @@ async def test_what_was_delivered_is_not_given_up_and_what_was_not_is(database: 
     """F-25: exactly one of them, also for an operation that nobody heard of."""
     active = await opened(database)
     await added(database, "launches/1/steps/b")
+    operations = (active.operation, "launches/1/steps/b", "launches/1/steps/c")
     async with database.transaction() as connection:
-        for step in "abc":
-            operation = f"launches/1/steps/{step}"
+        for operation in operations:
             new_id = ids.new_id(operation)
             await store.give_up(connection, new_id, operation, "", Account("", b""))
     states = []
-    for step in "abc":
-        known = await store.of_operation(database, f"launches/1/steps/{step}")
+    for operation in operations:
+        known = await store.of_operation(database, operation)
         assert known is not None
         states.append(known[0].state)
     assert states == [State.ACTIVE, State.ABANDONED, State.ABANDONED]
@@ -324,6 +326,42 @@ async def test_a_crowd_that_claimed_differently_is_added_up_where_it_is(
         assert held == {1: Held(0, sum(claims), sum(max(0, half - claimed) for claimed in claims))}
         unowed = await money.unowed(connection, active, active.now + 50 * DAY)
     assert unowed == crowd * share - held[1].claimable
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 2_000)), min_size=2, max_size=6))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+async def test_claims_at_once_take_what_there_is_and_no_more(
+    database: Database, wanted: list[int | None]
+) -> None:
+    """F-41, F-42: whoever comes first; nobody is refused for a conflict."""
+    half = category(
+        Whitelist((Recipient(HOLDER, 2_000),)), schedule=Schedule(Linear(DAY), 5_000), amount=2_000
+    )
+    active = await opened(database, half)
+
+    async def claimed(asked: int | None) -> int:
+        async with database.transaction() as connection:
+            shared = await store.share(connection, active.id)
+            assert shared is not None
+            mine = await store.lock_allocations(connection, active.id, HOLDER)
+            holdings = claiming.chosen(shared, mine, None)
+            parts = claiming.plan_claim(holdings, asked, claiming.left(shared, mine), 10)
+            taken = claim(shared, sum(parts.values()), parts=parts)
+            await connection.apply(store.taken(taken), store.disbursed(taken))
+            return taken.gross
+
+    outcomes = await asyncio.gather(*map(claimed, wanted), return_exceptions=True)
+    taken = sum(one for one in outcomes if isinstance(one, int))
+    refused = [one for one in outcomes if not isinstance(one, int)]
+    assert all(isinstance(one, Error) and one.reason != "CONFLICT" for one in refused)
+    found = await store.get(database, active.id)
+    (mine,) = await store.allocations(database, active.id, HOLDER)
+    assert found is not None
+    assert mine.claimed == taken <= claiming.holding(found, mine).unlocked
 
 
 async def test_claims_share_a_distribution(database: Database) -> None:

@@ -9,11 +9,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import Client
+from services.kit import memos
 from services.kit.escrow import account_of
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
@@ -37,7 +40,7 @@ from tests.support.distributions import (
     whitelist,
 )
 from tests.support.installation import Installation, installation, kill, until
-from tests.support.services import refusal
+from tests.support.services import peer, refusal
 from tests.support.tokens import somebody
 
 DAY = 86_400
@@ -45,6 +48,16 @@ _NOW = "SELECT now() + shift FROM distribution_deployer.kit_clock"
 _SET_FEE = "UPDATE ledger.ledgers SET transfer_fee = $2 WHERE id = $1"
 _HOLD_LEDGER = "SELECT FROM ledger.ledgers WHERE id = $1 FOR UPDATE"
 _SET_BALANCE = "UPDATE ledger.balances SET balance = $3 WHERE ledger_id = $1 AND subaccount = $2"
+_HOLD_PAYOUT = "SELECT FROM distribution_deployer.kit_payouts WHERE id = $1 FOR UPDATE"
+_RENEWS = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%UPDATE kit_payouts SET created_at_ns%')
+"""
+_RENEWED = """
+UPDATE distribution_deployer.kit_payouts
+SET created_at_ns = (extract(epoch FROM clock_timestamp() + shift) * 1000000)::bigint * 1000
+FROM distribution_deployer.kit_clock WHERE id = $1 RETURNING created_at_ns
+"""
 _OVERDUE = re.compile(
     r"^icto_payouts_overdue\{[^}]*distribution_deployer[^}]*\} (\S+)$", re.MULTILINE
 )
@@ -360,6 +373,45 @@ async def test_what_a_ledger_refuses_is_seen_and_paid_once_it_does_not(
     await until(made, 30)
     await paid(holder, claim)
     await until(lambda: shows(0), 20)
+
+
+async def test_a_replica_that_was_frozen_while_another_paid_does_not_pay_again(
+    stage: Stage, holder: Client
+) -> None:
+    """F-8, F-42: whoever found that a transfer was not made may have been away since."""
+    own = await own_token(stage)
+    ledger_id = own.ledger.partition("/")[2]
+    created = await own.create(spec(1_000, category(1, whitelist({holder.principal: 1_000}))))
+    await own.fund(created)
+    name = (await own.activate()).name
+    account = (ledger_id, created.account.subaccount)
+    async with own.mesh.superuser() as database, own.mesh.superuser() as watching:
+        await database.execute(_SET_BALANCE, *account, 0)
+        claim = await act(holder, name, "claim")
+        payout = claim["name"].rpartition("/")[2]
+        async with database.transaction():
+            await database.execute(_HOLD_PAYOUT, payout)
+            await travel(stage.mesh, timedelta(days=2))
+            # The replica has searched the ledger in vain, and is about to try under a fresh time.
+            await until(lambda: watching.fetchval(_RENEWS), 40)
+            fresh = await database.fetchval(_RENEWED, payout)
+            await database.execute(_SET_BALANCE, *account, 2_000)
+    stamped = Timestamp()
+    stamped.FromNanoseconds(fresh)
+    request = ledger_pb2.PayOutRequest(
+        request_id=f"{payout}:{fresh}",
+        ledger=own.ledger,
+        from_subaccount=created.account.subaccount,
+        to=ledger_pb2.Account(owner=holder.principal, subaccount=bytes(32)),
+        amount=claim["netAmount"],
+        fee=claim["fee"],
+        memo=memos.of("payout", payout),
+        created_at_time=stamped,
+    )
+    async with peer(stage.mesh, "distribution_deployer") as other:
+        block = await other.call(other.stub(LedgerServiceStub).PayOut, request)
+    assert (await paid(holder, claim))["blockIndex"] == str(block.block_index)
+    assert await own.balance(holder.principal) == 1_000 - FEE
 
 
 async def overdue(mesh: Installation) -> float:

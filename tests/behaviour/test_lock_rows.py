@@ -35,7 +35,8 @@ async def database(schema: Schema) -> AsyncIterator[Database]:
 
 
 async def active(database: Database, schedule: Schedule, amount: int = WHOLE) -> Lock:
-    spec = LockSpec("Team", amount, schedule, (Beneficiary(HOLDER, amount),), revocable=True)
+    everybody = (Beneficiary(HOLDER, amount), Beneficiary(OWNER, amount))
+    spec = LockSpec("Team", 2 * amount, schedule, everybody, revocable=True)
     operation = f"launches/{ids.new_id(OWNER)}/steps/lock"
     escrow = (OWNER, principal.DEFAULT_SUBACCOUNT)
     new = Lock(ids.new_id(operation), operation, OWNER, "ledgers/icp", escrow, spec)
@@ -68,8 +69,9 @@ async def test_a_revocation_is_not_before_a_claim_that_it_waited_for(database: D
     async with database.transaction() as revoking:
         await claimed(database, made, None)
         lock = await store.lock(revoking, made.id)
-        (share,) = await store.shares(revoking, made.id)
+        share = await store.share(revoking, made.id, HOLDER)
         assert lock is not None
+        assert share is not None
         assert share.claimed < domain.unlocked(lock, share, lock.times.seen)
         revoked = await store.revoke(revoking, lock, 1)
         assert revoked.times.revoke == lock.times.seen
@@ -94,10 +96,11 @@ async def test_who_waits_for_a_lock_looks_at_it_when_they_have_it(database: Data
 
 
 async def test_more_than_a_share_cannot_even_be_written(database: Database) -> None:
+    """What is the others' on the lock's account is not taken either."""
     made = await active(database, Schedule(Instant()), 1_000)
-    await database.apply(*store.claimed(claim(made, 995), State.PARTIALLY_CLAIMED))
+    await database.apply(*store.claimed(claim(made, 900), State.PARTIALLY_CLAIMED))
     with pytest.raises(asyncpg.CheckViolationError):
-        await database.apply(*store.claimed(claim(made, 6), State.PARTIALLY_CLAIMED))
+        await database.apply(*store.claimed(claim(made, 101), State.PARTIALLY_CLAIMED))
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 2_000)), min_size=2, max_size=6))

@@ -39,6 +39,10 @@ _PLATFORM: Final = "tests/unit/test_platform.py::"
 _BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
+_TIMES: Final = "tests/behaviour/test_distribution_times.py::"
+_LOCKED: Final = "tests/behaviour/test_lock_rows.py::"
+_LOCKS: Final = "tests/unit/test_lock_rules.py::"
+_VESTED: Final = "tests/unit/test_vesting.py::"
 _SHARES: Final = "tests/unit/test_distribution_rules.py::"
 _MERKLE: Final = "tests/unit/test_merkle.py::"
 _LAUNCHES: Final = "tests/behaviour/test_launches.py::"
@@ -412,6 +416,79 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "    if (distribution.state, target) not in _LEGAL:\n",
         "    if distribution.state is target:\n",
         [_SHARES + "test_only_legal_moves_are_made"],
+    ),
+    Mutant(
+        "distribution: two claims of one participant follow one another",
+        "services/distribution_deployer/store.py",
+        '_LOCK_ALLOCATIONS: Final = f"{_ALLOCATIONS} FOR UPDATE"',
+        '_LOCK_ALLOCATIONS: Final = f"{_ALLOCATIONS}"',
+        [_DISTRIBUTED + "test_claims_at_once_take_what_there_is_and_no_more"],
+    ),
+    Mutant(
+        "distribution: a cancellation is as late as the claims that it waited for",
+        "services/distribution_deployer/store.py",
+        "    checks, kit_clock_now() AS now, ARRAY(",
+        "    checks, kit_now() AS now, ARRAY(",
+        [_DISTRIBUTED + "test_a_cancellation_is_not_before_a_claim_that_it_waited_for"],
+    ),
+    Mutant(
+        "distribution: a pause of a category ends with it",
+        "services/distribution_deployer/domain.py",
+        "return self.paused if self.state in OPEN else frozenset()",
+        "return self.paused",
+        [_SHARES + "test_a_pause_of_a_category_ends_with_the_distribution"],
+    ),
+    Mutant(
+        "distribution: a list allocates to nobody what the fee would take",
+        "services/distribution_deployer/lists_store.py",
+        "ELSE least(smallest, $4) END",
+        "ELSE $4 END",
+        [_DISTRIBUTED + "test_a_list_knows_its_smallest_amount"],
+    ),
+    Mutant(
+        "lock: a claim is bounded by what is unlocked",
+        "services/lock_deployer/domain.py",
+        "    if asked is not None and asked > open_now:\n",
+        "    if asked is not None and asked > 2 * open_now:\n",
+        [_LOCKS + "test_a_claim_that_cannot_be_paid_is_refused"],
+    ),
+    Mutant(
+        "lock: two claims follow one another",
+        "services/lock_deployer/store.py",
+        "(SELECT * FROM locks WHERE id = $1 FOR UPDATE)",
+        "(SELECT * FROM locks WHERE id = $1)",
+        [
+            _LOCKED + "test_claims_at_once_take_what_there_is_and_no_more",
+            _LOCKED + "test_who_waits_for_a_lock_looks_at_it_when_they_have_it",
+        ],
+    ),
+    Mutant(
+        "lock: a share is bounded in its row, too",
+        "services/lock_deployer/schema.sql",
+        "CHECK (claimed <= amount)",
+        "CHECK (claimed >= 0)",
+        [_LOCKED + "test_more_than_a_share_cannot_even_be_written"],
+    ),
+    Mutant(
+        "lock: a revocation is as late as the claims that it waited for",
+        "services/lock_deployer/store.py",
+        "kit_clock_now() AS seen_time",
+        "kit_now() AS seen_time",
+        [_LOCKED + "test_a_revocation_is_not_before_a_claim_that_it_waited_for"],
+    ),
+    Mutant(
+        "vesting: a claim leaves nothing that the fee would take",
+        "services/kit/vesting.py",
+        "    if amount > fee and not 0 < left - amount <= fee:\n",
+        "    if amount > fee:\n",
+        [_VESTED + "test_a_claim_that_would_strand_a_rest_is_told_another"],
+    ),
+    Mutant(
+        "payout: a fresh time is kept by whoever knows the one before",
+        "services/kit/payouts/payouts.py",
+        "WHERE id = $1 AND created_at_ns = $2\n",
+        "WHERE id = $1 AND $2::bigint IS NOT NULL\n",
+        [_TIMES + "test_a_replica_that_was_frozen_while_another_paid_does_not_pay_again"],
     ),
     Mutant(
         "merkle: a leaf is bound to its list",
