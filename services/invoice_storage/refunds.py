@@ -70,33 +70,32 @@ class Refunds:
         await self._pipelines.run()
 
     async def owe(self, payment: Payment, amount: int, failure: str) -> Owed:
-        """What goes back of a payment: paid at once up to a limit, else a person decides."""
+        """What goes back of a payment: paid at once up to a limit, else a person decides.
+
+        A request that its payer has open becomes this refund: it must not take longer for that.
+        """
         if amount == 0:
             return Owed()
-        description = failure or "What was paid for was not delivered."
-        asked = await store.refund_of(self._database, payment.id)
-        if asked is not None:
-            changed = replace(asked, amount=amount, description=description)
-            reason = RefundReason.SERVICE_FAILURE
-            return Owed(changed, (store.changed_request(asked, amount, reason, description),))
         limit = amounts.parse(self._platform.config.payment.automatic_refund_limit, "limit")
         automatic = amount <= limit
+        asked = await store.refund_of(self._database, payment.id)
         refund = Refund(
-            id=ids.new_id(payment.owner),
+            id=asked.id if asked else ids.new_id(payment.owner),
             payment_id=payment.id,
             owner=payment.owner,
             ledger=payment.ledger,
             amount=amount,
             reason=RefundReason.SERVICE_FAILURE,
-            description=description,
+            description=failure or "What was paid for was not delivered.",
             state=RefundState.PROCESSING if automatic else RefundState.PENDING,
             created_at=0,
             decided_by=AUTOMATIC if automatic else "",
         )
+        written = store.changed_request(refund) if asked else store.added_refund(refund)
         if not automatic:
-            return Owed(refund, (store.added_refund(refund),))
+            return Owed(refund, (written,))
         claim, begun = self._pipelines.begin(self.definition, refund.id)
-        return Owed(refund, (store.added_refund(refund), begun), claim)
+        return Owed(refund, (written, begun), claim)
 
     def follow(self, owed: Owed) -> None:
         """Goes on with the transfer, once the settlement has committed."""

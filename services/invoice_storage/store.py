@@ -114,8 +114,9 @@ UPDATE refunds SET state = $3, decided_by = coalesce($4, decided_by), problem = 
 WHERE id = $1 AND state = $2
 """
 _CHANGE_REQUEST: Final = """
-UPDATE refunds SET amount = $2, reason = $3, description = $4, update_time = kit_now()
-WHERE id = $1 AND kit_require(state = 1, $5)
+UPDATE refunds SET amount = $2, reason = $3, description = $4, state = $5, decided_by = $6,
+    update_time = kit_now()
+WHERE id = $1 AND kit_require(state = 1, $7)
 """
 _RENEW_REFUND: Final = f"""
 UPDATE refunds SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = 3 RETURNING created_at_ns
@@ -293,17 +294,26 @@ def added_refund(refund: Refund) -> Statement:
     )
 
 
-def changed_request(
-    refund: Refund, amount: int, reason: RefundReason, description: str
-) -> Statement:
-    """Turns a user's pending request into what the settlement found.
+def changed_request(refund: Refund) -> Statement:
+    """Turns a user's pending request into the refund that the settlement found.
 
     Refuses when it is pending no more: the settlement must look again, or nothing would go back.
     """
     overtaken = requirement(
         Code.ABORTED, "REFUND_CHANGED", "The request was decided on meanwhile; settle again."
     )
-    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description, overtaken))
+    return Statement(
+        _CHANGE_REQUEST,
+        (
+            refund.id,
+            refund.amount,
+            int(refund.reason),
+            refund.description,
+            int(refund.state),
+            refund.decided_by,
+            overtaken,
+        ),
+    )
 
 
 async def get_refund(database: Database, refund_id: UUID) -> Refund | None:

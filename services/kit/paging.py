@@ -49,10 +49,10 @@ def decode_token(token: str, *kinds: type) -> tuple[str | int, ...] | None:
 
 
 def _is_key(part: object, kind: type) -> bool:
-    """Whether a part is of this kind, and one that a database can look for."""
+    """Whether a part is of this kind, and a database can look for it and for what follows."""
     if type(part) is not kind:
         return False
-    return 0 <= part <= MAX_POSITION if isinstance(part, int) else str(part).isprintable()
+    return 0 <= part < MAX_POSITION if isinstance(part, int) else str(part).isprintable()
 
 
 def _foreign() -> Error:

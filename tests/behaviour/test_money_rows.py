@@ -358,7 +358,7 @@ async def test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up(
     await database.apply(store.added_refund(request))
     async with database.transaction() as connection:
         assert await store.move_refund(connection, request, RefundState.CANCELLED)
-    changed = store.changed_request(request, 100, RefundReason.SERVICE_FAILURE, "it failed")
+    changed = store.changed_request(replace(request, state=RefundState.PROCESSING))
     settling = database.apply(store.settled(payment, Settlement(0, 100)), changed)
     assert await refusal(settling) == "REFUND_CHANGED"
     assert (await read(database, payment)).state is PaymentState.COMPLETED

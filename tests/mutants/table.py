@@ -69,8 +69,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "refund: a request that was taken back holds its settlement up",
         "services/invoice_storage/store.py",
-        "WHERE id = $1 AND kit_require(state = 1, $5)",
-        "WHERE id = $1 AND (state = 1 OR $5::text IS NULL)",
+        "WHERE id = $1 AND kit_require(state = 1, $7)",
+        "WHERE id = $1 AND (state = 1 OR $7::text IS NULL)",
         [_MONEY + "test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up"],
     ),
     Mutant(
