@@ -5,11 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TOOLS  := .tools
 READY  := $(VENV)/.ready
-SOURCE := gateway mesh observability services tests protos/build.py protos/check.py
+PROTOS := $(shell find protos/icto protos/vendor -name '*.proto') protos/build.py
+SOURCE := gateway mesh observability services tests tools/alone.py protos/build.py protos/check.py
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit lint types protos coverage bench crash mutants tools lock format clean
+.PHONY: help up demo test unit lint types protos bench crash mutants tools lock format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -60,6 +61,12 @@ lock: $(READY) ## Resolve the dependencies anew
 clean: ## Remove what was built; data in .icto stays
 	rm -rf $(VENV) protos/gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
+# Two makes at once, say `make up & make demo`, would install into one folder at one time: the second
+# waits for the first, and then finds everything done.
+$(READY): requirements.lock pyproject.toml $(PROTOS)
+	@$(PYTHON) tools/alone.py $(VENV)/.lock $(MAKE) --no-print-directory $(VENV)/.built
+	@touch $@
+
 # The environment: exactly what the lock says, then this project on top of it.
 $(VENV)/.locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,7 +76,7 @@ $(VENV)/.locked: requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(READY): $(VENV)/.locked pyproject.toml $(shell find protos/icto protos/vendor -name '*.proto') protos/build.py
+$(VENV)/.built: $(VENV)/.locked pyproject.toml $(PROTOS)
 	@echo "... building the protos"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

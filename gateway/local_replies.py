@@ -6,10 +6,13 @@ attributes. Envoy's own texts stay inside: they name filters and sockets, and he
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Final
 
+from mesh.contract import load
 from services.kit.errors import Code
+from services.kit.oversize import instead_of_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ LOCAL_REPLIES: Final = (
 )
 """Why Envoy answers by itself, most particular first."""
 
+_EVERY_SERVICE: Final = "test"
+"""The environment in which every service exists."""
+
 TITLES: Final = {
     status.value: status.phrase for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST
 } | {
@@ -97,12 +103,30 @@ _ORIGIN: Final = "request.headers['origin']"
 FALLBACK: Final = LocalReply("true", "BAD_REQUEST", "The request cannot be understood.")
 
 
+@cache
+def replies() -> tuple[LocalReply, ...]:
+    """Every cause; first what is too large for methods whose protos know another way."""
+    paths: dict[str, list[str]] = {}
+    for method in load(_EVERY_SERVICE).methods():
+        if words := instead_of_many(method.request_type):
+            paths.setdefault(words, []).extend((method.path, *(http.path for http in method.http)))
+    too_large = (
+        LocalReply(
+            f"response.code == 413 && request.url_path in [{', '.join(map(_quoted, taken))}]",
+            "REQUEST_TOO_LARGE",
+            f"The request is too large. {words}",
+        )
+        for words, taken in paths.items()
+    )
+    return (*too_large, *LOCAL_REPLIES)
+
+
 def cel(field: str) -> str:
     """A CEL expression that picks a field of the row that applies.
 
     Nested without parentheses: Envoy's CEL parser refuses deeper nesting than 32.
     """
-    rows = [(reply.when, getattr(reply, field)) for reply in LOCAL_REPLIES]
+    rows = [(reply.when, getattr(reply, field)) for reply in replies()]
     return _choose(rows, getattr(FALLBACK, field))
 
 

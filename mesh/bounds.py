@@ -11,6 +11,7 @@ from buf.validate import validate_pb2
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from icto.policy.v1 import policy_pb2
 from mesh.contract import Contract, ContractError
 
 Field = FieldDescriptorProto
@@ -68,7 +69,9 @@ def _is_bounded(messages: dict[str, DescriptorProto], field: FieldDescriptorProt
     if _is_map(messages, field):
         return rules.map.HasField("max_pairs")
     if field.label == Field.LABEL_REPEATED:
-        return rules.repeated.HasField("max_items")
+        # Its service counts the field that says what to do instead of many, so that it tells this.
+        instead = field.options.Extensions[policy_pb2.instead_of_many]
+        return rules.repeated.HasField("max_items") or bool(instead)
     if field.type == Field.TYPE_STRING:
         return any(rules.string.HasField(name) for name in _BOUNDED_STRING)
     if field.type == Field.TYPE_BYTES:

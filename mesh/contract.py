@@ -181,19 +181,28 @@ class Method:
 class Breaker:
     """When Envoy stops queueing for a service, for each Envoy and priority."""
 
+    # HTTP/2 needs one for each replica; whoever needs more than a thousand loses them somewhere.
     max_connections: int = 1024
+    # Wait for a connection, as all do when replicas start: half of what may be at work after that.
     max_pending_requests: int = 1024
+    # At a service's hundred or so calls a second and core, more than it answers within a deadline:
+    # what would wait longer is better refused at once.
     max_requests: int = 2048
+    # So that a service in trouble gets a quarter more calls at most, not three times as many.
     retry_budget_percent: int = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """When Envoy stops using a replica for a while. Seconds and percent."""
+    """When Envoy stops using a replica that it does not reach, for a while. Seconds and percent."""
 
+    # One lost connection takes the few calls along that were on it; five in a row are no accident.
     consecutive_failures: int = 5
+    # Worse than a coin: fewer failures, a retry at another replica makes good.
     failure_percent: int = 50
+    # Longer than a replica takes to start again; a health check that passes ends it sooner.
     base_time: float = 10.0
+    # The other half must carry it all: with more away, a hiccup of the machine would be an outage.
     max_percent: int = 50
 
 
@@ -213,10 +222,15 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A rate limit: calls at once, and calls added each second."""
+    """A rate limit: calls at once, and calls added each second.
+
+    Attributes:
+        by_address: a token does not lead out of it: it is the address' for everybody.
+    """
 
     capacity: int
     per_second: int
+    by_address: bool = False
 
 
 @dataclass(frozen=True)
@@ -638,5 +652,5 @@ def _buckets() -> dict[str, Bucket]:
         size = value.GetOptions().Extensions[policy.bucket]
         if size.capacity:
             name = value.name.removeprefix("RATE_LIMIT_CLASS_")
-            buckets[name] = Bucket(size.capacity, size.per_second)
+            buckets[name] = Bucket(size.capacity, size.per_second, size.by_address)
     return buckets

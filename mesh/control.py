@@ -16,6 +16,11 @@ _PREFIX: Final = "/icto.supervisor/"
 _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 64 * 1024 * 1024
 
+
+class RefusedError(Exception):
+    """The supervisor cannot answer now. The message says what it is or does instead."""
+
+
 Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -35,8 +40,11 @@ class Routes(grpc.GenericRpcHandler):
 
 def _served(answer: Answer) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def serve(request: bytes, context: Any) -> bytes:
-        del context
-        return json.dumps(await answer(json.loads(request or b"{}"))).encode()
+        try:
+            return json.dumps(await answer(json.loads(request or b"{}"))).encode()
+        except RefusedError as refused:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
+            raise
 
     return serve
 
@@ -45,7 +53,7 @@ async def ask(run: RunDirectory, name: str, seconds: float = _SECONDS, **questio
     """Asks the supervisor of a run directory, and waits so many seconds for its answer.
 
     Raises:
-        RunDirectoryError: none runs there.
+        RunDirectoryError: none runs there, or it cannot answer yet.
     """
     if run.owner() is None:
         raise RunDirectoryError(f"Nothing runs in {run.path}. Start it with 'icto up'.")
@@ -55,6 +63,8 @@ async def ask(run: RunDirectory, name: str, seconds: float = _SECONDS, **questio
         try:
             reply: bytes = await call(json.dumps(question).encode(), timeout=seconds)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                raise RunDirectoryError(f"What runs in {run.path} {error.details()}.") from None
             raise RunDirectoryError(
                 f"The supervisor in {run.path} does not answer: {error.details()}"
             ) from None

@@ -4,8 +4,9 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.render import NO_KEYS, Paths, Renderer
+from mesh.render import Paths, Renderer, no_keys
 from mesh.rundir import write_atomically
 from mesh.topology import Topology
 
@@ -21,6 +22,11 @@ _ADMIN_SECONDS: Final = 5.0
 _LOG_FORMAT: Final = (
     '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","service":"envoy","logger":"%n","message":"%j"}'
 )
+_REFUSED: Final = re.compile(r"Proto constraint validation failed \((.*)\)$", re.MULTILINE)
+_FIELD: Final = re.compile(r"ValidationError\.(\w+(?:\[\w+\])?):")
+_RESOURCE: Final = re.compile(r"^(Listeners|Clusters)\[(\d+)\]")
+_LONGEST_LINE: Final = 500
+_MOST_LINES: Final = 10
 
 
 class EnvoyRefusedError(Exception):
@@ -55,7 +61,7 @@ class Envoy:
         for name in self._renderer.resources:
             self._write(name, self._renderer.resource(name))
         if not self._paths.resource("tokens").exists():
-            self.write_keys(NO_KEYS)
+            self.write_keys(no_keys())
         if not self._paths.resource("denylist").exists():
             self.write_denied(())
         self._write("bootstrap", self._renderer.bootstrap())
@@ -165,12 +171,25 @@ async def check(contract: Contract, topology: Topology, scratch: Path) -> None:
     )  # fmt: skip
     output, _ = await child.communicate()
     if child.returncode != 0:
-        raise EnvoyRefusedError("\n".join(_in_words(output.decode(errors="replace"))))
+        config = json.loads(file.read_text())["static_resources"]
+        raise EnvoyRefusedError(in_words(output.decode(errors="replace"), config))
 
 
-def _in_words(output: str) -> Iterator[str]:
-    """What Envoy says about a refused configuration, without its log decoration."""
-    for line in output.splitlines():
-        text = line.rpartition("] ")[2].strip()
-        if text and not text.startswith(("exiting", "{", "}")):
-            yield text
+def in_words(output: str, static: Mapping[str, Any]) -> str:
+    """What Envoy says about refused static resources: which one, where in it, and why.
+
+    Envoy prints all of the configuration before that, if it is a value that it does not take.
+    """
+    refused = _REFUSED.search(output)
+    if refused is None:
+        texts = (line.rpartition("] ")[2].strip() for line in output.splitlines())
+        said = [text for text in texts if text and not text.startswith(("exiting", "{", "}"))]
+        return "\n".join(text[:_LONGEST_LINE] for text in said[:_MOST_LINES])
+
+    def named(place: re.Match[str]) -> str:
+        kind, index = place.groups()
+        return f"{kind[:-1].lower()} {static[kind.lower()][int(index)]['name']!r}"
+
+    *_, last = refused[1].split(" | caused by ")
+    path = ".".join(_FIELD.findall(refused[1])).removeprefix("StaticResources.")
+    return f"{_RESOURCE.sub(named, path)}: {last.partition(': ')[2]}"

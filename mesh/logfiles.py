@@ -1,5 +1,6 @@
 """What the processes print: JSON in bounded files, and lines for people on the terminal."""
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,21 +12,36 @@ _NOT_FOR_PEOPLE: Final = ("service", "instance", "logger", "span_id", "settings"
 
 
 class LogFiles:
-    """A log file for each process; the one before it is kept when it is full."""
+    """A log file for each process; the one before it is kept when it is full.
+
+    A line that cannot be written, say on a full disk, is lost; the next that can be tells how many
+    were.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, IO[str]] = {}
+        self._lost: dict[str, int] = {}
 
     def write(self, name: str, line: str) -> None:
         """Adds a line: as it is when it is JSON, else as the message of a JSON object."""
+        lost = self._lost.get(name, 0)
+        try:
+            if lost:
+                self._add(name, _wrapped(name, f"{lost} lines before this could not be written"))
+                self._lost[name] = 0
+            self._add(name, line if _values(line) else _wrapped(name, line))
+        except OSError:
+            self._lost[name] = self._lost.get(name, 0) + 1
+            self._close(name)
+
+    def _add(self, name: str, line: str) -> None:
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = self.path(name).open("a", buffering=1)
-        file.write((line if _values(line) else _wrapped(name, line)) + "\n")
+        file.write(line + "\n")
         if file.tell() > _LIMIT_BYTES:
-            file.close()
-            del self._files[name]
+            self._close(name)
             self.path(name).replace(self.path(name).with_suffix(".log.1"))
 
     def path(self, name: str) -> Path:
@@ -34,8 +50,14 @@ class LogFiles:
 
     def close(self) -> None:
         """Closes the files."""
-        for file in self._files.values():
-            file.close()
+        for name in list(self._files):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        file = self._files.pop(name, None)
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def readable(name: str, line: str) -> str:

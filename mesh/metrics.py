@@ -20,7 +20,11 @@ _SECONDS: Final = 2.0
 
 
 class MeshCollector(Collector):
-    """Gathers when it is asked; a replica that does not answer is left out, and counted as down."""
+    """Gathers when it is asked; a replica that does not answer is left out, and counted as down.
+
+    All are asked at once, and none is waited for longer than the others: one that hangs, Envoy
+    too, takes nobody's metrics along.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, replicas: Replicas, envoy: Envoy, receiver: Receiver
@@ -36,7 +40,9 @@ class MeshCollector(Collector):
         yield from gathered.result(timeout=2 * _SECONDS)
 
     async def _gather(self) -> list[Metric]:
-        texts = await asyncio.gather(*(self._scrape(replica) for replica in self._replicas.all))
+        envoys, *texts = await asyncio.gather(
+            self._scrape_envoy(), *(self._scrape(replica) for replica in self._replicas.all)
+        )
         merged: dict[str, Metric] = {}
         up = Metric("icto_replica_up", "Whether a replica answers.", "gauge")
         for replica, text in zip(self._replicas.all, texts, strict=True):
@@ -47,10 +53,9 @@ class MeshCollector(Collector):
         for replica in self._replicas.all:
             labels = {"service": replica.service.mesh_name, "instance": replica.name}
             restarts.add_sample("icto_replica_restarts_total", labels, replica.process.restarts)
-        with contextlib.suppress(OSError, TimeoutError):
-            families = text_string_to_metric_families(await self._envoy.prometheus())
-            # Envoy writes the method of a gRPC-Web call into the name; replicas have it as a label.
-            _merge(merged, (family for family in families if family.name.islower()), {})
+        families = text_string_to_metric_families(envoys)
+        # Envoy writes the method of a gRPC-Web call into the name; replicas have it as a label.
+        _merge(merged, (family for family in families if family.name.islower()), {})
         return [up, restarts, *self._own(), *merged.values()]
 
     def _own(self) -> Sequence[Metric]:
@@ -59,6 +64,12 @@ class MeshCollector(Collector):
         dropped = Metric("icto_collector_dropped", "Batches that were not passed on.", "counter")
         dropped.add_sample("icto_collector_dropped_total", {}, self._receiver.dropped)
         return [batches, dropped]
+
+    async def _scrape_envoy(self) -> str:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_SECONDS):
+                return await self._envoy.prometheus()
+        return ""
 
     async def _scrape(self, replica: Replica) -> str:
         if replica.socket is None or replica.process.pid is None:

@@ -12,19 +12,20 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import asyncpg
 
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.rundir import RunDirectory
+from mesh.rundir import RunDirectory, new_secret, write_atomically
 from services.kit import discovery, migrations
 from services.kit.settings import Environment
 
@@ -48,6 +49,45 @@ class Server:
 
     dsn: str
 
+    @classmethod
+    def external(cls, url: str) -> "Server":
+        """Somebody's own, by its address.
+
+        Raises:
+            PostgresError: that is not an address, or names no database.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        named = parts.path.strip("/") or {"dbname", "database"} & parse_qs(parts.query).keys()
+        if parts.scheme not in {"postgresql", "postgres"} or not named:
+            raise PostgresError(
+                "ICTO_DATABASE_URL must be like postgresql://user:password@host:5432/database."
+            )
+        return cls(url)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A connection of its administrator.
+
+        Raises:
+            PostgresError: there is none to be had, and why.
+        """
+        try:
+            connection = await asyncpg.connect(self.dsn)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise PostgresError(f"Postgres at {self} cannot be used: {_told(error)}") from None
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    def __str__(self) -> str:
+        """Its place, without who may enter."""
+        scheme, netloc, path, _, _ = urlsplit(self.dsn)
+        return f"{scheme}://{netloc.rpartition('@')[2]}{path}"
+
     def service_dsn(self, mesh_name: str, password: str) -> str:
         """The address for a service's own role."""
         return _replace_login(self.dsn, _role(mesh_name), password)
@@ -61,7 +101,7 @@ class EmbeddedPostgres:
         self._max_connections = max_connections
         self._data = run.database / "data"
         self._socket = run.database_socket
-        self._password = run.secret("postgres")
+        self._password = ""
         self._user = _unprivileged_user() if os.getuid() == 0 else None
         self._binaries = Path()
         self.process = Process("postgres", output)
@@ -76,13 +116,34 @@ class EmbeddedPostgres:
         """Installs the server and makes a cluster, unless they are there.
 
         Raises:
-            PostgresError: initdb failed.
+            PostgresError: initdb failed, or nobody knows the password of the cluster that is there.
         """
         self._binaries = await asyncio.to_thread(_install, self._user)
         for folder in (self._run.database, self._data.parent, self._socket):
             await asyncio.to_thread(_give, folder, self._user)
+        self._password = self._find_password()
         if not (self._data / "PG_VERSION").exists():
             await self._initdb()
+
+    def _find_password(self) -> str:
+        """The administrator's password, made with the cluster and kept beside it.
+
+        A run directory may be lost and made anew, and still find the data that root keeps apart.
+        """
+        file = self._run.database_password
+        if file.exists():
+            return file.read_text()
+        # Installations of before kept it in the run directory alone.
+        kept = self._run.kept_secret("postgres")
+        if kept is None and (self._data / "PG_VERSION").exists():
+            raise PostgresError(
+                f"There is a database in {self._run.database}, and its password is lost: it was in"
+                f" {self._run.path}/secrets.json. Put that file back, or remove"
+                f" {self._run.database} and all data with it."
+            )
+        password = kept or new_secret()
+        write_atomically(file, password, durable=True)
+        return password
 
     async def _initdb(self) -> None:
         """Makes a cluster in a folder beside, and puts it in place when it is whole."""
@@ -137,9 +198,28 @@ class EmbeddedPostgres:
             "log_min_messages": "fatal",
             "log_min_error_statement": "panic",
         }
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        await asyncio.to_thread(self._forget_strangers)
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return self._command("postgres", "-D", str(self._data), *options)
+
+    def _forget_strangers(self) -> None:
+        """Removes lock files that name a process which is not a server of this data.
+
+        They are Postgres' own guard against a second server: where the first still runs or has left
+        survivors in shared memory, it refuses, and is started again later. It takes a dead process
+        for dead by itself. But after a restart of the machine the number may be another program's
+        of the same user, and it would refuse for ever.
+        """
+        for file in (self._pid_file, self._socket / f".s.PGSQL.{_PORT}.lock"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = int(file.read_text().split()[0])
+                # A server works in its data. Where that cannot be seen, the file stays.
+                if not Path(f"/proc/{pid}/cwd").samefile(self._data):
+                    file.unlink()
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "postmaster.pid"
 
     def _command(self, program: str, *arguments: str) -> Command:
         return Command(
@@ -164,19 +244,24 @@ class EmbeddedPostgres:
         await self._ensure_database()
 
     def _says_ready(self) -> bool:
-        """Its own word, in its pid file: to knock before would fill its log with refusals."""
-        file = self._data / "postmaster.pid"
-        return file.exists() and file.read_text().rstrip().endswith("ready")
+        """Its own word, in its pid file: to knock before would fill its log with refusals.
+
+        Its own, not that of a server before it which has yet to end.
+        """
+        try:
+            lines = self._pid_file.read_text().split()
+        except FileNotFoundError:
+            return False
+        # Without a death signal a guard stands between us and the server.
+        ours = sys.platform != "linux" or lines[:1] == [str(self.process.pid)]
+        return ours and lines[-1:] == ["ready"]
 
     async def _ensure_database(self) -> None:
-        dsn = self.server.dsn.replace(f"/{_DATABASE}?", f"/{_ADMIN}?")
-        connection = await asyncpg.connect(dsn)
-        try:
+        server = Server(self.server.dsn.replace(f"/{_DATABASE}?", f"/{_ADMIN}?"))
+        async with server.connection() as connection:
             known = "SELECT true FROM pg_database WHERE datname = $1"
             if not await connection.fetchval(known, _DATABASE):
                 await connection.execute(f"CREATE DATABASE {_DATABASE}")
-        finally:
-            await connection.close()
 
 
 async def provision(
@@ -186,29 +271,35 @@ async def provision(
 
     A role may use its own schema and nothing else; the tables belong to the administrator, so that
     a service cannot take their guards off. Returns how many migrations were applied.
+
+    Raises:
+        PostgresError: the server cannot be reached, or its administrator may not do this.
     """
-    connection = await asyncpg.connect(server.dsn)
-    try:
-        applied = 0
-        await connection.execute(f"REVOKE ALL ON DATABASE {_DATABASE} FROM PUBLIC")
-        await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        for mesh_name in contract.services:
-            await _provision_role(connection, mesh_name, passwords[mesh_name])
-            await connection.execute(f"SET search_path = {mesh_name}")
-            package = discovery.package_of(mesh_name)
-            applied += await migrations.migrate(connection, package, environment)
-        return applied
-    finally:
-        await connection.close()
+    async with server.connection() as connection:
+        try:
+            database = await connection.fetchval("SELECT quote_ident(current_database())")
+            await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+            await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            applied = 0
+            for mesh_name in contract.services:
+                await _provision_role(connection, database, mesh_name, passwords[mesh_name])
+                await connection.execute(f"SET search_path = {mesh_name}")
+                package = discovery.package_of(mesh_name)
+                applied += await migrations.migrate(connection, package, environment)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PostgresError(
+                f"The login for Postgres at {server} must own the database and be allowed to create"
+                f" roles: {error}"
+            ) from None
+    return applied
 
 
 async def _provision_role(
-    connection: "asyncpg.Connection[Any]", mesh_name: str, password: str
+    connection: "asyncpg.Connection[Any]", database: str, mesh_name: str, password: str
 ) -> None:
     role = _role(mesh_name)
     if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
         await connection.execute(f"CREATE ROLE {role}")
-    database = await connection.fetchval("SELECT current_database()")
     defaults = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name}"
     escaped = password.replace("'", "''")
     for statement in (
@@ -228,9 +319,13 @@ def _role(mesh_name: str) -> str:
 
 
 def _replace_login(dsn: str, user: str, password: str) -> str:
-    scheme, _, rest = dsn.partition("://")
-    _, _, place = rest.rpartition("@") if "@" in rest else ("", "", rest)
-    return f"{scheme}://{user}:{quote(password)}@{place}"
+    parts = urlsplit(dsn)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password)}@{place}"))
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _unprivileged_user() -> str:

@@ -21,7 +21,8 @@ _LINE_LIMIT: Final = 256 * 1024
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 
 Output = Callable[[str, str], None]
-"""Takes the name of a process and a line that it printed."""
+"""Takes the name of a process and a line that it printed. It does not fail: a mesh that cannot log
+goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,7 @@ class Process:
         """
         backoff = _FIRST_BACKOFF
         while True:
-            await self.start(await prepare())
-            code = await self.wait()
-            if ended is not None:
-                await ended()
+            code = await self._run(prepare, ended)
             self.restarts += 1
             if self._end_is_planned:
                 self._end_is_planned = False
@@ -118,6 +116,21 @@ class Process:
             log.warning("%s ended with %s; starting it again in %.1f s", self.name, code, backoff)
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
+
+    async def _run(
+        self,
+        prepare: Callable[[], Awaitable[Command]],
+        ended: Callable[[], Awaitable[None]] | None,
+    ) -> int | OSError:
+        """One life of the program; how it ended. No memory or disk is an end like any other."""
+        try:
+            await self.start(await prepare())
+            code = await self.wait()
+            if ended is not None:
+                await ended()
+        except OSError as error:
+            return error
+        return code
 
     @property
     def uptime_at_end(self) -> float:

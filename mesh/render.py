@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import jinja2
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
@@ -26,21 +27,6 @@ from observability import names
 
 _DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
-# A key set that verifies nothing, until the gateway has told its own. Envoy refuses an empty one.
-NO_KEYS: Final = json.dumps(
-    {
-        "keys": [
-            {
-                "kty": "OKP",
-                "crv": "Ed25519",
-                "alg": "EdDSA",
-                "use": "sig",
-                "kid": "none",
-                "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-            }
-        ]
-    }
-)
 _STRIPPED: Final = (*names.IDENTITY_HEADERS, "x-envoy-original-path", "baggage")
 
 
@@ -147,7 +133,7 @@ class Renderer:
 
     def _discovered(self, name: str) -> dict[str, Any]:
         """The first configuration of a filter that Envoy reads from a file of its own."""
-        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(NO_KEYS)
+        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(no_keys())
         typed_config: dict[str, Any] = first["resources"][0]["typed_config"]
         return typed_config
 
@@ -239,6 +225,18 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
+def no_keys() -> str:
+    """Keys that verify nothing, until the gateway has told its own: Envoy refuses an empty set.
+
+    Its key is a real one whose private half nobody has. For a made-up point, such as zeros, which
+    is of small order, signatures can be found without any key.
+    """
+    raw = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    x = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    key = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "none", "x": x}
+    return json.dumps({"keys": [key]})
 
 
 def _flow(value: object) -> str:

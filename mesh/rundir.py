@@ -2,7 +2,8 @@
 
 Whoever can read it is the operator. It holds the lock, secrets, logs, Envoy's configuration and the
 database. Sockets lie elsewhere, in a short directory named by a hash, since their paths are limited
-to 107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root.
+to 107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root. A run
+directory that was lost finds it again: what opens the database is kept beside it.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ class RunDirectory:
     """Paths and secrets of one installation."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        # However it is spelled, the hash is of the one folder that it is.
+        self.path = path.resolve()
         self._hash = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:10]
 
     @property
@@ -72,6 +74,11 @@ class RunDirectory:
     def database_socket(self) -> Path:
         """The folder of the database's socket: short, and open to the user that it runs as."""
         return (self.database if os.getuid() == 0 else self.sockets) / "postgres"
+
+    @property
+    def database_password(self) -> Path:
+        """The administrator's password, beside what it opens: it must not be lost without it."""
+        return self.database / "password"
 
     @property
     def mesh_toml(self) -> Path:
@@ -138,21 +145,50 @@ class RunDirectory:
 
     def secret(self, name: str) -> str:
         """A secret of this installation, made at its first use and kept."""
-        file = self.path / "secrets.json"
-        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        kept = self._secrets()
         if name not in kept:
-            kept[name] = secrets.token_urlsafe(24)
-            write_atomically(file, json.dumps(kept))
+            kept[name] = new_secret()
+            write_atomically(self._secrets_file, json.dumps(kept))
         return kept[name]
 
+    def kept_secret(self, name: str) -> str | None:
+        """A secret of this installation, if it was made."""
+        return self._secrets().get(name)
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by rename, so that a reader sees the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
+    @property
+    def _secrets_file(self) -> Path:
+        return self.path / "secrets.json"
+
+    def _secrets(self) -> dict[str, str]:
+        file = self._secrets_file
+        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        return kept
+
+
+def new_secret() -> str:
+    """A fresh secret, as text."""
+    return secrets.token_urlsafe(24)
+
+
+def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
+    """Replaces a file by rename, so that a reader sees the old or the new one, never a part.
+
+    A durable one survives a power cut as well.
+    """
+    # Not by a name that can be foretold: the folder may be another user's, with links in it.
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".new", dir=path.parent
+    )
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _make_private(folder: Path) -> None:

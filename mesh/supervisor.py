@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
-from observability.receiver import EXPORT_PATH, Receiver, SpanStore
+from observability.receiver import EXPORT_PATH, Destination, Receiver, SpanStore
 from services.kit import principal
 from services.kit.settings import PREFIX, Environment
 
@@ -64,7 +64,7 @@ class Options:
         overrides: as in mesh.toml, over what the file says.
         database_url: an existing Postgres; empty for the embedded one.
         jaeger: start the Jaeger on PATH and pass traces on to it.
-        forward_traces: OTLP address to pass traces on to; empty for none.
+        forward_traces: another collector to pass traces on to.
     """
 
     run: RunDirectory
@@ -72,7 +72,7 @@ class Options:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     database_url: str = ""
     jaeger: bool = False
-    forward_traces: str = ""
+    forward_traces: Destination | None = None
 
 
 class Supervisor:
@@ -96,9 +96,10 @@ class Supervisor:
         self._postgres: EmbeddedPostgres | None = None
         port = self.topology.observability.jaeger_port
         self._jaeger = Jaeger(self._run, port, output) if options.jaeger else None
-        forward = self._jaeger.otlp if self._jaeger else options.forward_traces
+        forward = Destination(self._jaeger.otlp) if self._jaeger else options.forward_traces
         self._store = SpanStore()
         self._receiver = Receiver(self._store, forward)
+        self._replicas: Replicas | None = None
         self.bootstrap_key = ""
 
     def stop(self) -> None:
@@ -115,29 +116,37 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(_children())
             await stack.enter_async_context(self._collector())
-            if self._jaeger:
-                tasks.create_task(self._jaeger.keep_running())
-            server = await self._database(tasks, stack)
-            replicas = await self._mesh(server, tasks, stack)
-            stack.enter_context(self._metrics(replicas))
-            tasks.create_task(self._receiver.forward())
-            operator = Operator(self._paths)
-            stack.push_async_callback(operator.close)
-            starting = asyncio.create_task(self._become_ready(operator))
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set():
-                await starting
-                tasks.create_task(self._keep_keys(operator))
-                tasks.create_task(self._keep_denying(operator))
-                ready(self)
-                await self._stop.wait()
-            starting.cancel()
+            try:
+                if self._jaeger:
+                    tasks.create_task(self._jaeger.keep_running())
+                server = await self._database(tasks, stack)
+                replicas = await self._mesh(server, tasks, stack)
+                stack.enter_context(self._metrics(replicas))
+                operator = Operator(self._paths)
+                stack.push_async_callback(operator.close)
+                await self._run_until_stopped(operator, tasks, ready)
+            finally:
+                # First of all, however it ends: what the stack stops must not be started again.
+                tasks.cancel()
             self._progress("stopping")
-            for task in tasks.running:
-                task.cancel()
-            await replicas.stop()
-            await self._receiver.flush(_FLUSH_SECONDS)
+
+    async def _run_until_stopped(
+        self, operator: Operator, tasks: "_Tasks", ready: Callable[["Supervisor"], None]
+    ) -> None:
+        starting = asyncio.create_task(self._become_ready(operator))
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                return
+            await starting
+            tasks.create_task(self._keep_keys(operator))
+            tasks.create_task(self._keep_denying(operator))
+            ready(self)
+            await stopping
+        finally:
+            starting.cancel()
+            stopping.cancel()
 
     def _check_ports(self) -> None:
         edge, seen = self.topology.edge, self.topology.observability
@@ -173,15 +182,18 @@ class Supervisor:
             path.unlink(missing_ok=True)
             server.add_insecure_port(f"unix:{path}")
         await server.start()
+        forwarding = asyncio.create_task(self._receiver.forward())
         try:
             yield
         finally:
+            await self._receiver.flush(_FLUSH_SECONDS)
+            forwarding.cancel()
             await server.stop(0)
 
     async def _database(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> Server:
         """Postgres, with the roles and schemas of every service."""
         if self._options.database_url:
-            server = Server(self._options.database_url)
+            server = Server.external(self._options.database_url)
         else:
             self._progress("starting Postgres")
             limit = self.topology.database.max_connections
@@ -211,8 +223,9 @@ class Supervisor:
             mesh_name: self._replica_environment(server, mesh_name)
             for mesh_name in self.contract.services
         }
-        replicas = Replicas(self._run, self.topology, self._envoy, environment, self._output)
-        self._replicas = replicas
+        self._replicas = replicas = Replicas(
+            self._run, self.topology, self._envoy, environment, self._output
+        )
         stack.push_async_callback(replicas.stop)
         tasks.create_task(replicas.run())
         return replicas
@@ -299,13 +312,14 @@ class Supervisor:
     async def _keep_keys(self, operator: Operator) -> None:
         while True:
             await asyncio.sleep(_KEYS_SECONDS)
-            await self._fetch_keys(operator)
+            with _disk_troubles():
+                await self._fetch_keys(operator)
 
     async def _keep_denying(self, operator: Operator) -> None:
         """Keeps the edge's deny list up to date: a suspension works within two seconds."""
         revision = ""
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
+            with contextlib.suppress(grpc.aio.AioRpcError), _disk_troubles():
                 newest = await operator.denied(revision)
                 if newest.revision != revision:
                     self._envoy.write_denied(newest.principals)
@@ -326,8 +340,14 @@ class Supervisor:
             if await operator.balance(treasury) < _FLOAT:
                 await operator.give(treasury, _FLOAT)
 
+    def _started_replicas(self) -> Replicas:
+        if self._replicas is None:
+            raise control.RefusedError("is starting and has no replica yet; try again in a moment")
+        return self._replicas
+
     async def _status(self, question: Mapping[str, Any]) -> Any:
         del question
+        replicas = self._started_replicas()
         try:
             hosts = await self._envoy.hosts()
         except (OSError, TimeoutError):
@@ -349,14 +369,14 @@ class Supervisor:
                     # UNKNOWN when Envoy has no sample: nothing is healthy by default.
                     "healthy": healthy.get(str(replica.socket)),
                 }
-                for replica in self._replicas.all
+                for replica in replicas.all
             ],
         }
 
     async def _restart(self, question: Mapping[str, Any]) -> Any:
         """Replaces one replica; answers what went wrong, or nothing."""
         try:
-            await self._replicas.restart(question["replica"])
+            await self._started_replicas().restart(question["replica"])
         except RestartError as error:
             return {"problem": str(error)}
         return {"problem": ""}
@@ -381,6 +401,15 @@ class Supervisor:
         return f"http://{seen.metrics_address}:{seen.metrics_port}/metrics"
 
 
+@contextlib.contextmanager
+def _disk_troubles() -> Iterator[None]:
+    """What cannot be written now is written the next time: a full disk must not end the mesh."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("what Envoy is told cannot be written: %s", error)
+
+
 def _told(process: Process) -> dict[str, Any]:
     """What is told of a child."""
     return {
@@ -396,11 +425,16 @@ class _Tasks:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self.running: list[asyncio.Task[None]] = []
+        self._running: list[asyncio.Task[None]] = []
 
     def create_task(self, work: Any) -> None:
         """Starts one."""
-        self.running.append(self._group.create_task(work))
+        self._running.append(self._group.create_task(work))
+
+    def cancel(self) -> None:
+        """Ends them all."""
+        for task in self._running:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -410,8 +444,7 @@ async def _children() -> AsyncIterator[_Tasks]:
         try:
             yield tasks
         finally:
-            for task in tasks.running:
-                task.cancel()
+            tasks.cancel()
 
 
 def new_bootstrap_key() -> str:

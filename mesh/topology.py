@@ -11,12 +11,14 @@
     per_second = 200
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from icto.policy.v1 import policy_pb2 as policy
 from mesh.contract import Bucket, Contract, Service
 
 T = TypeVar("T")
@@ -24,8 +26,52 @@ T = TypeVar("T")
 DEFAULT_EDGE_PORT: Final = 8080
 DEFAULT_METRICS_PORT: Final = 9464
 HEALTH_INTERVAL: Final = 0.5
-# What a service is, the protos alone say; how it is run, an installation may change.
-_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key"})
+# What a service or a limit is, the protos alone say; how it is run, an installation may change.
+_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key", "by_address"})
+
+
+_PORT: Final = (1, 65_535)
+_PERCENT: Final = (1, 100)
+_MANY: Final = (1, 1_000_000)
+# Both ends count. More than a hundred of a thing on one machine is a slip of the finger.
+_BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "Edge.port": _PORT,
+    "Edge.max_connections": _MANY,
+    "Edge.stream_idle_timeout": (0.1, 3600),
+    "Observability.metrics_port": _PORT,
+    "Observability.jaeger_port": _PORT,
+    "Observability.trace_ratio": (0, 1),
+    "DatabaseLimits.pool": (1, 100),
+    "DatabaseLimits.max_connections": (10, 10_000),
+    "Topology.health_interval": (0.05, 60),
+    "Service.replicas": (1, 100),
+    "Breaker.max_connections": _MANY,
+    "Breaker.max_pending_requests": _MANY,
+    "Breaker.max_requests": _MANY,
+    "Breaker.retry_budget_percent": _PERCENT,
+    "Ejection.consecutive_failures": _MANY,
+    "Ejection.failure_percent": _PERCENT,
+    "Ejection.base_time": (0.1, 60),  # Envoy's longest ejection
+    "Ejection.max_percent": _PERCENT,
+    "Bucket.capacity": _MANY,
+    "Bucket.per_second": _MANY,
+}
+# What a text must match, and how that is said.
+_TEXTS: Final[Mapping[str, tuple[str, str]]] = {
+    "Edge.address": (r"[0-9A-Fa-f.:]+", "an IP address"),
+    "Edge.cors_origins": (r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+", "like https://app.example"),
+    # A line of the challenge that users sign.
+    "Edge.audience": (r"[!-~]{1,100}", "a name without spaces, of 100 characters at most"),
+    "Observability.metrics_address": (r"[0-9A-Fa-f.:]+", "an IP address"),
+    "Observability.log_level": (
+        "debug|info|warning|error|critical",
+        "debug, info, warning, error or critical",
+    ),
+    "Service.balancing": (
+        "|".join(name.removeprefix("BALANCING_") for name in policy.Balancing.keys()[1:]),
+        "LEAST_REQUEST or ROUND_ROBIN",
+    ),
+}
 
 
 class TopologyError(Exception):
@@ -108,7 +154,7 @@ def load(
     """The contract with what a mesh.toml changes, and `overrides` over that.
 
     Raises:
-        TopologyError: the file names something that does not exist or has the wrong type.
+        TopologyError: the file names something that does not exist or is not what it can be.
     """
     text = file.read_text() if file is not None and file.is_file() else ""
     try:
@@ -132,7 +178,7 @@ def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
     """The contract with overrides.
 
     Raises:
-        TopologyError: an override names something that does not exist or has the wrong type.
+        TopologyError: an override names something that does not exist or is not what it can be.
     """
     known = {"edge", "observability", "database", "health_interval", "services", "limits"}
     _check_keys("mesh.toml", values, known)
@@ -140,8 +186,11 @@ def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
         edge=_section("edge", Edge(), values),
         observability=_section("observability", Observability(), values),
         database=_section("database", DatabaseLimits(), values),
-        health_interval=_as_type(
-            "health_interval", values.get("health_interval", HEALTH_INTERVAL), HEALTH_INTERVAL
+        health_interval=_checked(
+            "health_interval",
+            "Topology.health_interval",
+            values.get("health_interval", HEALTH_INTERVAL),
+            HEALTH_INTERVAL,
         ),
         services=_merged("services", contract.services, values),
         buckets=_merged("limits", contract.buckets, values),
@@ -170,8 +219,23 @@ def _override(path: str, standard: T, changes: Mapping[str, Any]) -> T:
         if isinstance(value, dict) and is_dataclass(current[key]):
             converted[key] = _override(f"{path}.{key}", current[key], value)
         else:
-            converted[key] = _as_type(f"{path}.{key}", value, current[key])
+            field = f"{type(standard).__name__}.{key}"
+            converted[key] = _checked(f"{path}.{key}", field, value, current[key])
     return replace(standard, **converted)  # type: ignore[type-var]
+
+
+def _checked(path: str, field: str, value: Any, standard: Any) -> Any:
+    """A value of the right type and within its field's bounds."""
+    converted = _as_type(path, value, standard)
+    low, high = _BOUNDS.get(field, (None, None))
+    if low is not None and high is not None and not low <= converted <= high:
+        raise TopologyError(f"{path} is {value!r}; it must be from {low} to {high}")
+    if field in _TEXTS:
+        pattern, words = _TEXTS[field]
+        for text in (converted,) if isinstance(converted, str) else converted:
+            if not re.fullmatch(pattern, text):
+                raise TopologyError(f"{path} is {text!r}; it must be {words}")
+    return converted
 
 
 def _as_type(path: str, value: Any, standard: Any) -> Any:

@@ -80,6 +80,12 @@ class Metrics:
             "Revision of the configuration that this replica follows; 0: none yet.",
             registry=registry,
         )
+        self.pipelines_parked = Gauge(
+            names.PIPELINES_PARKED,
+            "Pipelines of the whole service that wait for a person, by definition.",
+            ("definition",),
+            registry=registry,
+        )
         self.replays = Counter(
             names.REPLAYS, "Repeated requests answered from the record.", registry=registry
         )

@@ -7,20 +7,93 @@ what cannot be passed on is dropped and counted. Taking a batch never waits for 
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.util.re import parse_env_headers
 
 EXPORT_PATH: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _CAPACITY_BYTES: Final = 64 * 1024 * 1024
 _FORWARD_QUEUE: Final = 512
 _FORWARD_SECONDS: Final = 5.0
 _ACCEPTED: Final = ExportTraceServiceResponse().SerializeToString()
+_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_STANDARD_PORT: Final = 4317
+
+
+class DestinationError(Exception):
+    """Traces cannot be passed on to where the environment says. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Another collector, that takes OTLP by gRPC.
+
+    Attributes:
+        target: gRPC's name for it.
+        headers: what each call carries, for instance a key.
+        secure: whether it is reached by TLS.
+        roots: certificates to trust, as PEM; None for those that gRPC brings along.
+    """
+
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    secure: bool = False
+    roots: bytes | None = None
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> "Destination | None":
+        """Where OpenTelemetry's standard variables say, if they do.
+
+        Raises:
+            DestinationError: they say something that cannot be, or not by gRPC.
+        """
+        endpoint = environ.get(_ENDPOINT, "")
+        if not endpoint:
+            return None
+        if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc") != "grpc":
+            raise DestinationError(
+                "Traces go on by gRPC: OTEL_EXPORTER_OTLP_PROTOCOL must be grpc."
+            )
+        try:
+            url = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+            host, port = url.hostname, url.port or _STANDARD_PORT
+        except ValueError:
+            host, port = None, 0
+        more = (url.path.strip("/"), url.query, url.fragment, url.username) if host else ()
+        if not host or any(more) or url.scheme not in {"http", "https"}:
+            raise DestinationError(
+                f"{_ENDPOINT} is {endpoint!r}; it must be like http://collector:4317, or https://"
+                " for TLS."
+            )
+        headers = parse_env_headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True)
+        return cls(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            tuple(headers.items()),
+            url.scheme == "https",
+            _roots(environ.get("OTEL_EXPORTER_OTLP_CERTIFICATE", "")),
+        )
+
+    def channel(self) -> grpc.aio.Channel:
+        """A channel to it."""
+        if not self.secure:
+            return grpc.aio.insecure_channel(self.target)
+        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self.roots))
+
+
+def _roots(file: str) -> bytes | None:
+    try:
+        return Path(file).read_bytes() if file else None
+    except OSError as error:
+        raise DestinationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE cannot be read: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +140,9 @@ class SpanStore:
 class Receiver:
     """The collector of one machine."""
 
-    def __init__(self, store: SpanStore, forward_to: str) -> None:
+    def __init__(self, store: SpanStore, destination: Destination | None) -> None:
         self._store = store
-        self._target = forward_to
+        self._destination = destination
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(_FORWARD_QUEUE)
         self.received = 0
         self.dropped = 0
@@ -82,7 +155,7 @@ class Receiver:
         del context
         self.received += 1
         self._store.add(batch)
-        if self._target:
+        if self._destination:
             try:
                 self._queue.put_nowait(batch)
             except asyncio.QueueFull:
@@ -91,23 +164,25 @@ class Receiver:
 
     async def forward(self) -> None:
         """Passes batches on to another collector, if there is one."""
-        if not self._target:
+        if not self._destination:
             return
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        headers = self._destination.headers
+        async with self._destination.channel() as channel:
             export: Any = channel.unary_unary(EXPORT_PATH)
             while True:
                 batch = await self._queue.get()
                 try:
-                    await export(batch, timeout=_FORWARD_SECONDS)
+                    await export(batch, timeout=_FORWARD_SECONDS, metadata=headers)
                 except grpc.aio.AioRpcError:
                     self.dropped += 1
+                finally:
+                    self._queue.task_done()
 
     async def flush(self, seconds: float) -> None:
         """Waits a while until everything is passed on."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not self._queue.empty():
-                    await asyncio.sleep(0.02)
+                await self._queue.join()
 
 
 def _spans(batch: bytes, wanted: bytes) -> list[StoredSpan]:

@@ -1,6 +1,7 @@
 """`icto demo`: the whole story in a throw-away installation beside whatever runs."""
 
 import asyncio
+import contextlib
 import random
 import shutil
 import socket
@@ -12,7 +13,7 @@ import typer
 from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
 from mesh.cli.terminal import fail, out, run
-from mesh.cli.up import Progress
+from mesh.cli.up import Progress, stop_on_signals, told_in_words
 from mesh.logfiles import LogFiles
 from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, Supervisor
@@ -45,24 +46,31 @@ async def _demo(directory: RunDirectory) -> None:
         run=directory,
         overrides={"edge": {"port": edge_port}, "observability": {"metrics_port": metrics_port}},
     )
-    failures: list[Exception] = []
+    outcomes: list[str] = []
 
     async def tell(supervisor: Supervisor) -> None:
         try:
             await Story(supervisor.edge_url, directory, out).tell()
+            outcomes.append("")
         except (StoryError, CallError) as error:
-            failures.append(error)
+            outcomes.append(f"The demo failed: {error}")
         finally:
             supervisor.stop()
 
-    with directory.locked():
+    with directory.locked(), contextlib.closing(files), told_in_words():
         supervisor = Supervisor(options, files.write, Progress())
+        stop_on_signals(supervisor)
         tasks: list[asyncio.Task[None]] = []
         await supervisor.serve(lambda up: tasks.append(asyncio.create_task(tell(up))))
-        await asyncio.gather(*tasks)
-        files.close()
-    if failures:
-        fail(f"The demo failed: {failures[0]}")
+        for task in tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+    if not outcomes:
+        fail("The demo was stopped before its end.")
+    if outcomes[0]:
+        fail(outcomes[0])
     out.print("The demo worked.", style="bold green")
 
 

@@ -58,6 +58,9 @@ def check(
 
 
 def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:
-    loaded = contract.load(environment)
-    chosen = topology.load(loaded, directory.mesh_toml)
+    try:
+        loaded = contract.load(environment)
+        chosen = topology.load(loaded, directory.mesh_toml)
+    except (contract.ContractError, topology.TopologyError) as error:
+        fail(str(error))
     return Renderer(loaded, chosen, Paths(directory.envoy, directory.sockets))

@@ -1,11 +1,13 @@
 """`icto up`: brings the installation up and keeps it up until Ctrl-C."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,6 +23,7 @@ from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, StartError, Supervisor
 from mesh.topology import TopologyError
 from observability.logs import JsonFormatter
+from observability.receiver import Destination, DestinationError
 from services.kit.settings import Environment
 
 _SUPERVISOR: Final = "supervisor"
@@ -51,13 +54,17 @@ def up(
         overrides["edge"] = {"port": port}
     if metrics_port:
         overrides["observability"] = {"metrics_port": metrics_port}
+    try:
+        forward = Destination.of_environment(os.environ)
+    except DestinationError as error:
+        fail(str(error))
     options = Options(
         run=RunDirectory(run_dir),
         environment=environment,
         overrides=overrides,
         database_url=os.environ.get("ICTO_DATABASE_URL", ""),
         jaeger=jaeger,
-        forward_traces=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").removeprefix("http://"),
+        forward_traces=forward,
     )
     run(serve(options, story=story, quiet=quiet))
 
@@ -68,31 +75,42 @@ async def serve(options: Options, *, story: bool, quiet: bool) -> None:
     started = time.monotonic()
     told = Progress()
     files = LogFiles(options.run.logs)
+    output = files.write if quiet else shown(files.write)
+    _log_to(output)
+    with options.run.locked(), contextlib.closing(files), told_in_words():
+        supervisor = Supervisor(options, output, told)
+        stop_on_signals(supervisor)
+        tasks: list[asyncio.Task[None]] = []
+
+        def ready(up_now: Supervisor) -> None:
+            _greet(up_now, options.run, time.monotonic() - started)
+            if story:
+                tasks.append(asyncio.create_task(_tell(up_now, options.run)))
+
+        await supervisor.serve(ready)
+        for task in tasks:
+            task.cancel()
+
+
+def shown(kept: Output) -> Output:
+    """Output that is shown on the terminal as well, for as long as somebody is there to look."""
 
     def output(name: str, line: str) -> None:
-        files.write(name, line)
-        if not quiet:
+        kept(name, line)
+        # A terminal that went is an OSError, a closed pipe makes rich exit: the mesh stays.
+        with contextlib.suppress(OSError, SystemExit):
             out.print(readable(name, line), markup=False)
 
-    _log_to(output)
-    with options.run.locked():
-        try:
-            supervisor = Supervisor(options, output, told)
-            _stop_on_signals(supervisor)
-            tasks: list[asyncio.Task[None]] = []
+    return output
 
-            def ready(up_now: Supervisor) -> None:
-                _greet(up_now, options.run, time.monotonic() - started)
-                if story:
-                    tasks.append(asyncio.create_task(_tell(up_now, options.run)))
 
-            await supervisor.serve(ready)
-            for task in tasks:
-                task.cancel()
-        except* (StartError, TopologyError, PostgresError, JaegerMissingError) as group:
-            fail("\n".join(str(error) for error in _leaves(group)))
-        finally:
-            files.close()
+@contextlib.contextmanager
+def told_in_words() -> Iterator[None]:
+    """Ends the command with what a person can mend, where an installation does not start."""
+    try:
+        yield
+    except* (StartError, TopologyError, PostgresError, JaegerMissingError) as group:
+        fail("\n".join(str(error) for error in _leaves(group)))
 
 
 class Progress:
@@ -132,7 +150,8 @@ def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> N
     sys.stdout.flush()
 
 
-def _stop_on_signals(supervisor: Supervisor) -> None:
+def stop_on_signals(supervisor: Supervisor) -> None:
+    """Ends the installation in an orderly way, whoever asks for it."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.stop)

@@ -1,7 +1,7 @@
 """icto.backend.v1.DeploymentService."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -25,7 +25,6 @@ from services.kit.journal import (
     Pipelines,
     PipelineState,
     PostgresJournal,
-    Run,
 )
 
 _HEARTBEAT_SECONDS: Final = 10.0
@@ -161,14 +160,13 @@ class DeploymentService:
     ) -> pb.Deployment:
         """Asks the pipeline to stop; what was charged and not delivered goes back."""
         deployment_id = ids.parse_name("deployments", request.name)
-        before = await self._journal.get([deployment_id])
         async with call.transaction() as tx:
             row = await store.get_deployment(tx, deployment_id)
             deployment = call.owned(row, "deployment", request.name)
-            response = await self._stop(tx, deployment, before)
+            response = await self._stop(tx, deployment)
             act = call.act(operation=request.name)
             tx.answer(response, subject=request.name, act=act)
-        self._engine.cancel(deployment_id)
+        self._stopped(deployment_id)
         return response
 
     async def ListPendingDeployments(
@@ -204,33 +202,42 @@ class DeploymentService:
                     "DEPLOYMENT_NOT_PARKED",
                     "Only a deployment that waits for a person can be retried.",
                 )
-            response = deployment_message(deployment, self._definition, None)
+            response = await self._as_it_is(tx, deployment)
             act = call.act(operation=request.name, justification=request.justification)
-            return tx.answer(response, subject=request.name, act=act)
+            tx.answer(response, subject=request.name, act=act)
+        self._journal.tell(deployment_id)
+        return response
 
     async def ReconcileDeployment(
         self, request: pb.ReconcileDeploymentRequest, call: Call
     ) -> pb.Deployment:
         """Has an open deployment decided now: what was not delivered is given up and refunded."""
         deployment_id = ids.parse_name("deployments", request.name)
-        before = await self._journal.get([deployment_id])
         async with call.transaction() as tx:
             deployment = await store.get_deployment(tx, deployment_id)
             if deployment is None:
                 raise not_found("deployment", request.name)
             act = call.act(operation=request.name, justification=request.justification)
-            response = await self._stop(tx, deployment, before)
+            response = await self._stop(tx, deployment)
             tx.answer(response, subject=request.name, act=act)
-        self._engine.cancel(deployment_id)
+        self._stopped(deployment_id)
         return response
 
-    async def _stop(
-        self, tx: Effect, deployment: Deployment, before: Sequence[Run]
-    ) -> pb.Deployment:
-        """Asks a pipeline to stop; `before` is how it was."""
+    async def _stop(self, tx: Effect, deployment: Deployment) -> pb.Deployment:
+        """Asks a pipeline to stop."""
         if not await self._journal.cancel(tx, deployment.id):
             raise Error(Code.FAILED_PRECONDITION, "DEPLOYMENT_ENDED", "The deployment has ended.")
-        return deployment_message(deployment, self._definition, next(iter(before), None))
+        return await self._as_it_is(tx, deployment)
+
+    def _stopped(self, deployment_id: UUID) -> None:
+        """Tells whoever works on it or watches it, once the transaction has committed."""
+        self._engine.cancel(deployment_id)
+        self._journal.tell(deployment_id)
+
+    async def _as_it_is(self, tx: Effect, deployment: Deployment) -> pb.Deployment:
+        """A deployment as the transaction sees it."""
+        (run,) = await self._journal.get([deployment.id], tx)
+        return deployment_message(deployment, self._definition, run)
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}

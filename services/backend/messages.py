@@ -68,7 +68,7 @@ def deployment_message(
         else ids.resource_name("projects", deployment.project_id),
         spec=token_pb2.TokenSpec.FromString(deployment.spec),
         state=States.DEPLOYMENT_STATE_SUCCEEDED if deployment.token else _state(run),
-        steps=[_step(step.name, run) for step in definition.steps],
+        steps=_steps(definition, run),
         token=deployment.token,
         trace_id=deployment.trace_id,
         error=_error(run),
@@ -101,10 +101,19 @@ def _state(run: Run | None) -> "deployments_pb2.DeploymentState.ValueType":
     }[run.state]
 
 
-def _step(name: str, run: Run | None) -> deployments_pb2.DeploymentStep:
-    record = run.steps.get(name) if run else None
+def _steps(definition: Definition, run: Run | None) -> list[deployments_pb2.DeploymentStep]:
+    records = run.steps if run else {}
+    at_work = definition.at_work(run) if run else frozenset()
+    return [
+        _step(step.name, records.get(step.name), at_work=step.name in at_work)
+        for step in definition.steps
+    ]
+
+
+def _step(name: str, record: StepRecord | None, *, at_work: bool) -> deployments_pb2.DeploymentStep:
     if record is None:
-        return deployments_pb2.DeploymentStep(name=name, state=StepStates.STEP_STATE_PENDING)
+        state = StepStates.STEP_STATE_RUNNING if at_work else StepStates.STEP_STATE_PENDING
+        return deployments_pb2.DeploymentStep(name=name, state=state)
     message = deployments_pb2.DeploymentStep(
         name=name,
         state=int(record.state),  # type: ignore[arg-type]  # the same numbers

@@ -4,7 +4,7 @@ Everything follows from the moment and from what was claimed before, so that the
 changes nothing: unlocked amounts are floors of the whole, never sums of floors.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.distribution_deployer.domain import (
@@ -70,7 +70,7 @@ def holding(distribution: Distribution, allocation: Allocation) -> Holding:
     category = distribution.spec.category(allocation.category_id)
     start = distribution.start_of(category)
     curve = None if start is None else vesting.curve(category.schedule, allocation.amount, start)
-    held = category.id in distribution.paused or not _open(distribution)
+    held = category.id in distribution.held or not _open(distribution)
     return Holding(allocation, curve, start, distribution.moment, held)
 
 
@@ -124,25 +124,39 @@ def chosen(
     mine = [a for a in allocations if category_id in (None, a.category_id)]
     if not mine:
         raise not_eligible()
-    if all(allocation.category_id in distribution.paused for allocation in mine):
+    if all(allocation.category_id in distribution.held for allocation in mine):
         raise Error(
             Code.FAILED_PRECONDITION,
             "CATEGORY_PAUSED",
             "The owner of the distribution paused this for now.",
         )
-    return [holding(distribution, a) for a in mine if a.category_id not in distribution.paused]
+    return [holding(distribution, a) for a in mine if a.category_id not in distribution.held]
 
 
-def plan_claim(holdings: Sequence[Holding], asked: int | None, fee: int) -> dict[int, int]:
+def left(distribution: Distribution, allocations: Sequence[Allocation]) -> int:
+    """What a participant may claim of their allocations, now or later."""
+    ended = distribution.state is State.CANCELLED
+    return sum(
+        max(0, holding(distribution, one).unlocked - one.claimed) if ended else one.remaining
+        for one in allocations
+        if not one.closed
+    )
+
+
+def plan_claim(
+    holdings: Sequence[Holding], asked: int | None, left: int, fee: int
+) -> dict[int, int]:
     """What a claim takes of each category.
 
     Args:
         holdings: those that it is about.
-        asked: how much, fee included; None is all.
+        asked: how much, fee included; None is all that may be taken.
+        left: what the participant may claim now or later, of these and of others.
         fee: what the ledger takes of it.
 
     Raises:
-        Error: FAILED_PRECONDITION, there is not so much, or it is no more than the fee.
+        Error: FAILED_PRECONDITION, there is not so much, it is no more than the fee, or what it
+            would leave is not.
     """
     weights = {one.category_id: one.claimable for one in holdings}
     open_now = sum(weights.values())
@@ -157,9 +171,9 @@ def plan_claim(holdings: Sequence[Holding], asked: int | None, fee: int) -> dict
             f"{open_now} can be claimed now, not {asked}.",
             metadata={"claimable": str(open_now)},
         )
-    amount = open_now if asked is None else asked
-    if amount <= fee:
-        raise below_fee(amount, fee)
+    if (open_now if asked is None else asked) <= fee:
+        raise below_fee(open_now if asked is None else asked, fee)
+    amount = vesting.to_take(asked, open_now, left, fee)
     return {category: part for category, part in split(amount, weights).items() if part}
 
 
@@ -187,11 +201,20 @@ class Early:
         return sum(self.parts.values()) - self.penalty
 
 
-def plan_early(holdings: Sequence[Holding], terms: EarlyUnlock | None, fee: int) -> Early:
+def plan_early(
+    holdings: Sequence[Holding], terms: EarlyUnlock | None, left: int, fee: int
+) -> Early:
     """What an early unlock takes: all that is left of the holdings (F-39).
 
+    Args:
+        holdings: those that it is about.
+        terms: the distribution's.
+        left: what the participant may claim now or later, of these and of others.
+        fee: what the ledger takes of it.
+
     Raises:
-        Error: FAILED_PRECONDITION, it is not offered, it is too soon, or nothing would arrive.
+        Error: FAILED_PRECONDITION, it is not offered, it is too soon, nothing would arrive, or what
+            it would leave is no more than the fee.
     """
     if terms is None:
         raise Error(
@@ -213,33 +236,43 @@ def plan_early(holdings: Sequence[Holding], terms: EarlyUnlock | None, fee: int)
     early = Early(parts, penalty)
     if early.amount <= fee:
         raise below_fee(early.amount, fee)
+    rest = left - sum(parts.values())
+    if 0 < rest <= fee:
+        raise vesting.rest_below_fee(rest, fee, "Unlock all categories together.")
     return early
 
 
-def outstanding(
-    category: Category, start: int, moment: int, held: Iterable[tuple[Allocation, int]]
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The allocations of a category that there are, added up.
+
+    Attributes:
+        closed: amounts of those that were unlocked early.
+        claimed: what was claimed of the others.
+        claimable: what is unlocked of the others and not claimed; not known for a list.
+    """
+
+    closed: int = 0
+    claimed: int = 0
+    claimable: int = 0
+
+
+def outstanding(category: Category, start: int, moment: int, held: Held) -> int:
     """What of a category is still owed when nothing unlocks after a moment.
 
     Args:
         category: the category.
         start: when it started.
         moment: when unlocking stops.
-        held: allocations that exist, each with how many there are of it.
+        held: its allocations at that moment.
 
     A recipient of a list has no allocation before the first claim. What the list unlocks as a whole
     is at least what its recipients unlock one by one, so that is what stays for them.
     """
-    rows = list(held)
-    open_rows = [(one, count) for one, count in rows if not one.closed]
     if isinstance(category.source, Listed):
-        closed = sum(one.amount * count for one, count in rows if one.closed)
-        whole = vesting.curve(category.schedule, category.amount - closed, start)
-        return whole.unlocked(moment) - sum(one.claimed * count for one, count in open_rows)
-    return sum(
-        vesting.curve(category.schedule, one.amount, start).claimable(moment, one.claimed) * count
-        for one, count in open_rows
-    )
+        whole = vesting.curve(category.schedule, category.amount - held.closed, start)
+        return whole.unlocked(moment) - held.claimed
+    return held.claimable
 
 
 def check_registration(distribution: Distribution, category: Category) -> Pool:
@@ -256,7 +289,7 @@ def check_registration(distribution: Distribution, category: Category) -> Pool:
             "NOT_A_POOL",
             "The recipients of this category are given; nobody registers for it.",
         )
-    if category.id in distribution.paused:
+    if category.id in distribution.held:
         raise Error(
             Code.FAILED_PRECONDITION, "CATEGORY_PAUSED", "The owner paused this category for now."
         )

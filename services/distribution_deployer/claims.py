@@ -25,7 +25,7 @@ from services.distribution_deployer.messages import (
 from services.distribution_deployer.money import BURNED, Money, new_id
 from services.kit import Call, Kit, amounts, not_found, paging
 from services.kit.call import Effect
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, invalid
 from services.kit.journal import Claim as Begun
 
 
@@ -159,7 +159,7 @@ class Claims:
     ) -> tuple[pb.DistributionClaim, list[Begun]]:
         """Takes a claim from the allocations, which are locked, and orders its payment."""
         holdings = claiming.chosen(shared, mine, category_id)
-        parts = claiming.plan_claim(holdings, asked, token.fee)
+        parts = claiming.plan_claim(holdings, asked, claiming.left(shared, mine), token.fee)
         await _check_rate(tx, shared, call.principal)
         amount, to = sum(parts.values()), Account(call.principal)
         claim = Disbursement(
@@ -182,14 +182,20 @@ class Claims:
     ) -> pb.DistributionClaim:
         """Takes all that is left, less the penalty, and closes the allocations with it (F-39)."""
         category_id = request.category_id if request.HasField("category_id") else None
+        proven = _proven(request)
         found = await self._found(request.name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
             claiming.check_unlockable(shared)
+            if proven is not None:
+                await _check_proof(tx, shared, call.principal, proven, request.proof)
+                await store.add_allocation(tx, found.id, call.principal, proven)
             mine = await store.lock_allocations(tx, found.id, call.principal)
             holdings = claiming.chosen(shared, mine, category_id)
-            early = claiming.plan_early(holdings, shared.spec.early_unlock, token.fee)
+            early = claiming.plan_early(
+                holdings, shared.spec.early_unlock, claiming.left(shared, mine), token.fee
+            )
             await _check_rate(tx, shared, call.principal)
             to, remaining = Account(call.principal), sum(one.remaining for one in mine)
             claim = Disbursement(
@@ -288,6 +294,21 @@ def _answered(tx: Effect, call: Call, claim: Disbursement) -> pb.DistributionCla
     details = {"amount": str(claim.gross), "fee": str(claim.fee), "penalty": str(claim.penalty)}
     act = call.act(details=details)
     return tx.answer(response, subject=distribution_name(claim.distribution_id), act=act)
+
+
+def _proven(request: pb.EarlyUnlockRequest) -> Allocation | None:
+    """The allocation that an early unlock shows the proof of, if it does.
+
+    Raises:
+        Error: INVALID_ARGUMENT, what belongs to it is missing.
+    """
+    if not request.HasField("allocation"):
+        if request.proof:
+            raise invalid("allocation", "must be the one that the proof is about")
+        return None
+    if not request.HasField("category_id"):
+        raise invalid("category_id", "must be the one that the proof is about")
+    return Allocation(request.category_id, amounts.parse(request.allocation, "allocation"))
 
 
 async def _check_proof(

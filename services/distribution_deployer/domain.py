@@ -36,6 +36,8 @@ class State(IntEnum):
 DELIVERED: Final = frozenset({State.ACTIVE, State.PAUSED, State.COMPLETED, State.CANCELLED})
 """It was activated: what it promised is owed to its participants."""
 CLAIMABLE: Final = frozenset({State.ACTIVE, State.COMPLETED, State.CANCELLED})
+OPEN: Final = frozenset({State.ACTIVE, State.PAUSED})
+"""It runs: its owner may pause it, or a category of it."""
 _LEGAL: Final = frozenset(
     {
         (State.CREATED, State.ACTIVE),
@@ -202,7 +204,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A distribution. `now` is when it was read; times that are not known are None."""
+    """A distribution. `now` is when it was read; times that are not known are None.
+
+    `paused` are the categories that its owner paused, whether that still holds them or not.
+    """
 
     id: UUID
     operation: str
@@ -226,6 +231,11 @@ class Distribution:
         """When vesting is looked at: now, or when it was cancelled."""
         return self.now if self.cancel_time is None else min(self.now, self.cancel_time)
 
+    @property
+    def held(self) -> frozenset[int]:
+        """Categories that are paused now. Nobody could resume one once it is over, so none is."""
+        return self.paused if self.state in OPEN else frozenset()
+
     def start_of(self, category: Category) -> int | None:
         """When a category starts, if that is known."""
         if category.start is not None:
@@ -240,6 +250,7 @@ class Disbursement:
     Attributes:
         parts: what a claim takes of which category; of an early unlock with the penalty.
         finishes: it leaves its participant nothing more to claim.
+        create_time: None for the transaction's.
     """
 
     id: UUID
@@ -251,7 +262,7 @@ class Disbursement:
     penalty: int = 0
     parts: Mapping[int, int] = field(default_factory=dict)
     finishes: bool = False
-    create_time: int = 0
+    create_time: int | None = None
     block_index: int | None = None
     pay_time: int | None = None
 
@@ -344,6 +355,13 @@ def is_over(distribution: Distribution) -> bool:
     timing = distribution.timing
     ends = (timing.end, timing.claim_deadline) if timing else ()
     return any(time is not None and time <= distribution.now for time in ends)
+
+
+def closes(distribution: Distribution) -> bool:
+    """Whether claims from one that has ended are over, and what is left goes back."""
+    ended = distribution.state in (State.COMPLETED, State.CANCELLED) and not distribution.closed
+    deadline = distribution.timing.claim_deadline if distribution.timing else None
+    return ended and deadline is not None and deadline <= distribution.now
 
 
 def moved(distribution: Distribution, target: State) -> Distribution:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,7 @@ from services.distribution_deployer import domain, money, store
 from services.distribution_deployer.domain import (
     DELIVERED,
     MESH_NAME,
+    OPEN,
     Distribution,
     Pool,
     State,
@@ -26,7 +28,7 @@ from services.distribution_deployer.money import Money
 from services.kit import Call, Kit, not_found
 from services.kit.call import Effect, event
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, RemoteError
+from services.kit.errors import Code, Error
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
 
@@ -34,10 +36,11 @@ log = logging.getLogger(__name__)
 
 OWNED: Final = "distribution"
 _SECONDS: Final = 0.5
-_FINISHING_ROUNDS: Final = 4
+_FINISHING_SECONDS: Final = 2.0
+# What is finished is found by adding up whole distributions: a twentieth of the time is enough.
+_FINISHING_SHARE: Final = 20
 _LEASE_SECONDS: Final = 10.0
 _BATCH: Final = 100
-_OPEN: Final = (State.ACTIVE, State.PAUSED)
 
 
 class Keeping:
@@ -76,7 +79,7 @@ class Keeping:
         async with call.transaction() as tx:
             locked = await self._locked(tx, call, name)
             _check_allowed(locked, "pausable", allowed=locked.spec.pausable)
-            if locked.state not in _OPEN:
+            if locked.state not in OPEN:
                 raise domain.wrong_state(locked, "has no category to pause or resume")
             locked.spec.category(category_id)
             await store.pause_category(tx, locked.id, category_id, paused=paused)
@@ -106,15 +109,18 @@ class Keeping:
 
     async def run(self) -> None:
         """Does what the time has come for, as long as the replica lives (F-46)."""
-        rounds = 0
+        finishing = 0.0
         while True:
             try:
                 if self._platform.running and await self._lease.hold():
                     for one in await store.due(self._database, _BATCH):
                         await self._look_at(*one)
-                    if rounds % _FINISHING_ROUNDS == 0:
+                    begun = time.monotonic()
+                    if begun >= finishing:
                         await self._finish()
-                    rounds += 1
+                        ended = time.monotonic()
+                        pause = max(_FINISHING_SECONDS, _FINISHING_SHARE * (ended - begun))
+                        finishing = ended + pause
             except Error as error:
                 log.warning("distributions cannot be looked at now: %s", error)
             await asyncio.sleep(_SECONDS)
@@ -126,9 +132,8 @@ class Keeping:
                 await self._advance(distribution_id, await self._money.token(ledger))
             else:
                 await self._fail_or_clear(distribution_id)
-        except RemoteError as error:
-            name = distribution_name(distribution_id)
-            log.warning("%s cannot be looked at now: %s", name, error)
+        except Exception as error:  # noqa: BLE001  # it is the next one's turn, whatever it is
+            _tell_of(distribution_id, error)
             await store.postpone(self._database, distribution_id, domain.CHECKS[0])
 
     async def _advance(self, distribution_id: UUID, token: Token) -> None:
@@ -136,10 +141,13 @@ class Keeping:
         begun: list[Begun] = []
         async with self._database.transaction() as connection:
             locked = await store.lock(connection, distribution_id)
-            if locked is not None and locked.state in _OPEN:
+            if locked is not None and locked.state in OPEN:
                 begun = await self._end_or_wait(connection, locked, token)
-            elif locked is not None and locked.state in DELIVERED:
+            elif locked is not None and domain.closes(locked):
                 begun = await self._close(connection, locked, token)
+            elif locked is not None:
+                # Somebody ended it since it was found to be due.
+                await store.put(connection, locked)
         self._outbox.hint()
         self._money.adopt(begun)
 
@@ -191,23 +199,16 @@ class Keeping:
         self._money.adopt(begun)
 
     async def _finish(self) -> None:
-        """Completes distributions of which everything was claimed.
-
-        They are looked at twice: first without keeping claims waiting, since mostly they are not.
-        """
+        """Finds distributions of which everything was claimed, without holding claims up."""
         for distribution_id in await store.finishing(self._database, _BATCH):
-            begun: list[Begun] = []
-            async with self._database.transaction() as connection:
-                await store.forget_finishing(connection, distribution_id)
-                found = await store.get(connection, distribution_id)
-                if found is None or not await _is_finished(connection, found):
-                    continue
-                token = await self._money.token(found.ledger)
-                locked = await store.lock(connection, distribution_id)
-                if locked is not None and await _is_finished(connection, locked):
-                    begun = await self._complete(connection, locked, token)
-            self._outbox.hint()
-            self._money.adopt(begun)
+            try:
+                async with self._database.transaction() as connection:
+                    await store.forget_finishing(connection, distribution_id)
+                    found = await store.get(connection, distribution_id)
+                    if found is not None and await _is_finished(connection, found):
+                        await store.look_now(connection, distribution_id)
+            except Exception as error:  # noqa: BLE001  # it is the next one's turn, whatever it is
+                _tell_of(distribution_id, error)
 
     async def _tell(
         self,
@@ -258,9 +259,15 @@ def _changed(
     return tx.answer(response, subject=response.name, act=act)
 
 
+def _tell_of(distribution_id: UUID, error: Exception) -> None:
+    name = distribution_name(distribution_id)
+    known = isinstance(error, Error)
+    log.warning("%s cannot be looked at now: %r", name, error, exc_info=not known)
+
+
 async def _is_finished(connection: Connection, found: Distribution) -> bool:
     """Whether everything was claimed, and nobody can register any more."""
-    if found.state not in _OPEN:
+    if found.state not in OPEN:
         return False
     sums = await store.category_sums(connection, found.id)
     return all(_is_exhausted(found, row) for row in sums)

@@ -42,7 +42,7 @@ class Lists:
                 raise Error(
                     Code.RESOURCE_EXHAUSTED,
                     "TOO_MANY_LISTS",
-                    f"You have {MAX_UNUSED} lists that no distribution uses; use one of those.",
+                    f"You have {MAX_UNUSED} lists that no distribution uses; use or delete one.",
                 )
             new = ids.new_id(call.principal)
             added = await store.add(tx, new, call.principal, request.category_id)
@@ -85,6 +85,24 @@ class Lists:
             details = {"recipients": str(sealed.recipient_count), "amount": str(sealed.total)}
             act = call.act(details=details | {"root": request.root.hex()})
             return tx.answer(response, subject=response.name, act=act)
+
+    async def delete(
+        self, request: pb.DeleteRecipientListRequest, call: Call
+    ) -> pb.DeleteRecipientListResponse:
+        """Deletes a list with its recipients, unless a distribution uses it."""
+        list_id = parse_list(request.name)
+        async with call.transaction() as tx:
+            found = call.owned(await store.lock(tx, list_id), OWNED, request.name)
+            if found.distribution_id is not None:
+                raise Error(
+                    Code.FAILED_PRECONDITION,
+                    "LIST_IN_USE",
+                    f"{distribution_name(found.distribution_id)} uses the list.",
+                )
+            await store.delete(tx, list_id)
+            details = {"recipients": str(found.recipient_count)}
+            response = pb.DeleteRecipientListResponse()
+            return tx.answer(response, subject=request.name, act=call.act(details=details))
 
     async def get(self, request: pb.GetRecipientListRequest, call: Call) -> pb.RecipientList:
         """One list."""

@@ -14,8 +14,8 @@ from services.kit.database import Connection, Database
 
 _PAGES_AT_ONCE: Final = 16
 _COLUMNS: Final = """
-    id, owner, category_id, state, page_count, recipient_count, total, root, distribution_id,
-    create_time, seal_time
+    id, owner, category_id, state, page_count, recipient_count, total, smallest, root,
+    distribution_id, create_time, seal_time
 """
 _ADD: Final = f"""
 INSERT INTO recipient_lists (id, owner, category_id) VALUES ($1, $2, $3) RETURNING {_COLUMNS}
@@ -30,7 +30,7 @@ SELECT {_COLUMNS} FROM recipient_lists
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
 """
 _USABLE: Final = """
-SELECT id, category_id, total, recipient_count FROM recipient_lists
+SELECT id, category_id, total, recipient_count, smallest FROM recipient_lists
 WHERE id = ANY ($1::uuid[]) AND owner = $2 AND state = 2 AND distribution_id IS NULL
 """
 _PAGE: Final = "SELECT leaves FROM recipient_pages WHERE list_id = $1 AND page = $2"
@@ -43,7 +43,7 @@ ON CONFLICT DO NOTHING RETURNING principal
 """
 _GROW: Final = f"""
 UPDATE recipient_lists SET page_count = page_count + 1, recipient_count = recipient_count + $2,
-    total = total + $3
+    total = total + $3, smallest = CASE WHEN page_count = 0 THEN $4 ELSE least(smallest, $4) END
 WHERE id = $1 RETURNING {_COLUMNS}
 """
 _NEXT_PAGES: Final = """
@@ -58,6 +58,12 @@ _SEAL: Final = f"""
 UPDATE recipient_lists SET state = 2, root = $2, seal_time = kit_now() WHERE id = $1
 RETURNING {_COLUMNS}
 """
+_DELETE: Final = (
+    "DELETE FROM recipients WHERE list_id = $1",
+    "DELETE FROM recipient_trees WHERE list_id = $1",
+    "DELETE FROM recipient_pages WHERE list_id = $1",
+    "DELETE FROM recipient_lists WHERE id = $1",
+)
 _RECIPIENT: Final = """
 SELECT position, amount FROM recipients WHERE principal = $2 AND list_id = $1
 """
@@ -87,6 +93,7 @@ class RecipientList:
     page_count: int
     recipient_count: int
     total: int
+    smallest: int
     root: bytes | None
     distribution_id: UUID | None
     create_time: datetime
@@ -131,7 +138,9 @@ async def usable(
         return {}
     rows = await database.fetch(_USABLE, list_ids, owner)
     return {
-        row["id"]: SealedList(row["category_id"], row["total"], row["recipient_count"])
+        row["id"]: SealedList(
+            row["category_id"], row["total"], row["recipient_count"], row["smallest"]
+        )
         for row in rows
     }
 
@@ -155,8 +164,9 @@ async def add_page(
     )
     new = {row["principal"] for row in added}
     await connection.execute(_ADD_PAGE, to.id, to.page_count, leaves)
-    total = sum(recipient.amount for recipient in recipients)
-    grown = _list(await connection.fetchrow(_GROW, to.id, len(recipients), total))
+    amounts = [recipient.amount for recipient in recipients]
+    row = await connection.fetchrow(_GROW, to.id, len(amounts), sum(amounts), min(amounts))
+    grown = _list(row)
     return grown, [one.principal for one in recipients if one.principal not in new]
 
 
@@ -188,6 +198,12 @@ async def seal(connection: Connection, list_id: UUID, root: bytes) -> RecipientL
     """Seals a list whose tree is kept; its pages are not needed any more."""
     await connection.execute(_DROP_PAGES, list_id)
     return _list(await connection.fetchrow(_SEAL, list_id, root))
+
+
+async def delete(connection: Connection, list_id: UUID) -> None:
+    """Deletes a list that is locked, with all that belongs to it."""
+    for statement in _DELETE:
+        await connection.execute(statement, list_id)
 
 
 async def recipient(database: Database, list_id: UUID, principal: str) -> tuple[int, int] | None:

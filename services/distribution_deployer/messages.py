@@ -341,7 +341,7 @@ def distribution_message(distribution: Distribution) -> pb.Distribution:
         ledger=distribution.ledger,
         account=ledger_pb2.Account(owner=owner, subaccount=subaccount),
         state=int(distribution.state),  # type: ignore[arg-type]  # the same numbers
-        paused_categories=sorted(distribution.paused),
+        paused_categories=sorted(distribution.held),
         create_time=timestamp(distribution.create_time),
         funding_deadline=timestamp(distribution.funding_deadline),
         activate_time=_optional(distribution.activate_time),
@@ -368,7 +368,7 @@ def claim_message(claim: Disbursement) -> pb.DistributionClaim:
         ],
         state=pb.CLAIM_STATE_PAYING if claim.block_index is None else pb.CLAIM_STATE_PAID,
         block_index=claim.block_index,
-        create_time=timestamp(claim.create_time),
+        create_time=_optional(claim.create_time),
         pay_time=_optional(claim.pay_time),
     )
 

@@ -7,16 +7,19 @@ from uuid import UUID
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from services.distribution_deployer import claiming, domain, store
+from services.distribution_deployer.claiming import Held
 from services.distribution_deployer.domain import (
     MESH_NAME,
     Account,
+    Category,
     Disbursement,
     Distribution,
     Kind,
     Token,
+    Whitelist,
 )
 from services.distribution_deployer.messages import distribution_name, parse_account
-from services.kit import Kit, ids
+from services.kit import Kit, ids, vesting
 from services.kit.database import Connection
 from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
@@ -46,6 +49,10 @@ class Money:
         self._paid = kit.telemetry.metrics.counter(
             "icto_distribution_payments_total", "Payments of distributions, by why.", "kind"
         )
+
+    async def run(self) -> None:
+        """Looks after what is owed, as long as the replica lives."""
+        await self._payouts.run()
 
     async def token(self, ledger: str) -> Token:
         """What a ledger takes now, read anew each time (F-47), and who mints on it."""
@@ -163,13 +170,33 @@ def new_id(distribution: Distribution) -> UUID:
 
 async def unowed(connection: Connection, distribution: Distribution, moment: int) -> int:
     """What lies on its account and belongs to nobody, if nothing unlocks after a moment."""
-    held = await store.held(connection, distribution.id)
-    owed = 0
-    for category in distribution.spec.categories:
-        start = distribution.start_of(category)
-        if start is not None:
-            owed += claiming.outstanding(category, start, moment, held.get(category.id, ()))
+    starts = {c.id: distribution.start_of(c) for c in distribution.spec.categories}
+    unlocked = {
+        (category.id, amount): vesting.curve(category.schedule, amount, start).unlocked(moment)
+        for category, amount in await _amounts(connection, distribution)
+        if (start := starts[category.id]) is not None
+    }
+    held = await store.held(connection, distribution.id, unlocked)
+    owed = sum(
+        claiming.outstanding(category, start, moment, held.get(category.id, Held()))
+        for category in distribution.spec.categories
+        if (start := starts[category.id]) is not None
+    )
     return distribution.spec.total - await store.sent(connection, distribution.id) - owed
+
+
+async def _amounts(
+    connection: Connection, distribution: Distribution
+) -> list[tuple[Category, int]]:
+    """What is allocated to somebody, each amount of a category once; lists are taken as a whole.
+
+    All shares of a pool are the same, and whitelists name a thousand recipients at most.
+    """
+    spec = distribution.spec
+    named = [c.id for c in spec.categories if isinstance(c.source, Whitelist)]
+    found = await store.amounts(connection, distribution.id, named) if named else []
+    shares = [(category, pool.share or 0) for category, pool in spec.pools]
+    return [*shares, *((spec.category(number), amount) for number, amount in found)]
 
 
 async def unowed_at_end(connection: Connection, distribution: Distribution) -> int:

@@ -121,12 +121,15 @@ CREATE TABLE recipient_lists (
     page_count      int           NOT NULL DEFAULT 0,
     recipient_count int           NOT NULL DEFAULT 0,
     total           numeric(39,0) NOT NULL DEFAULT 0,
+    smallest        numeric(39,0) NOT NULL DEFAULT 0,
     root            bytea,
     distribution_id uuid,
     create_time     timestamptz   NOT NULL DEFAULT kit_now(),
     seal_time       timestamptz
 );
 COMMENT ON COLUMN recipient_lists.state IS 'icto.distribution.v1.RecipientListState.';
+COMMENT ON COLUMN recipient_lists.smallest IS
+    'Smallest amount of a recipient: whoever gets no more than the fee could never claim it (F-47).';
 COMMENT ON COLUMN recipient_lists.distribution_id IS 'The one distribution that uses it.';
 CREATE INDEX recipient_lists_owner ON recipient_lists (owner, id);
 

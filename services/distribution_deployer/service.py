@@ -29,15 +29,16 @@ class DistributionService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._pipelines = Pipelines(kit)
-        money = Money(kit, self._pipelines)
-        self._setting_up = SettingUp(kit, money)
-        self._claims = Claims(kit, money)
-        self._keeping = Keeping(kit, money)
+        self._money = Money(kit, self._pipelines)
+        self._setting_up = SettingUp(kit, self._money)
+        self._claims = Claims(kit, self._money)
+        self._keeping = Keeping(kit, self._money)
 
     async def run(self) -> None:
         """Pays what is owed and does what time asks for, as long as the replica lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._money.run())
             tasks.create_task(self._keeping.run())
 
     async def ValidateDistribution(
@@ -217,6 +218,12 @@ class RecipientListService:
     ) -> pb.RecipientList:
         """Seals a list."""
         return await self._lists.seal(request, call)
+
+    async def DeleteRecipientList(
+        self, request: pb.DeleteRecipientListRequest, call: Call
+    ) -> pb.DeleteRecipientListResponse:
+        """Deletes a list that nothing uses."""
+        return await self._lists.delete(request, call)
 
     async def GetRecipientList(
         self, request: pb.GetRecipientListRequest, call: Call

@@ -20,10 +20,12 @@ from services.distribution_deployer.domain import (
 )
 from services.kit import principal, vesting
 from services.kit.errors import Error, invalid
+from services.kit.oversize import instead_of_many
 from services.kit.vesting import Instant, Milestones
 
 NAME_LENGTH: Final = range(3, 101)
 MAX_CATEGORIES: Final = 20
+_WHITELIST: Final = "icto.distribution.v1.Whitelist"
 MAX_RECIPIENTS: Final = 1_000
 """Recipients that one request may name; more come as a recipient list."""
 MAX_SEATS: Final = 1_000_000
@@ -40,6 +42,7 @@ class SealedList:
     category_id: int
     amount: int
     count: int
+    smallest: int
 
 
 def complete(spec: Spec, lists: Mapping[UUID, SealedList], fee: int) -> Spec:
@@ -62,7 +65,7 @@ def complete(spec: Spec, lists: Mapping[UUID, SealedList], fee: int) -> Spec:
     )
     spec = replace(spec, display_name=spec.display_name.strip(), categories=categories)
     for position, category in enumerate(categories):
-        _check_category(category, spec, fee, f"spec.categories[{position}]")
+        _check_category(category, spec, lists, fee, f"spec.categories[{position}]")
     _check_total(spec)
     _check_campaign(spec)
     _check_order_of_times(spec)
@@ -106,9 +109,8 @@ def _check_number_of_recipients(categories: Sequence[Category]) -> None:
     if count > MAX_RECIPIENTS:
         raise invalid(
             "spec.categories",
-            f"name {count} recipients; at most {MAX_RECIPIENTS} fit in one request. Build a"
-            " recipient list instead: POST /v1/recipientLists, then its pages to :addRecipients,"
-            " then :seal, and name it as recipient_list",
+            f"name {count} recipients; at most {MAX_RECIPIENTS} fit in one request."
+            f" {instead_of_many(_WHITELIST)}".removesuffix("."),
             "TOO_MANY_RECIPIENTS",
         )
 
@@ -204,7 +206,9 @@ def _completed_pool(pool: Pool, field: str) -> tuple[Pool, int]:
     return replace(pool, share=share, seats=seats), seats
 
 
-def _check_category(category: Category, spec: Spec, fee: int, field: str) -> None:
+def _check_category(
+    category: Category, spec: Spec, lists: Mapping[UUID, SealedList], fee: int, field: str
+) -> None:
     _check_name(category.display_name, f"{field}.display_name")
     if isinstance(category.schedule.kind, Milestones):
         raise not_implemented(f"{field}.schedule.milestones", "unlocking by milestones")
@@ -214,7 +218,7 @@ def _check_category(category: Category, spec: Spec, fee: int, field: str) -> Non
         vesting.check_times(category.schedule, start, f"{field}.schedule")
     if category.start is not None and spec.start is not None and category.start < spec.start:
         raise invalid(f"{field}.start_time", "must not be before the distribution's start")
-    _check_claimable(category, fee, field)
+    _check_claimable(category, lists, fee, field)
     if isinstance(category.source, Pool):
         closes, end = category.source.closes, spec.end
         if closes is not None and end is not None and closes > end:
@@ -222,16 +226,20 @@ def _check_category(category: Category, spec: Spec, fee: int, field: str) -> Non
             raise invalid(f"{field}.pool.registration.end_time", problem)
 
 
-def _check_claimable(category: Category, fee: int, field: str) -> None:
+def _check_claimable(
+    category: Category, lists: Mapping[UUID, SealedList], fee: int, field: str
+) -> None:
     """Whoever is allocated no more than the fee could never claim it (F-47)."""
     smallest = 0
     match category.source:
         case Whitelist(recipients) if recipients:
             smallest, field = min(r.amount for r in recipients), f"{field}.whitelist.recipients"
+        case Listed(list_id):
+            smallest, field = lists[list_id].smallest, f"{field}.recipient_list"
         case Pool(share=share) if share:
             smallest, field = share, f"{field}.pool"
     if 0 < smallest <= fee:
-        problem = f"allocates {smallest}; claiming costs a fee of {fee}"
+        problem = f"allocates {smallest} to somebody; claiming costs a fee of {fee}"
         raise invalid(field, problem, "AMOUNT_BELOW_FEE")
 
 

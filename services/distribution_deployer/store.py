@@ -1,6 +1,6 @@
 """SQL of distributions. One function an operation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import domain, messages, specs
-from services.distribution_deployer.claiming import Allocation
+from services.distribution_deployer.claiming import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
     Category,
@@ -28,10 +28,12 @@ from services.kit.payouts import PaidOut
 from services.kit.statement import Statement
 from services.kit.vesting_messages import of_datetime
 
+# `now` goes on within a transaction: one that waited for a lock sees when it got it, since what
+# others did meanwhile was before that.
 _COLUMNS: Final = """
     id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec, state, create_time,
     funding_deadline, activate_time, start_time, end_time, claim_deadline, cancel_time, closed,
-    checks, kit_now() AS now, ARRAY(SELECT categories.id FROM categories
+    checks, kit_clock_now() AS now, ARRAY(SELECT categories.id FROM categories
         WHERE categories.distribution_id = distributions.id AND paused) AS paused
 """
 _ADD: Final = f"""
@@ -144,12 +146,12 @@ WHERE distribution_id = $1 AND principal = $2 AND category_id = taken.category
 """
 _DISBURSE: Final = """
 INSERT INTO disbursements (id, distribution_id, kind, principal, gross, fee, penalty, category_ids,
-    amounts, finishes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    amounts, finishes, create_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, kit_now()))
 """
 _PAID: Final = """
-UPDATE disbursements SET block_index = paid.block_index, pay_time = kit_now()
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index)
+UPDATE disbursements SET block_index = paid.block_index, fee = paid.fee, pay_time = kit_now()
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, block_index, fee)
 WHERE id = paid_id
 RETURNING disbursements.*
 """
@@ -167,11 +169,23 @@ SELECT DISTINCT distribution_id FROM disbursements WHERE finishes LIMIT $1
 _FORGET_FINISHING: Final = """
 UPDATE disbursements SET finishes = false WHERE distribution_id = $1 AND finishes
 """
+_LOOK_NOW: Final = "UPDATE distributions SET next_time = kit_now() WHERE id = $1"
 _POSTPONE: Final = "UPDATE distributions SET next_time = kit_now() + $2 WHERE id = $1"
-# Shares of a pool are alike, and so are their claims: they come in groups.
+_AMOUNTS: Final = """
+SELECT DISTINCT category_id, amount FROM allocations
+WHERE distribution_id = $1 AND category_id = ANY ($2::int[])
+"""
+# What is unlocked is the same for all who were allocated the same, so that a million rows are added
+# up where they are.
 _HELD: Final = """
-SELECT category_id, amount, claimed, closed, count(*) AS count FROM allocations
-WHERE distribution_id = $1 GROUP BY category_id, amount, claimed, closed
+SELECT category_id,
+    coalesce(sum(allocations.amount) FILTER (WHERE closed), 0)::numeric AS closed,
+    coalesce(sum(claimed) FILTER (WHERE NOT closed), 0)::numeric AS claimed,
+    coalesce(sum(greatest(unlocked - claimed, 0)) FILTER (WHERE NOT closed), 0)::numeric
+        AS claimable
+FROM allocations LEFT JOIN unnest($2::int[], $3::numeric[], $4::numeric[])
+    AS curves (category_id, amount, unlocked) USING (category_id, amount)
+WHERE distribution_id = $1 GROUP BY category_id
 """
 _SENT: Final = """
 SELECT coalesce(sum(gross), 0)::numeric FROM disbursements WHERE distribution_id = $1
@@ -291,7 +305,9 @@ async def _use_lists(connection: Connection, distribution_id: UUID, spec: Spec) 
     if lists:
         used = specs.list_unusable("spec.categories", "name a list that another one uses")
         refusal = requirement(used.code, used.reason, used.message)
-        await connection.execute(_USE_LISTS, lists, distribution_id, refusal)
+        tag = await connection.execute(_USE_LISTS, lists, distribution_id, refusal)
+        if tag != f"UPDATE {len(lists)}":
+            raise specs.list_unusable("spec.categories", "name a list that was deleted")
 
 
 async def of_operation(
@@ -474,13 +490,19 @@ def disbursed(one: Disbursement) -> Statement:
             list(parts),
             list(parts.values()),
             one.finishes,
+            _moment(one.create_time),
         ),
     )
 
 
 async def paid(connection: Connection, payouts: Sequence[PaidOut]) -> list[Disbursement]:
-    """Records blocks of payouts."""
-    rows = await connection.fetch(_PAID, [p.id for p in payouts], [p.block_index for p in payouts])
+    """Records blocks of payouts, and the fees that were taken."""
+    rows = await connection.fetch(
+        _PAID,
+        [one.id for one in payouts],
+        [one.block_index for one in payouts],
+        [one.fee for one in payouts],
+    )
     return [_disbursement(row) for row in rows]
 
 
@@ -505,20 +527,41 @@ async def forget_finishing(connection: Connection, distribution_id: UUID) -> Non
     await connection.execute(_FORGET_FINISHING, distribution_id)
 
 
+async def look_now(connection: Connection, distribution_id: UUID) -> None:
+    """Has a distribution looked at."""
+    await connection.execute(_LOOK_NOW, distribution_id)
+
+
 async def postpone(database: Database, distribution_id: UUID, span: int) -> None:
     """Looks at a distribution later."""
     await database.execute(_POSTPONE, distribution_id, timedelta(microseconds=span))
 
 
+async def amounts(
+    connection: Connection, distribution_id: UUID, category_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """The different amounts that whitelists allocate, with their categories."""
+    rows = await connection.fetch(_AMOUNTS, distribution_id, category_ids)
+    return [(row["category_id"], row["amount"]) for row in rows]
+
+
 async def held(
-    connection: Connection, distribution_id: UUID
-) -> dict[int, list[tuple[Allocation, int]]]:
-    """All allocations of a distribution by category, each with how many are alike."""
-    groups: dict[int, list[tuple[Allocation, int]]] = {}
-    for row in await connection.fetch(_HELD, distribution_id):
-        one = Allocation(row["category_id"], row["amount"], row["claimed"], row["closed"])
-        groups.setdefault(one.category_id, []).append((one, row["count"]))
-    return groups
+    connection: Connection, distribution_id: UUID, unlocked: Mapping[tuple[int, int], int]
+) -> dict[int, Held]:
+    """The allocations of each category, added up.
+
+    `unlocked` says what is unlocked of an amount of a category.
+    """
+    rows = await connection.fetch(
+        _HELD,
+        distribution_id,
+        [category_id for category_id, _ in unlocked],
+        [amount for _, amount in unlocked],
+        list(unlocked.values()),
+    )
+    return {
+        row["category_id"]: Held(row["closed"], row["claimed"], row["claimable"]) for row in rows
+    }
 
 
 async def sent(connection: Connection, distribution_id: UUID) -> int:

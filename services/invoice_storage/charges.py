@@ -80,13 +80,26 @@ class Charges:
             return 0
         try:
             return await self._treasury.charge(
-                payment, lambda: store.renew_charge(self._database, payment.id)
+                payment, lambda: store.renew_charge(self._database, payment)
             )
         except RemoteError as error:
-            if error.outcome_unknown:
+            if not error.definite:
                 raise
-            await self._record_failure(payment, error, call)
-            raise _refused(error.reason, error.message, error.metadata) from None
+            return await self._given_up(payment, error, call)
+
+    async def _given_up(self, payment: Payment, error: RemoteError, call: Call) -> int:
+        """Ends a charge that was refused; its block, when another attempt made it.
+
+        Another attempt may wait in a frozen replica of the ledger, and would be paid for by the
+        approval of whatever the quote is used for next: so the ledger is told first, and only what
+        can never be made any more is recorded as failed.
+        """
+        current = await store.get_payment(self._database, payment.id) or payment
+        block = await self._treasury.give_up(current)
+        if block is not None:
+            return block
+        await self._record_failure(current, error, call)
+        raise _refused(error.reason, error.message, error.metadata)
 
     async def _record_failure(self, payment: Payment, error: RemoteError, call: Call) -> None:
         act = call.act(

@@ -57,9 +57,9 @@ class Refunds:
         self._platform = kit.platform
         self._treasury = treasury
         transfer = Step(_TRANSFER, self._transfer, retry=_RETRY)
-        self._definition = Definition("refund", 1, (transfer,), self._settle)
+        self.definition = Definition("refund", 1, (transfer,), self._settle)
         self._pipelines = Pipelines(kit)
-        self._pipelines.define(self._definition)
+        self._pipelines.define(self.definition)
         self._short = kit.telemetry.metrics.counter(
             "icto_refunds_held_up_total",
             "Attempts to pay a refund that the treasury was short for.",
@@ -70,33 +70,32 @@ class Refunds:
         await self._pipelines.run()
 
     async def owe(self, payment: Payment, amount: int, failure: str) -> Owed:
-        """What goes back of a payment: paid at once up to a limit, else a person decides."""
+        """What goes back of a payment: paid at once up to a limit, else a person decides.
+
+        A request that its payer has open becomes this refund: it must not take longer for that.
+        """
         if amount == 0:
             return Owed()
-        description = failure or "What was paid for was not delivered."
-        asked = await store.refund_of(self._database, payment.id)
-        if asked is not None:
-            changed = replace(asked, amount=amount, description=description)
-            reason = RefundReason.SERVICE_FAILURE
-            return Owed(changed, (store.changed_request(asked, amount, reason, description),))
         limit = amounts.parse(self._platform.config.payment.automatic_refund_limit, "limit")
         automatic = amount <= limit
+        asked = await store.refund_of(self._database, payment.id)
         refund = Refund(
-            id=ids.new_id(payment.owner),
+            id=asked.id if asked else ids.new_id(payment.owner),
             payment_id=payment.id,
             owner=payment.owner,
             ledger=payment.ledger,
             amount=amount,
             reason=RefundReason.SERVICE_FAILURE,
-            description=description,
+            description=failure or "What was paid for was not delivered.",
             state=RefundState.PROCESSING if automatic else RefundState.PENDING,
             created_at=0,
             decided_by=AUTOMATIC if automatic else "",
         )
+        written = store.changed_request(refund) if asked else store.added_refund(refund)
         if not automatic:
-            return Owed(refund, (store.added_refund(refund),))
-        claim, begun = self._pipelines.begin(self._definition, refund.id)
-        return Owed(refund, (store.added_refund(refund), begun), claim)
+            return Owed(refund, (written,))
+        claim, begun = self._pipelines.begin(self.definition, refund.id)
+        return Owed(refund, (written, begun), claim)
 
     def follow(self, owed: Owed) -> None:
         """Goes on with the transfer, once the settlement has committed."""
@@ -183,7 +182,7 @@ class Refunds:
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
             raise overtaken()
-        claim, begun = self._pipelines.begin(self._definition, refund.id)
+        claim, begun = self._pipelines.begin(self.definition, refund.id)
         await tx.apply(begun)
         return claim
 
@@ -225,7 +224,7 @@ class Refunds:
             raise RuntimeError("a pipeline without its refund")
         try:
             block = await self._treasury.pay_back(
-                refund, lambda: store.renew_refund(self._database, refund.id)
+                refund, lambda: store.renew_refund(self._database, refund)
             )
         except RemoteError as error:
             if error.reason != INSUFFICIENT_FUNDS:

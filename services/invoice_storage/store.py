@@ -66,13 +66,21 @@ ORDER BY id DESC LIMIT $3
 """
 _COMPLETE: Final = """
 UPDATE payments SET state = 2, block_index = $2, charge_time = kit_now()
-WHERE id = $1 AND state = 1
+WHERE id = $1 AND kit_require(state = 1, $3)
 """
-_FAIL: Final = "UPDATE payments SET state = 3, failure = $2 WHERE id = $1 AND state = 1"
+# What the ledger was told to give up is the attempt of this time.
+_FAIL: Final = """
+UPDATE payments SET state = 3, failure = $2
+WHERE id = $1 AND kit_require(state = 1 AND created_at_ns = $3, $4)
+"""
 _GIVE_QUOTE_BACK: Final = "UPDATE quotes SET used_by = NULL WHERE id = $1 AND used_by = $2"
-_RENEW_CHARGE: Final = """
-UPDATE payments SET created_at_ns = (extract(epoch FROM kit_now()) * 1000000)::bigint * 1000
-WHERE id = $1 AND state = 1 RETURNING created_at_ns
+# Compare and set: of two attempts that found one time too old, the second gets the first one's.
+_RENEWED: Final = """CASE WHEN created_at_ns = $2
+    THEN (extract(epoch FROM kit_now()) * 1000000)::bigint * 1000 ELSE created_at_ns END"""
+_OVERTAKEN: Final = "Another attempt was faster; look again."
+_PAYMENT_CHANGED: Final = requirement(Code.ABORTED, "PAYMENT_CHANGED", _OVERTAKEN)
+_RENEW_CHARGE: Final = f"""
+UPDATE payments SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = 1 RETURNING created_at_ns
 """
 _SETTLE: Final = """
 UPDATE payments SET state = 4, delivered_amount = $2, refunded_amount = $3
@@ -106,12 +114,12 @@ UPDATE refunds SET state = $3, decided_by = coalesce($4, decided_by), problem = 
 WHERE id = $1 AND state = $2
 """
 _CHANGE_REQUEST: Final = """
-UPDATE refunds SET amount = $2, reason = $3, description = $4, update_time = kit_now()
-WHERE id = $1 AND kit_require(state = 1, $5)
+UPDATE refunds SET amount = $2, reason = $3, description = $4, state = $5, decided_by = $6,
+    update_time = kit_now()
+WHERE id = $1 AND kit_require(state = 1, $7)
 """
-_RENEW_REFUND: Final = """
-UPDATE refunds SET created_at_ns = (extract(epoch FROM kit_now()) * 1000000)::bigint * 1000
-WHERE id = $1 AND state = 3 RETURNING created_at_ns
+_RENEW_REFUND: Final = f"""
+UPDATE refunds SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = 3 RETURNING created_at_ns
 """
 _SET_PROBLEM: Final = """
 UPDATE refunds SET problem = $2, update_time = kit_now() WHERE id = $1 AND problem <> $2
@@ -232,21 +240,31 @@ async def list_payments(
 
 
 def completed(payment: Payment, block_index: int) -> Statement:
-    """Records that a payment was charged, in which block."""
-    return Statement(_COMPLETE, (payment.id, block_index))
+    """Records that a payment was charged, in which block; refuses when it ended meanwhile."""
+    return Statement(_COMPLETE, (payment.id, block_index, _PAYMENT_CHANGED))
 
 
 def failed(payment: Payment, failure: str) -> tuple[Statement, ...]:
-    """Records that a payment was refused for good, and gives its quote back."""
+    """Records that a payment was refused for good, and gives its quote back.
+
+    Refuses when it ended meanwhile, or is tried under another time than was given up.
+    """
+    values = (payment.id, failure, payment.created_at, _PAYMENT_CHANGED)
     return (
-        Statement(_FAIL, (payment.id, failure)),
+        Statement(_FAIL, values),
         Statement(_GIVE_QUOTE_BACK, (payment.quote_id, payment.operation)),
     )
 
 
-async def renew_charge(database: Database, payment_id: UUID) -> int:
-    """A fresh deduplication time for a charge that surely was not made."""
-    value: int = await database.fetchval(_RENEW_CHARGE, payment_id)
+async def renew_charge(database: Database, payment: Payment) -> int:
+    """A fresh deduplication time for a charge that surely was not made under the one it has.
+
+    Raises:
+        Error: ABORTED, it ended meanwhile.
+    """
+    value: int | None = await database.fetchval(_RENEW_CHARGE, payment.id, payment.created_at)
+    if value is None:
+        raise Error(Code.ABORTED, "PAYMENT_CHANGED", _OVERTAKEN)
     return value
 
 
@@ -276,17 +294,26 @@ def added_refund(refund: Refund) -> Statement:
     )
 
 
-def changed_request(
-    refund: Refund, amount: int, reason: RefundReason, description: str
-) -> Statement:
-    """Turns a user's pending request into what the settlement found.
+def changed_request(refund: Refund) -> Statement:
+    """Turns a user's pending request into the refund that the settlement found.
 
     Refuses when it is pending no more: the settlement must look again, or nothing would go back.
     """
     overtaken = requirement(
         Code.ABORTED, "REFUND_CHANGED", "The request was decided on meanwhile; settle again."
     )
-    return Statement(_CHANGE_REQUEST, (refund.id, amount, int(reason), description, overtaken))
+    return Statement(
+        _CHANGE_REQUEST,
+        (
+            refund.id,
+            refund.amount,
+            int(refund.reason),
+            refund.description,
+            int(refund.state),
+            refund.decided_by,
+            overtaken,
+        ),
+    )
 
 
 async def get_refund(database: Database, refund_id: UUID) -> Refund | None:
@@ -335,9 +362,15 @@ async def move_refund(
     return tag == "UPDATE 1"
 
 
-async def renew_refund(database: Database, refund_id: UUID) -> int:
-    """A fresh deduplication time for a transfer back that surely was not made."""
-    value: int = await database.fetchval(_RENEW_REFUND, refund_id)
+async def renew_refund(database: Database, refund: Refund) -> int:
+    """A fresh deduplication time for a transfer back that surely was not made under its own.
+
+    Raises:
+        Error: ABORTED, it ended meanwhile.
+    """
+    value: int | None = await database.fetchval(_RENEW_REFUND, refund.id, refund.created_at)
+    if value is None:
+        raise Error(Code.ABORTED, "REFUND_CHANGED", _OVERTAKEN)
     return value
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from icto.ledger.v1 import ledger_pb2
 from services.invoice_storage.domain import Payment, Refund
+from services.kit.errors import Code, Error, RemoteError
 from services.kit.faults import Faults
 from services.kit.kit import Kit
 from services.kit.transfers import Renew, Transfers, stamp
@@ -31,27 +32,53 @@ class Treasury:
         """Takes a payment from its owner; returns the block.
 
         Raises:
-            RemoteError: the ledger's own reason; `outcome_unknown` when it may have worked.
+            RemoteError: the ledger's own reason; `definite` when it was not made by this call.
         """
 
         async def attempt(created_at: int) -> int:
-            request = ledger_pb2.TransferFromRequest(
-                request_id=f"{payment.id}:charge:{created_at}",
-                ledger=payment.ledger,
-                to=ledger_pb2.Account(owner=self.account),
-                amount=str(payment.amount),
-                memo=payment.memo,
-                created_at_time=stamp(created_at),
-                **{"from": ledger_pb2.Account(owner=payment.owner)},  # type: ignore[arg-type]
-            )
             self._faults.point("payment.charge.before")
-            answer = await self._ledger.TransferFrom(request)
+            answer = await self._ledger.TransferFrom(self._charge(payment, created_at))
             self._faults.point("payment.charge.after")
             return int(answer.block_index)
 
+        def is_charge(block: ledger_pb2.Block) -> bool:
+            payer: ledger_pb2.Account = getattr(block, "from")
+            return (payer.owner, block.amount) == (payment.owner, str(payment.amount))
+
         return await self._transfers.once(
-            payment.ledger, payment.memo, payment.created_at, attempt, renew
+            payment.ledger, payment.memo, payment.created_at, attempt, renew, is_charge
         )
+
+    def _charge(self, payment: Payment, created_at: int) -> ledger_pb2.TransferFromRequest:
+        return ledger_pb2.TransferFromRequest(
+            request_id=f"{payment.id}:charge:{created_at}",
+            ledger=payment.ledger,
+            to=ledger_pb2.Account(owner=self.account),
+            amount=str(payment.amount),
+            memo=payment.memo,
+            created_at_time=stamp(created_at),
+            **{"from": ledger_pb2.Account(owner=payment.owner)},  # type: ignore[arg-type]
+        )
+
+    async def give_up(self, payment: Payment) -> int | None:
+        """Has the ledger never make a charge, however late a call for it arrives.
+
+        Returns its block when it was made before; then it was not given up.
+
+        Raises:
+            Error: neither is known yet.
+        """
+        request = ledger_pb2.VoidTransferFromRequest(
+            request_id=f"{payment.id}:void:{payment.created_at}",
+            transfer=self._charge(payment, payment.created_at),
+        )
+        try:
+            answer = await self._ledger.VoidTransferFrom(request)
+        except RemoteError as error:
+            if not error.definite:
+                raise
+            raise Error(Code.ABORTED, error.reason, error.message) from None
+        return int(answer.block_index) if answer.HasField("block_index") else None
 
     async def pay_back(self, refund: Refund, renew: Renew) -> int:
         """Pays a refund to the payer, who gets the exact amount; returns the block.

@@ -62,11 +62,16 @@ class Denials:
 
     async def _write(self) -> None:
         """Writes what was gathered; keeps it when the database is away."""
-        seen = self._seen
-        if not seen:
+        if not self._seen:
             return
-        await self._database.apply(self._outbox.added([_event(*item) for item in seen.items()]))
-        self._seen = Counter()
+        # What is refused while this is written is counted anew, for the next time.
+        seen, self._seen = self._seen, Counter()
+        written = self._outbox.added([_event(*item) for item in seen.items()])
+        try:
+            await self._database.apply(written)
+        except BaseException:
+            self._seen += seen
+            raise
         self._outbox.hint()
 
 

@@ -9,6 +9,7 @@ leave the platform as `google.rpc.ErrorInfo`, so they never hold a secret or a s
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
 
 class Code(IntEnum):
@@ -36,6 +37,8 @@ OUTCOME_UNKNOWN = frozenset(
     {Code.CANCELLED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE}
 )
 """Codes that leave open whether the call took effect."""
+_OF_THE_MOMENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
+"""Codes of a call without effect that the same call may not meet again a moment later."""
 
 
 class Error(Exception):
@@ -71,6 +74,17 @@ class Error(Exception):
         self.violations = violations
         self.retry_after = retry_after
         self.retriable = retriable
+
+    @property
+    def definite(self) -> bool:
+        """Whether the call had no effect, and a repeat would be told the same.
+
+        Only this may be recorded as how something ended. An unknown outcome may have been a
+        success; a conflict, a limit, an overload or a replica that is still starting says something
+        of the moment and nothing of the call.
+        """
+        of_the_call = self.code not in OUTCOME_UNKNOWN | _OF_THE_MOMENT
+        return of_the_call and not self.retriable
 
 
 class RemoteError(Error):

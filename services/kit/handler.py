@@ -33,6 +33,7 @@ from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
+from services.kit.oversize import instead_of_many
 from services.kit.platform import Platform
 from services.kit.validation import RequestValidator
 
@@ -143,11 +144,12 @@ class _Served:
         await self._observe(context, work)
 
     async def _send(self, responses: AsyncIterator[Message], call: Call, context: Context) -> None:
-        """Sends responses; the first only after the ownership check was made."""
+        """Sends responses; the first, and the end of none, only after the ownership check."""
         async with contextlib.aclosing(responses):  # type: ignore[type-var]  # a generator
             async for response in responses:
                 call.verify_ownership()
                 await context.write(response.SerializeToString())
+        call.verify_ownership()
 
     async def _observe(self, context: Context, work: Callable[[Call], Awaitable[bytes]]) -> bytes:
         """Runs the work in its span, measures it, and turns every failure into a status."""
@@ -272,7 +274,8 @@ class _Served:
                 Code.RESOURCE_EXHAUSTED,
                 "REQUEST_TOO_LARGE",
                 f"The request has {len(raw)} bytes; this method takes"
-                f" {self._method.max_request_bytes} at most.",
+                f" {self._method.max_request_bytes} at most."
+                f" {instead_of_many(self._method.request_type)}".rstrip(),
             )
         try:
             return self._request_class.FromString(raw)

@@ -22,13 +22,18 @@ log = logging.getLogger(__name__)
 
 DUPLICATE: Final = "DUPLICATE"
 TOO_OLD: Final = "TOO_OLD"
+BAD_FEE: Final = "BAD_FEE"
 INSUFFICIENT_FUNDS: Final = "INSUFFICIENT_FUNDS"
 
 Attempt = Callable[[int], Awaitable[int]]
 """Asks the ledger for a transfer under a deduplication time; returns its block."""
 
 Renew = Callable[[], Awaitable[int]]
-"""Keeps a fresh deduplication time and returns it."""
+"""Keeps a fresh deduplication time in place of the one that was too old, and returns it; or the one
+that another attempt kept meanwhile: two times would be two transfers."""
+
+Check = Callable[[ledger_pb2.Block], bool]
+"""Whether a block that carries the memo is the transfer in question."""
 
 
 class Transfers:
@@ -39,7 +44,13 @@ class Transfers:
         self.ledger = kit.clients.stub(LedgerServiceStub)
 
     async def once(
-        self, ledger: str, memo: bytes, created_at: int, attempt: Attempt, renew: Renew
+        self,
+        ledger: str,
+        memo: bytes,
+        created_at: int,
+        attempt: Attempt,
+        renew: Renew,
+        check: Check = lambda _: True,
     ) -> int:
         """Makes a transfer once, however often it is asked for; returns its block.
 
@@ -49,33 +60,33 @@ class Transfers:
             RemoteError: the ledger's own reason; `outcome_unknown` when it may have worked.
         """
         try:
-            return await attempt(created_at)
+            return await _made(attempt, created_at)
         except RemoteError as error:
-            if error.reason == DUPLICATE:
-                return int(error.metadata["duplicate_of"])
             if error.reason != TOO_OLD:
                 raise
-        found = await self._find(ledger, memo)
+        found = await self.find(ledger, memo, check)
         if found is not None:
             return found
         # Not there, and no earlier attempt can still arrive: it would be too old as well.
         log.info("a transfer was never made within its window; trying under a fresh time")
-        return await attempt(await renew())
+        return await _made(attempt, await renew())
 
-    async def _find(self, ledger: str, memo: bytes) -> int | None:
+    async def find(self, ledger: str, memo: bytes, check: Check = lambda _: True) -> int | None:
         """The block of the transfer with this memo, if it was ever made."""
         request = ledger_pb2.ListBlocksRequest(parent=ledger, memo=memo, page_size=100)
         while True:
             page = await self.ledger.ListBlocks(request)
             for block in page.blocks:
-                if self._is_ours(block):
+                if self._is_ours(block) and check(block):
                     return int(block.index)
             if not page.next_page_token:
                 return None
             request.page_token = page.next_page_token
 
     def _is_ours(self, block: ledger_pb2.Block) -> bool:
-        """Anybody may copy a memo; only our own transfers count."""
+        """Anybody may copy a memo, and name us as spender; only our own transfers count."""
+        if block.operation == ledger_pb2.OPERATION_APPROVE:
+            return False
         payer: ledger_pb2.Account = getattr(block, "from")
         return self.owner in (block.spender.owner, payer.owner)
 
@@ -92,6 +103,16 @@ class Transfers:
         name = f"{ledger}/accounts/{account}"
         found = await self.ledger.GetAccount(ledger_pb2.GetAccountRequest(name=name))
         return int(found.balance)
+
+
+async def _made(attempt: Attempt, created_at: int) -> int:
+    """The block of a transfer: made by this attempt, or by an earlier one of the same time."""
+    try:
+        return await attempt(created_at)
+    except RemoteError as error:
+        if error.reason != DUPLICATE:
+            raise
+        return int(error.metadata["duplicate_of"])
 
 
 def stamp(nanoseconds: int) -> Timestamp:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final
 
 from services.kit import principal
-from services.kit.errors import Error, invalid
+from services.kit.errors import Code, Error, invalid
 
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
@@ -264,6 +264,43 @@ def _share(total: int, basis_points: int) -> int:
 
 def _divide_up(dividend: int, divisor: int) -> int:
     return -(-dividend // divisor)
+
+
+def to_take(asked: int | None, claimable: int, left: int, fee: int) -> int:
+    """What a claim takes: what was asked for, or as much as may be taken.
+
+    Nothing may be left that is not more than the fee: nobody could ever claim it (F-47).
+
+    Args:
+        asked: how much, fee included: more than the fee, and claimable. None is all.
+        claimable: what may be claimed now.
+        left: what may be claimed now or later.
+        fee: what the ledger takes of a claim.
+
+    Raises:
+        Error: FAILED_PRECONDITION, too little would be left; it says what to claim instead.
+    """
+    # Less than everything leaves enough to be claimed later.
+    part = min(claimable, left - fee - 1)
+    amount = asked
+    if amount is None:
+        amount = claimable if claimable == left else part
+    if amount > fee and not 0 < left - amount <= fee:
+        return amount
+    ways = [f"at most {part} now"] if part > fee else []
+    ways.append(f"all {left}" if claimable == left else f"all {left} once everything is unlocked")
+    rest = left - (claimable if asked is None else asked)
+    raise rest_below_fee(rest, fee, f"Claim {', or '.join(ways)}.")
+
+
+def rest_below_fee(rest: int, fee: int, way: str) -> Error:
+    """What would be left could never be claimed; `way` is what to do instead."""
+    return Error(
+        Code.FAILED_PRECONDITION,
+        "REST_BELOW_FEE",
+        f"{rest} would be left, which the fee of {fee} would take. {way}",
+        metadata={"rest": str(rest), "fee": str(fee)},
+    )
 
 
 def check(schedule: Schedule, total: int, field: str) -> None:

@@ -185,13 +185,14 @@ class Book:
     """A ledger with the balances and allowances that a batch touches.
 
     `apply` either changes the book and returns the block, or raises and changes nothing.
+    `duplicates` tells the block of each call that is remembered; None when it was given up.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         balances: Mapping[Account, int],
-        duplicates: Mapping[bytes, int],
+        duplicates: Mapping[bytes, int | None],
         now: int,
         allowances: Mapping[tuple[Account, Account], Allowance] | None = None,
     ) -> None:
@@ -290,14 +291,7 @@ class Book:
         created = request.created_at
         if created is None:
             return None
-        if created < self._now - DEDUPLICATION_WINDOW - PERMITTED_DRIFT:
-            raise _refused("TOO_OLD", "created_at_time is too long ago; use a fresh one.")
-        if created > self._now + PERMITTED_DRIFT:
-            raise _refused(
-                "CREATED_IN_FUTURE",
-                "created_at_time is ahead of the ledger's time.",
-                ledger_time=str(self._now),
-            )
+        check_time(created, self._now)
         key = request.duplicate_key
         index = self.duplicates.get(key) if key else None
         if index is not None:
@@ -307,6 +301,8 @@ class Book:
                 f"This call was made before, in block {index}.",
                 metadata={"duplicate_of": str(index)},
             )
+        if key in self.duplicates:
+            raise _refused("TRANSFER_VOIDED", "This call was given up; it is never made.")
         return key
 
     def _move(self, transfer: Transfer, operation: Operation, fee: int) -> None:
@@ -372,6 +368,22 @@ class Book:
         if key is not None:
             self.duplicates[key] = block.index
         return block
+
+
+def check_time(created: int, now: int) -> None:
+    """Passes when the ledger knows a call of this time again.
+
+    Raises:
+        Error: TOO_OLD, what it knew of then may be forgotten; CREATED_IN_FUTURE.
+    """
+    if created < now - DEDUPLICATION_WINDOW - PERMITTED_DRIFT:
+        raise _refused("TOO_OLD", "created_at_time is too long ago; use a fresh one.")
+    if created > now + PERMITTED_DRIFT:
+        raise _refused(
+            "CREATED_IN_FUTURE",
+            "created_at_time is ahead of the ledger's time.",
+            ledger_time=str(now),
+        )
 
 
 def touched(ledger: Ledger, requests: Iterable[Request]) -> frozenset[Account]:

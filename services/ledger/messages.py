@@ -1,13 +1,15 @@
 """Between the ledger's values and its messages."""
 
+import re
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import amounts, ids, principal
+from services.kit import amounts, ids, paging, principal
 from services.kit.errors import Error, invalid
 from services.ledger.domain import (
     ICP_LEDGER,
@@ -21,6 +23,9 @@ from services.ledger.domain import (
 )
 
 _ICP_NAME = "ledgers/icp"
+_BLOCK_INDEX: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
+_LATEST: Final = 2**63 - 1
+"""The latest moment that is kept, nanoseconds since the epoch: in the year 2262."""
 
 
 def ledger_name(ledger_id: UUID) -> str:
@@ -44,7 +49,8 @@ def parse_block(name: str) -> tuple[UUID, int]:
         Error: INVALID_ARGUMENT, the name has another form.
     """
     ledger, _, index = name.partition("/blocks/")
-    if not (index.isascii() and index.isdecimal() and len(index) <= len(str(2**62))):
+    known = _BLOCK_INDEX.fullmatch(index)
+    if known is None or int(index) > paging.MAX_POSITION:
         raise invalid("name", "must have the form 'ledgers/<id>/blocks/<index>'", "INVALID_NAME")
     return parse_ledger(ledger), int(index)
 
@@ -166,8 +172,8 @@ def _optional_time(request: Message, field: str) -> int | None:
     if not request.HasField(field):
         return None
     moment: int = getattr(request, field).ToNanoseconds()
-    if moment < 0:
-        raise invalid(field, "must not be before 1970")
+    if not 0 <= moment <= _LATEST:
+        raise invalid(field, "must be between the years 1970 and 2262")
     return moment
 
 

@@ -45,6 +45,21 @@ class Poster:
     async def commit(self, ledger_id: UUID, batch: Sequence[Posting]) -> Sequence[Outcome]:
         """Applies a batch in order; an outcome for each posting. Refused ones leave nothing.
 
+        One that the database does not take fails alone: the others are applied one by one.
+        """
+        try:
+            return await self._commit(ledger_id, batch)
+        except Error:
+            # The database is away or busy, for whoever asks: that is not one posting's doing.
+            raise
+        except Exception as error:  # noqa: BLE001  # told to whoever waits
+            if len(batch) == 1:
+                return [error]
+            return [(await self.commit(ledger_id, [one]))[0] for one in batch]
+
+    async def _commit(self, ledger_id: UUID, batch: Sequence[Posting]) -> Sequence[Outcome]:
+        """Applies a batch in one transaction.
+
         Repeats are rare, so a batch is written as if it had none; when one shows, what the repeats
         are told is looked up and the others are written again.
         """

@@ -72,10 +72,11 @@ CREATE INDEX blocks_memo ON blocks (ledger_id, memo, index) WHERE memo <> '';
 CREATE TABLE duplicates (
     ledger_id     uuid   NOT NULL REFERENCES ledgers,
     key           bytea  NOT NULL,
-    block_index   bigint NOT NULL,
+    block_index   bigint,
     created_at_ns bigint NOT NULL,
     PRIMARY KEY (ledger_id, key)
 );
 COMMENT ON TABLE duplicates IS
     'Transfers that named their time, kept for the deduplication window.';
+COMMENT ON COLUMN duplicates.block_index IS 'NULL: given up, and never made.';
 CREATE INDEX duplicates_age ON duplicates (created_at_ns);

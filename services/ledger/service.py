@@ -12,7 +12,7 @@ from icto.ledger.v1 import ledger_pb2 as pb
 from mesh.contract import OPERATOR
 from observability.tracing import current_traceparent
 from services.kit import Call, Kit, not_found, paging, principal
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, invalid
 from services.kit.group_commit import GroupCommit
 from services.kit.settings import Environment
 from services.ledger import domain, store
@@ -162,6 +162,28 @@ class LedgerService:
         """Moves tokens of somebody who approved the caller."""
         transfer = parse_transfer_from(request, call.principal)
         return await self._post(request.ledger, transfer, pb.TransferFromResponse, call)
+
+    async def VoidTransferFrom(
+        self, request: pb.VoidTransferFromRequest, call: Call
+    ) -> pb.VoidTransferFromResponse:
+        """Remembers a transfer as one that is never made, unless it was."""
+        transfer = parse_transfer_from(request.transfer, call.principal)
+        key, created = transfer.duplicate_key, transfer.created_at
+        if key is None or created is None:
+            raise invalid("transfer.created_at_time", "is required")
+        ledger_id = parse_ledger(request.transfer.ledger, "transfer.ledger")
+        async with call.transaction() as tx:
+            # Postings hold the same lock: each of them is before this, and found, or after it.
+            locked = await store.lock_ledger(tx, ledger_id)
+            if locked is None:
+                raise not_found("ledger", request.transfer.ledger)
+            domain.check_time(created, locked.now)
+            block = (await store.load_duplicates(tx, ledger_id, [key])).get(key)
+            if block is None:
+                await tx.apply(store.voided(ledger_id, key, created))
+            response = pb.VoidTransferFromResponse(block_index=block)
+            act = call.act(details={"amount": str(transfer.amount), "made": str(block is not None)})
+            return tx.answer(response, subject=ledger_name(ledger_id), act=act)
 
     async def PayOut(self, request: pb.PayOutRequest, call: Call) -> pb.PayOutResponse:
         """Moves tokens that the calling service holds for somebody."""

@@ -72,6 +72,9 @@ _REMEMBER: Final = """
 INSERT INTO duplicates (ledger_id, key, block_index, created_at_ns)
 SELECT $1, * FROM unnest($2::bytea[], $3::bigint[], $4::bigint[])
 """
+_VOID: Final = """
+INSERT INTO duplicates (ledger_id, key, created_at_ns) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+"""
 _FORGET: Final = """
 DELETE FROM duplicates WHERE created_at_ns < $1
 """
@@ -228,8 +231,8 @@ async def load_allowances(
 
 async def load_duplicates(
     connection: Connection, ledger_id: UUID, keys: Sequence[bytes]
-) -> dict[bytes, int]:
-    """Which of the keys are remembered, and in which block they were."""
+) -> dict[bytes, int | None]:
+    """Which of the keys are remembered, and in which block they were; None when given up."""
     if not keys:
         return {}
     rows = await connection.fetch(_DUPLICATES, ledger_id, keys)
@@ -275,12 +278,13 @@ def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, 
     statements = [Statement(_SET_BALANCES, balances), Statement(_ADD_BLOCKS, chain)]
     if book.allowances:
         statements.append(_written_allowances(book))
-    new = [(key, index) for key, index in book.duplicates.items() if key not in known]
+    remembered = book.duplicates.items()
+    new = [(key, index) for key, index in remembered if index is not None and key not in known]
     if new:
         times = {block.index: block.created_at for block in blocks}
         keys, indexes = [key for key, _ in new], [index for _, index in new]
-        remembered = (ledger_id, keys, indexes, [times[index] for index in indexes])
-        statements.append(Statement(_REMEMBER, remembered))
+        rows = (ledger_id, keys, indexes, [times[index] for index in indexes])
+        statements.append(Statement(_REMEMBER, rows))
     return tuple(statements)
 
 
@@ -291,6 +295,11 @@ def _written_allowances(book: Book) -> Statement:
     ]
     columns = (list(column) for column in zip(*rows, strict=True))
     return Statement(_SET_ALLOWANCES, (book.ledger.id, *columns))
+
+
+def voided(ledger_id: UUID, key: bytes, created_at: int) -> Statement:
+    """Remembers a key that no call may use any more. The ledger must be locked."""
+    return Statement(_VOID, (ledger_id, key, created_at))
 
 
 async def forget_duplicates(database: Database, older_than: int) -> None:

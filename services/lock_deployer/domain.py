@@ -288,13 +288,15 @@ def _curve(lock: Lock, share: Share) -> Curve:
     return vesting.curve(schedule, share.amount, lock.start, attested)
 
 
-def amount_to_claim(asked: int | None, open_now: int, fee: int) -> int:
-    """What a claim takes, fee included: what was asked for, or all of it.
+def amount_to_claim(asked: int | None, lock: Lock, share: Share, fee: int) -> int:
+    """What a claim takes now, fee included: what was asked for, or all that may be taken.
 
     Raises:
-        Error: FAILED_PRECONDITION, nothing is claimable, or not more than the fee (F-47);
-            INVALID_ARGUMENT, more or less was asked for than may be.
+        Error: FAILED_PRECONDITION, nothing is claimable, or what is, or what would be left, is not
+            more than the fee (F-47); INVALID_ARGUMENT, more or less was asked for than may be.
     """
+    now = lock.times.seen
+    open_now = claimable(lock, share, now).claimable
     if open_now == 0:
         raise Error(Code.FAILED_PRECONDITION, "NOTHING_TO_CLAIM", "Nothing is claimable now.")
     facts = {"claimable": str(open_now), "fee": str(fee)}
@@ -305,13 +307,12 @@ def amount_to_claim(asked: int | None, open_now: int, fee: int) -> int:
             f"{open_now} is claimable, which the fee of {fee} would take.",
             metadata=facts,
         )
-    if asked is None:
-        return open_now
-    if asked > open_now:
+    if asked is not None and asked > open_now:
         raise invalid("amount", f"must be at most the claimable {open_now}", "EXCEEDS_CLAIMABLE")
-    if asked <= fee:
+    if asked is not None and asked <= fee:
         raise invalid("amount", f"must be more than the fee of {fee}", "CLAIM_BELOW_FEE")
-    return asked
+    most = share.amount if lock.times.revoke is None else unlocked(lock, share, now)
+    return vesting.to_take(asked, open_now, most - share.claimed, fee)
 
 
 # How it moves

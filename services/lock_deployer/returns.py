@@ -12,7 +12,7 @@ from uuid import UUID
 from icto.events.v1 import events_pb2 as events
 from services.kit import Kit, ids
 from services.kit.database import Connection
-from services.kit.errors import Error, RemoteError
+from services.kit.errors import Error
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
@@ -101,8 +101,8 @@ class Returns:
         try:
             await self._fail_late(lock_id)
             await self._give_back(lock_id)
-        except RemoteError as error:
-            log.warning("the account of %s cannot be looked at now: %s", lock_name(lock_id), error)
+        except Exception as error:  # noqa: BLE001  # it is the next one's turn, whatever it is
+            _tell_of(lock_id, error)
             await store.postpone(self._database, lock_id, domain.CHECKS[0])
 
     async def _fail_late(self, lock_id: UUID) -> None:
@@ -125,6 +125,11 @@ class Returns:
             _, begun = await self.to_escrow(connection, lock)
             await store.check_later(connection, lock_id, domain.next_check(lock.checks))
         self.adopt(begun)
+
+
+def _tell_of(lock_id: UUID, error: Exception) -> None:
+    name, known = lock_name(lock_id), isinstance(error, Error)
+    log.warning("the account of %s cannot be looked at now: %r", name, error, exc_info=not known)
 
 
 def returned(row: Any, traceparent: str) -> events.Event:

@@ -66,6 +66,7 @@ class LockService:
         """Pays what is owed, and looks after accounts, as long as the replica lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._payouts.run())
             tasks.create_task(self._returns.run())
 
     async def ValidateLock(
@@ -256,12 +257,11 @@ class LockService:
             )
             if lock is None or lock.state not in DELIVERED:
                 raise domain.not_active(lock or known)
-            open_now = domain.claimable(lock, share, lock.times.seen).claimable
             claim = Claim(
                 id=ids.new_id(lock.operation),
                 lock_id=lock_id,
                 owner=share.owner,
-                amount=domain.amount_to_claim(asked, open_now, fee),
+                amount=domain.amount_to_claim(asked, lock, share, fee),
                 fee=fee,
                 create_time=lock.times.seen,
             )
@@ -316,7 +316,7 @@ class LockService:
             amount = domain.unvested(lock, everybody, lock.times.seen)
             if amount <= fee:
                 raise domain.nothing_to_revoke(amount, fee)
-            revoked = await store.revoke(tx, lock_id, amount)
+            revoked = await store.revoke(tx, lock, amount)
             begun = await self._returns.to_owner(tx, lock, amount, fee)
             response = lock_message(revoked)
             act = call.act(
@@ -338,7 +338,7 @@ class LockService:
             if lock is None:
                 raise not_found("lock", request.name)
             domain.check_unlockable(lock)
-            opened = await store.unlock(tx, lock_id)
+            opened = await store.unlock(tx, lock)
             response = lock_message(opened)
             act = call.act(
                 severity=events.SEVERITY_CRITICAL,

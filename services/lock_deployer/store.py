@@ -30,7 +30,7 @@ _TOMBSTONE: Final = LockSpec("", 0, vesting.Schedule(vesting.Instant()))
 _COLUMNS: Final = """
     id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec, state, start_time, claimed,
     returned, checks, beneficiary_count, attestors, failure, create_time, fund_time, activate_time,
-    revoke_time, unlock_time, kit_now() AS seen_time
+    revoke_time, unlock_time, kit_clock_now() AS seen_time
 """
 _NOW: Final = "SELECT kit_now()"
 _ADD: Final = f"""
@@ -52,6 +52,12 @@ FROM unnest($2::text[], $3::int[], $4::numeric[], $5::bytea[])
 """
 _GET_ANY: Final = f"SELECT {_COLUMNS} FROM locks WHERE id = $1"
 _GET: Final = f"{_GET_ANY} AND owner <> ''"
+# The row is locked before the moment is read, so that whoever waited does not look from the past.
+_LOCK_ANY: Final = f"""
+WITH locked AS MATERIALIZED (SELECT * FROM locks WHERE id = $1 FOR UPDATE)
+SELECT {_COLUMNS} FROM locked
+"""
+_LOCK: Final = f"{_LOCK_ANY} WHERE owner <> ''"
 _FINGERPRINT: Final = "SELECT fingerprint FROM locks WHERE id = $1"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM locks WHERE operation = $1"
 _LIST: Final = f"""
@@ -99,7 +105,8 @@ ON CONFLICT DO NOTHING
 """
 _CLAIM_COLUMNS: Final = "id, lock_id, beneficiary, amount, fee, block_index, create_time, pay_time"
 _ADD_CLAIM: Final = """
-INSERT INTO lock_claims (id, lock_id, beneficiary, amount, fee) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO lock_claims (id, lock_id, beneficiary, amount, fee, create_time)
+VALUES ($1, $2, $3, $4, $5, $6)
 """
 _TAKE_SHARE: Final = """
 UPDATE lock_shares SET claimed = claimed + $3 WHERE lock_id = $1 AND beneficiary = $2
@@ -112,21 +119,23 @@ WHERE lock_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($4::text IS NULL OR be
 ORDER BY id DESC LIMIT $3
 """
 _PAID_CLAIMS: Final = f"""
-UPDATE lock_claims SET block_index = paid.block_index, pay_time = kit_now()
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index) WHERE id = paid_id
-RETURNING {_CLAIM_COLUMNS.replace("block_index", "lock_claims.block_index")}
+UPDATE lock_claims SET block_index = paid_block, fee = paid_fee, pay_time = kit_now()
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, paid_block, paid_fee)
+WHERE id = paid_id
+RETURNING {_CLAIM_COLUMNS}
 """
 _PAID_RETURNS: Final = """
-UPDATE lock_returns SET block_index = paid.block_index
-FROM unnest($1::uuid[], $2::bigint[]) AS paid (paid_id, block_index) WHERE id = paid_id
-RETURNING id, lock_id, amount, revoked, lock_returns.block_index
+UPDATE lock_returns SET block_index = paid_block, fee = paid_fee
+FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, paid_block, paid_fee)
+WHERE id = paid_id
+RETURNING id, lock_id, amount, revoked, block_index
 """
 _REVOKE: Final = f"""
-UPDATE locks SET state = {State.REVOKED:d}, revoke_time = kit_now(), returned = $2
+UPDATE locks SET state = {State.REVOKED:d}, revoke_time = $3, returned = $2
 WHERE id = $1 RETURNING {_COLUMNS}
 """
 _UNLOCK: Final = f"""
-UPDATE locks SET state = {State.EMERGENCY_UNLOCKED:d}, unlock_time = kit_now()
+UPDATE locks SET state = {State.EMERGENCY_UNLOCKED:d}, unlock_time = $2
 WHERE id = $1 RETURNING {_COLUMNS}
 """
 _ADD_RETURN: Final = """
@@ -217,12 +226,12 @@ async def get(connection: Connection | Database, lock_id: UUID) -> Lock | None:
 
 async def lock(connection: Connection, lock_id: UUID) -> Lock | None:
     """One lock, locked until the transaction ends."""
-    return await _complete(connection, await connection.fetchrow(f"{_GET} FOR UPDATE", lock_id))
+    return await _complete(connection, await connection.fetchrow(_LOCK, lock_id))
 
 
 async def lock_any(connection: Connection, lock_id: UUID) -> Lock | None:
     """One lock or tombstone, locked until the transaction ends."""
-    row = await connection.fetchrow(f"{_GET_ANY} FOR UPDATE", lock_id)
+    row = await connection.fetchrow(_LOCK_ANY, lock_id)
     return _lock(row) if row else None
 
 
@@ -296,7 +305,17 @@ def claimed(claim: Claim, state: State) -> tuple[Statement, ...]:
     return (
         Statement(_TAKE_SHARE, (claim.lock_id, claim.owner, claim.amount)),
         Statement(_TAKE, (claim.lock_id, claim.amount, int(state))),
-        Statement(_ADD_CLAIM, (claim.id, claim.lock_id, claim.owner, claim.amount, claim.fee)),
+        Statement(
+            _ADD_CLAIM,
+            (
+                claim.id,
+                claim.lock_id,
+                claim.owner,
+                claim.amount,
+                claim.fee,
+                vesting_messages.to_datetime(claim.create_time),
+            ),
+        ),
     )
 
 
@@ -316,28 +335,34 @@ async def list_claims(
 
 async def paid_claims(connection: Connection, paid: Sequence[PaidOut]) -> Sequence[Claim]:
     """Records which claims were paid in which blocks; returns those that these are."""
-    rows = await connection.fetch(
-        _PAID_CLAIMS, [one.id for one in paid], [one.block_index for one in paid]
-    )
-    return [_claim(row) for row in rows]
+    return [_claim(row) for row in await connection.fetch(_PAID_CLAIMS, *_paid(paid))]
 
 
 async def paid_returns(connection: Connection, paid: Sequence[PaidOut]) -> Sequence[Any]:
     """Records which returns were paid in which blocks; returns those that these are."""
-    return await connection.fetch(
-        _PAID_RETURNS, [one.id for one in paid], [one.block_index for one in paid]
+    return await connection.fetch(_PAID_RETURNS, *_paid(paid))
+
+
+def _paid(paid: Sequence[PaidOut]) -> tuple[list[UUID], list[int], list[int]]:
+    """Ids, blocks and fees."""
+    return (
+        [one.id for one in paid],
+        [one.block_index for one in paid],
+        [one.fee for one in paid],
     )
 
 
-async def revoke(connection: Connection, lock_id: UUID, returned: int) -> Lock:
-    """Ends vesting."""
-    row = await connection.fetchrow(_REVOKE, lock_id, returned)
+async def revoke(connection: Connection, locked: Lock, returned: int) -> Lock:
+    """Ends vesting at the moment at which the lock was locked."""
+    moment = vesting_messages.to_datetime(locked.times.seen)
+    row = await connection.fetchrow(_REVOKE, locked.id, returned, moment)
     return await _with_attestations(connection, _lock(row))
 
 
-async def unlock(connection: Connection, lock_id: UUID) -> Lock:
-    """Unlocks everything."""
-    row = await connection.fetchrow(_UNLOCK, lock_id)
+async def unlock(connection: Connection, locked: Lock) -> Lock:
+    """Unlocks everything at the moment at which the lock was locked."""
+    moment = vesting_messages.to_datetime(locked.times.seen)
+    row = await connection.fetchrow(_UNLOCK, locked.id, moment)
     return await _with_attestations(connection, _lock(row))
 
 

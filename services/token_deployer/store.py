@@ -40,13 +40,13 @@ UPDATE tokens SET state = 5, failure = '', cycles_used = $2,
     deploy_time = coalesce(deploy_time, $3)
 WHERE id = $1 AND kit_require(state <> 9, $4)
 """
-# One statement, so that a late deployment either finds the tombstone or is found by it.
+# One statement, so that a late deployment either finds the tombstone or is found by it. Its payment
+# stays consumed: what was paid for it goes back, and pays for nothing else.
 _GIVE_UP: Final = """
 INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
 VALUES ($1, $2, '', '', '', '', 9)
 ON CONFLICT (operation) DO UPDATE SET
-    state = CASE WHEN tokens.state = 5 THEN 5 ELSE 9 END,
-    payment = CASE WHEN tokens.state = 5 THEN tokens.payment END
+    state = CASE WHEN tokens.state = 5 THEN 5 ELSE 9 END
 RETURNING id, state
 """
 _ADD_TERMS: Final = """

@@ -105,6 +105,16 @@ async def test_wrong_types_and_strange_texts_are_refused_by_every_method(
     assert count > 500
 
 
+async def test_fields_that_nobody_knows_are_ignored(edge: Edge, alice: Client) -> None:
+    """As proto3 has it: a newer client may say more than an older platform knows."""
+    headers = bearer(await alice.token()) | JSON
+    project = {"displayName": "A project", "colour": "red", "more": {"a": [1]}}
+    body = {"requestId": str(uuid4()), "project": project, "later": True}
+    made = await edge.rest(Rest("POST", "/v1/projects", json.dumps(body).encode(), headers))
+    assert made.status == 200
+    assert json.loads(made.body)["displayName"] == "A project"
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"a":' * 200, b"{" * 100_000]
 )

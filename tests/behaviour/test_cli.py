@@ -7,11 +7,13 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mesh import contract, envoy, topology
 from mesh.cli.client import Client
 from tests.support.installation import ICTO, Installation, until
 
@@ -136,8 +138,8 @@ async def test_render_prints_what_envoy_reads(mesh: Installation) -> None:
         ('[edge]\nport = "x"', "edge.port is 'x'; it must be int, for instance 8080"),
         ("[services.ledgr]\nreplicas = 1", "services has no ledgr; it has"),
         ("[edge\n", "mesh.toml: "),
-        ('[edge]\naddress = "nowhere"', "malformed IP address: nowhere"),
-        ("[services.ledger.ejection]\nmax_percent = 400", "max_ejection_percent"),
+        ('[edge]\naddress = "nowhere"', "edge.address is 'nowhere'; it must be an IP address"),
+        ('[edge]\naddress = "1.2.3"', "malformed IP address: 1.2.3"),
     ],
 )
 async def test_check_names_what_is_wrong_in_mesh_toml(tmp_path: Path, toml: str, says: str) -> None:
@@ -146,6 +148,18 @@ async def test_check_names_what_is_wrong_in_mesh_toml(tmp_path: Path, toml: str,
     assert status == (0 if not toml else 1), output
     assert says in output
     assert "Traceback" not in output
+
+
+async def test_what_envoy_refuses_is_told_by_resource_and_field(tmp_path: Path) -> None:
+    """And not by all of the configuration, which Envoy prints with it."""
+    loaded = contract.load("production")
+    chosen = topology.load(loaded, None)
+    wrong = replace(chosen, edge=replace(chosen.edge, port=70000))
+    with pytest.raises(envoy.EnvoyRefusedError) as caught:
+        await envoy.check(loaded, wrong, tmp_path)
+    assert str(caught.value) == (
+        "listener 'edge'.Address.SocketAddress.PortValue: value must be less than or equal to 65535"
+    )
 
 
 @pytest.fixture

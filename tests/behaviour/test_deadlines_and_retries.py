@@ -10,7 +10,6 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
@@ -27,7 +26,7 @@ from services.kit.errors import Code
 from tests.conftest import NARROW_IDLE_SECONDS
 from tests.support.edge import Edge, Outcome, Rest, Rpc
 from tests.support.installation import Installation, until
-from tests.support.lab import JSON, LAB, attempts, forgive
+from tests.support.lab import JSON, LAB, attempts
 
 CONTRACT: Final = contracts.load("test")
 SLOW: Final = CONTRACT.method(f"{LAB}/Slow")
@@ -39,13 +38,6 @@ def duration(seconds: float) -> Duration:
     made = Duration()
     made.FromMilliseconds(round(seconds * 1000))
     return made
-
-
-@pytest.fixture(autouse=True)
-async def _nobody_is_ejected(mesh: Installation, edge: Edge) -> AsyncIterator[None]:
-    """Failures of one test do not add up with those of the next."""
-    yield
-    await forgive(mesh, edge)
 
 
 async def slow_calls(
@@ -190,6 +182,18 @@ async def test_what_may_not_be_repeated_is_tried_once(
     request = lab_pb2.FailRequest(code=code, reason="NO", retriable=True)
 
     assert set((await tries(mesh, edge, request)).values()) == {1}
+
+
+async def test_answers_have_no_replica_ejected_whatever_they_say(
+    mesh: Installation, edge: Edge
+) -> None:
+    """In maintenance every replica says UNAVAILABLE: whoever asks often must not take any away."""
+    ejected = await mesh.ejections("lab")
+    for code in (Code.UNAVAILABLE, Code.INTERNAL, Code.DEADLINE_EXCEEDED):
+        request = lab_pb2.FailRequest(code=code, reason="NO").SerializeToString()
+        for _ in range(4 * CONTRACT.services["lab"].ejection.consecutive_failures):
+            assert (await edge.grpc(Rpc(f"{LAB}/Fail", request))).reason == "NO"
+    assert await mesh.ejections("lab") == ejected
 
 
 @pytest.mark.parametrize("retriable", [True, False], ids=["retriable", "plain"])

@@ -27,13 +27,18 @@ STEPS = (
 )
 
 
-async def demo(**environment: str) -> tuple[int, str]:
-    """Exit status and output."""
-    child = await asyncio.create_subprocess_exec(
+async def spawned(folder: Path | None = None, **environment: str) -> asyncio.subprocess.Process:
+    """A demo that has been started in a folder."""
+    return await asyncio.create_subprocess_exec(
         ICTO, "demo",
-        env=os.environ | environment,
+        env=os.environ | environment, cwd=folder,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
+
+
+async def demo(folder: Path | None = None, **environment: str) -> tuple[int, str]:
+    """Exit status and output."""
+    child = await spawned(folder, **environment)
     output, _ = await child.communicate()
     assert child.returncode is not None
     return child.returncode, output.decode()
@@ -64,3 +69,23 @@ async def test_a_demo_that_does_not_work_says_so_by_its_exit_status() -> None:
     assert status == 1
     assert "The demo failed" in output
     assert "Traceback" not in output
+
+
+async def test_a_demo_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "mesh.toml").write_text("[database]\npool = 0\n")
+    status, output = await demo(tmp_path)
+    assert (status, output.strip()) == (1, "database.pool is 0; it must be from 1 to 100")
+
+
+async def test_a_demo_that_is_told_to_stop_leaves_nothing() -> None:
+    before = left_behind()
+    child = await spawned()
+    assert child.stdout is not None
+    started = await child.stdout.readuntil(b"starting Envoy")
+    assert left_behind() > before
+    child.terminate()
+    output, _ = await child.communicate()
+    assert child.returncode == 1, output.decode()
+    assert b"The demo was stopped before its end." in output
+    assert b"Traceback" not in started + output
+    assert left_behind() <= before

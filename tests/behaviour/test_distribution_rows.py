@@ -9,9 +9,11 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from services.distribution_deployer import lists_store, merkle, money, store
-from services.distribution_deployer.claiming import Allocation
+from services.distribution_deployer import claiming, lists_store, merkle, money, store
+from services.distribution_deployer.claiming import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
     Campaign,
@@ -29,16 +31,20 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.merkle import Builder, Tree
-from services.kit import ids
+from services.kit import ids, vesting
 from services.kit.database import Database
 from services.kit.errors import Error
-from services.kit.vesting import DAY, SECOND, Instant, Linear, Schedule
+from services.kit.vesting import DAY, SECOND, Cliff, Instant, Linear, Schedule
 from tests.support.postgres import Postgres, Schema
 from tests.support.tokens import somebody
 
 OWNER = somebody()
 HOLDER = somebody()
 RATE = ClaimRate(2, 3600 * SECOND)
+_CROWD = """
+INSERT INTO allocations (distribution_id, principal, category_id, amount, claimed)
+SELECT $1, 'p' || claimed, 1, $2, claimed FROM unnest($3::numeric[]) AS claimed
+"""
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ async def added(
 
 
 async def opened(database: Database, *categories: Category) -> Distribution:
-    made = await added(database, "launches/1/steps/a", *categories)
+    made = await added(database, f"launches/1/steps/{ids.new_id(OWNER)}", *categories)
     active = replace(made, state=State.ACTIVE, timing=Timing(made.now))
     async with database.transaction() as connection:
         await store.put(connection, active)
@@ -178,14 +184,14 @@ async def test_what_was_delivered_is_not_given_up_and_what_was_not_is(database: 
     """F-25: exactly one of them, also for an operation that nobody heard of."""
     active = await opened(database)
     await added(database, "launches/1/steps/b")
+    operations = (active.operation, "launches/1/steps/b", "launches/1/steps/c")
     async with database.transaction() as connection:
-        for step in "abc":
-            operation = f"launches/1/steps/{step}"
+        for operation in operations:
             new_id = ids.new_id(operation)
             await store.give_up(connection, new_id, operation, "", Account("", b""))
     states = []
-    for step in "abc":
-        known = await store.of_operation(database, f"launches/1/steps/{step}")
+    for operation in operations:
+        known = await store.of_operation(database, operation)
         assert known is not None
         states.append(known[0].state)
     assert states == [State.ACTIVE, State.ABANDONED, State.ABANDONED]
@@ -253,6 +259,111 @@ async def test_a_cancellation_waits_for_claims_in_flight_and_sees_them(
     assert await cancelling == 700
 
 
+async def test_a_cancellation_is_not_before_a_claim_that_it_waited_for(database: Database) -> None:
+    """F-44: else a list would keep less for its recipients than one of them has claimed."""
+    whole = 10**30
+    yearly = Schedule(Linear(365 * DAY))
+    listed = category(Listed(await sealed(database)), schedule=yearly, amount=whole)
+    active = await opened(database, listed)
+    async with database.transaction() as cancelling:
+        async with database.transaction() as claiming_too:
+            shared = await store.share(claiming_too, active.id)
+            assert shared is not None
+            await store.add_allocation(claiming_too, active.id, HOLDER, Allocation(1, whole))
+            unlocked = vesting.curve(yearly, whole, active.now).unlocked(shared.now)
+            taken = claim(active, unlocked)
+            await claiming_too.apply(store.taken(taken), store.disbursed(taken))
+        locked = await store.lock(cancelling, active.id)
+        assert locked is not None
+        assert locked.now > shared.now
+        assert 0 < await money.unowed(cancelling, locked, locked.now) < whole - unlocked
+
+
+async def test_what_nobody_is_owed_is_exact_over_all_kinds_of_rows(database: Database) -> None:
+    """F-36, F-44: each allocation's unlocked part is rounded down by itself."""
+    daily = Schedule(Cliff(DAY, 333, 100 * DAY), 77)
+    amounts = [1 + 7919 * n for n in range(200)]
+    named = Whitelist(tuple(Recipient(f"p{n}", amount) for n, amount in enumerate(amounts)))
+    pool = Pool(10_000, 33, 300)
+    active = await opened(
+        database,
+        category(named, schedule=daily, amount=sum(amounts), count=len(amounts)),
+        category(pool, id=2, schedule=daily, amount=10_000, count=300),
+    )
+    moment, rows = active.now + 50 * DAY, [(1, f"p{n}", a) for n, a in enumerate(amounts)]
+    rows += [(2, f"p{n}", 33) for n in range(250)]
+    owed = 0
+    async with database.transaction() as connection:
+        for number, (one, who, amount) in enumerate(rows):
+            unlocked = vesting.curve(daily, amount, active.now).unlocked(moment)
+            # Some claimed nothing, some a part, some all, some more than a clock behind allows.
+            claimed, closed = min(amount, number % 4 * unlocked // 2), number % 7 == 0
+            owed += 0 if closed else max(0, unlocked - claimed)
+            if one == 2:
+                await store.add_allocation(connection, active.id, who, Allocation(2, amount))
+            parts = {one: claimed}
+            taken = claim(active, max(claimed, 2), principal=who, parts=parts)
+            await connection.apply(store.taken(taken, close=closed), store.disbursed(taken))
+        sent = await store.sent(connection, active.id)
+        unowed = await money.unowed(connection, active, moment)
+    assert unowed == active.spec.total - sent - owed
+
+
+async def test_a_crowd_that_claimed_differently_is_added_up_where_it_is(
+    database: Database,
+) -> None:
+    """A cancellation reads some numbers, not the rows of a hundred thousand people."""
+    crowd, share = 100_000, 10**12
+    linear = Schedule(Linear(100 * DAY))
+    pool = category(
+        Pool(crowd * share, share, crowd), schedule=linear, amount=crowd * share, count=crowd
+    )
+    active = await opened(database, pool)
+    claims, half = [10**7 * n for n in range(crowd)], share // 2
+    async with database.transaction() as connection:
+        await connection.execute(_CROWD, active.id, share, claims)
+        held = await store.held(connection, active.id, {(1, share): half})
+        assert held == {1: Held(0, sum(claims), sum(max(0, half - claimed) for claimed in claims))}
+        unowed = await money.unowed(connection, active, active.now + 50 * DAY)
+    assert unowed == crowd * share - held[1].claimable
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 2_000)), min_size=2, max_size=6))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+async def test_claims_at_once_take_what_there_is_and_no_more(
+    database: Database, wanted: list[int | None]
+) -> None:
+    """F-41, F-42: whoever comes first; nobody is refused for a conflict."""
+    half = category(
+        Whitelist((Recipient(HOLDER, 2_000),)), schedule=Schedule(Linear(DAY), 5_000), amount=2_000
+    )
+    active = await opened(database, half)
+
+    async def claimed(asked: int | None) -> int:
+        async with database.transaction() as connection:
+            shared = await store.share(connection, active.id)
+            assert shared is not None
+            mine = await store.lock_allocations(connection, active.id, HOLDER)
+            holdings = claiming.chosen(shared, mine, None)
+            parts = claiming.plan_claim(holdings, asked, claiming.left(shared, mine), 10)
+            taken = claim(shared, sum(parts.values()), parts=parts)
+            await connection.apply(store.taken(taken), store.disbursed(taken))
+            return taken.gross
+
+    outcomes = await asyncio.gather(*map(claimed, wanted), return_exceptions=True)
+    taken = sum(one for one in outcomes if isinstance(one, int))
+    refused = [one for one in outcomes if not isinstance(one, int)]
+    assert all(isinstance(one, Error) and one.reason != "CONFLICT" for one in refused)
+    found = await store.get(database, active.id)
+    (mine,) = await store.allocations(database, active.id, HOLDER)
+    assert found is not None
+    assert mine.claimed == taken <= claiming.holding(found, mine).unlocked
+
+
 async def test_claims_share_a_distribution(database: Database) -> None:
     active = await opened(database)
     async with database.transaction() as one, database.transaction() as other:
@@ -292,6 +403,21 @@ async def test_time_comes_for_those_that_must_not_wait(schema: Schema, database:
     assert await store.due(database, 10) == []
     await schema.shift_clock(timedelta(hours=25))
     assert await store.due(database, 10) == [(made.id, made.ledger, State.CREATED)]
+
+
+async def test_a_list_knows_its_smallest_amount(database: Database) -> None:
+    """F-47: whatever page it is on."""
+    list_id = ids.new_id(OWNER)
+    async with database.transaction() as connection:
+        await lists_store.add(connection, list_id, OWNER, 1)
+        for amounts, smallest in (([9, 7], 7), ([8], 7), ([20, 3, 5], 3)):
+            found = await lists_store.lock(connection, list_id)
+            assert found is not None
+            page = [Recipient(somebody(), amount) for amount in amounts]
+            grown, _ = await lists_store.add_page(connection, found, page, b"")
+            assert grown.smallest == smallest
+        await lists_store.seal(connection, list_id, b"root")
+    assert (await lists_store.usable(database, [list_id], OWNER))[list_id].smallest == 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 701, 1_024, 2_500])

@@ -1,16 +1,22 @@
 """Distributions over time, on a mesh whose clocks the test moves: vesting, ends, deadlines."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import httpx
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import Client
+from services.kit import memos
 from services.kit.escrow import account_of
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
@@ -23,6 +29,7 @@ from tests.support.distributions import (
     claimable,
     encoded,
     linear,
+    new_ledger,
     new_operation,
     paid,
     recipient_list,
@@ -33,11 +40,27 @@ from tests.support.distributions import (
     whitelist,
 )
 from tests.support.installation import Installation, installation, kill, until
-from tests.support.services import refusal
+from tests.support.services import peer, refusal
 from tests.support.tokens import somebody
 
 DAY = 86_400
 _NOW = "SELECT now() + shift FROM distribution_deployer.kit_clock"
+_SET_FEE = "UPDATE ledger.ledgers SET transfer_fee = $2 WHERE id = $1"
+_HOLD_LEDGER = "SELECT FROM ledger.ledgers WHERE id = $1 FOR UPDATE"
+_SET_BALANCE = "UPDATE ledger.balances SET balance = $3 WHERE ledger_id = $1 AND subaccount = $2"
+_HOLD_PAYOUT = "SELECT FROM distribution_deployer.kit_payouts WHERE id = $1 FOR UPDATE"
+_RENEWS = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%UPDATE kit_payouts SET created_at_ns%')
+"""
+_RENEWED = """
+UPDATE distribution_deployer.kit_payouts
+SET created_at_ns = (extract(epoch FROM clock_timestamp() + shift) * 1000000)::bigint * 1000
+FROM distribution_deployer.kit_clock WHERE id = $1 RETURNING created_at_ns
+"""
+_OVERDUE = re.compile(
+    r"^icto_payouts_overdue\{[^}]*distribution_deployer[^}]*\} (\S+)$", re.MULTILINE
+)
 _EVENTS = """
 SELECT count(*) FROM audit_storage.entries WHERE action = $1 AND operation = $2 AND status = $3
 """
@@ -202,6 +225,225 @@ async def test_a_cancellation_takes_back_what_is_not_unlocked_and_nothing_else(
     await paid(holder, await act(holder, name, "claimWithProof", **proof))
     await paid(holder, claim)
     assert await stage.held(name) == 0
+
+
+@pytest.mark.parametrize("ending", ["cancel", "end"])
+async def test_a_paused_category_is_claimable_again_once_it_is_over(
+    stage: Stage, holder: Client, *, ending: str
+) -> None:
+    """F-44: nobody can resume it then, and the deadline would give what is vested to the owner."""
+    wanted = spec(
+        1_000,
+        category(1, whitelist({holder.principal: 1_000})),
+        startTime=await at(stage, minutes=1),
+        endTime=await at(stage, days=1),
+        claimDeadline=await at(stage, days=30),
+        pausable=True,
+        cancellable=True,
+    )
+    name = await stage.open(wanted)
+    await wait(stage, minutes=2)
+    await act(stage.creator, name, "pauseCategory", categoryId=1)
+    assert await refused(act(holder, name, "claim")) == "CATEGORY_PAUSED"
+    if ending == "cancel":
+        over = await act(stage.creator, name, "cancel")
+        assert over.get("pausedCategories", []) == []
+    else:
+        await wait(stage, days=1)
+        await stage.until_state(name, "COMPLETED")
+    assert (await claimable(holder, name))["claimable"] == "1000"
+    await paid(holder, await act(holder, name, "claim"))
+    assert await stage.held(name) == 0
+
+
+async def test_who_is_on_a_list_unlocks_early_with_their_proof(
+    stage: Stage, holder: Client
+) -> None:
+    """F-39, F-43: under a cliff there is no claim before it that would show the proof."""
+    page = {holder.principal: 10_000, somebody(): 5_000}
+    listed, tree = await recipient_list(stage.creator, 1, [page])
+    await act(stage.creator, listed, "seal", root=encoded(tree.root))
+    year = f"{365 * DAY}s"
+    cliff = {"cliff": {"cliffDuration": year, "cliffBasisPoints": 5_000, "vestingDuration": year}}
+    terms = {"penaltyBasisPoints": 1_000, "penaltyRecipient": somebody()}
+    wanted = spec(15_000, category(1, {"recipientList": listed}, cliff), earlyUnlock=terms)
+    name = await stage.open(wanted)
+    shown = {
+        "categoryId": 1,
+        "allocation": "10000",
+        "proof": [encoded(step) for step in tree.proof(0)],
+    }
+    assert await refused(act(holder, name, "claimWithProof", **shown)) == "NOTHING_TO_CLAIM"
+    assert await refused(act(holder, name, "earlyUnlock")) == "NOT_ELIGIBLE"
+    for wrong, reason in (
+        ({"allocation": "15000"}, "INVALID_PROOF"),
+        ({"proof": []}, "INVALID_PROOF"),
+        ({"categoryId": None}, "INVALID_FIELD"),
+        ({"allocation": None}, "INVALID_FIELD"),
+    ):
+        assert await refused(act(holder, name, "earlyUnlock", **shown | wrong)) == reason
+    unlocked = await act(holder, name, "earlyUnlock", **shown)
+    assert (unlocked["amount"], unlocked["penalty"]) == ("9000", "1000")
+    await paid(holder, unlocked)
+    for body in (shown, {}):
+        assert await refused(act(holder, name, "earlyUnlock", **body)) == "NOTHING_TO_CLAIM"
+    assert await refused(act(holder, name, "claimWithProof", **shown)) == "NOTHING_TO_CLAIM"
+
+
+async def test_claims_leave_nothing_that_could_never_be_claimed(
+    stage: Stage, holder: Client
+) -> None:
+    """F-47: so that everything is claimed in the end, and the distribution completes."""
+    linear_one = category(1, whitelist({holder.principal: 1_000}), linear(100 * DAY))
+    name = await stage.open(spec(1_000, linear_one))
+    await wait(stage, days=99, hours=12)
+    assert (await claimable(holder, name))["claimable"] == "995"
+    assert await refused(act(holder, name, "claim", amount="992")) == "REST_BELOW_FEE"
+    most = await act(holder, name, "claim")
+    assert most["amount"] == str(1_000 - FEE - 1)
+    assert await refused(act(holder, name, "claim")) == "AMOUNT_BELOW_FEE"
+    await wait(stage, days=1)
+    last = await act(holder, name, "claim")
+    assert last["amount"] == str(FEE + 1)
+    await paid(holder, last)
+    await stage.until_state(name, "COMPLETED")
+
+
+async def own_token(stage: Stage, minter: str = "") -> Stage:
+    """The stage with a token of its own."""
+    ledger = await new_ledger(stage.deployer, stage.creator.principal, minter)
+    return replace(stage, ledger=ledger)
+
+
+async def test_each_claim_costs_what_the_ledger_asks_for_then(stage: Stage, holder: Client) -> None:
+    """F-47: the fee is read for each claim, and again when it is paid."""
+    own = await own_token(stage)
+    ledger_id = own.ledger.partition("/")[2]
+    name = await own.open(spec(3_000, category(1, whitelist({holder.principal: 3_000}))))
+    first = await paid(holder, await act(holder, name, "claim", amount="1000"))
+    assert first["fee"] == str(FEE)
+    async with own.mesh.superuser() as database:
+        await database.execute(_SET_FEE, ledger_id, 3 * FEE)
+        assert (await claimable(holder, name))["fee"] == str(3 * FEE)
+        second = await act(holder, name, "claim", amount="1000")
+        assert second["fee"] == str(3 * FEE)
+        await paid(holder, second)
+        # The claim is accepted at one fee and paid at another.
+        async with database.transaction():
+            await database.execute(_HOLD_LEDGER, ledger_id)
+            third = await act(holder, name, "claim")
+            await database.execute(_SET_FEE, ledger_id, 5 * FEE)
+    assert (third["fee"], third["netAmount"]) == (str(3 * FEE), str(1_000 - 3 * FEE))
+    made = await paid(holder, third)
+    assert (made["fee"], made["netAmount"]) == (str(5 * FEE), str(1_000 - 5 * FEE))
+    assert await own.balance(holder.principal) == 3_000 - 9 * FEE
+    assert await own.held(name) == 0
+    await own.until_state(name, "COMPLETED")
+
+
+async def test_what_a_ledger_refuses_is_seen_and_paid_once_it_does_not(
+    stage: Stage, holder: Client
+) -> None:
+    """F-42: what is owed is never given up, not even when the journal has parked it."""
+    own = await own_token(stage)
+    ledger_id = own.ledger.partition("/")[2]
+    created = await own.create(spec(1_000, category(1, whitelist({holder.principal: 1_000}))))
+    await own.fund(created)
+    name = (await own.activate()).name
+    async with own.mesh.superuser() as database:
+        account = (ledger_id, created.account.subaccount)
+        await database.execute(_SET_BALANCE, *account, 0)
+        claim = await act(holder, name, "claim")
+        await wait(stage, minutes=2)
+
+        async def shows(number: float) -> bool:
+            return await overdue(stage.mesh) == number
+
+        await until(lambda: shows(1), 20)
+        assert (await holder.rest("GET", f"/v1/{claim['name']}")).body["state"] == (
+            "CLAIM_STATE_PAYING"
+        )
+        parked = "UPDATE distribution_deployer.kit_pipelines SET state = 5 WHERE id = $1"
+        await database.execute(parked, claim["name"].rpartition("/")[2])
+        await database.execute(_SET_BALANCE, *account, 1_000)
+
+    async def made() -> bool:
+        return await own.balance(holder.principal) == 1_000 - FEE
+
+    await until(made, 30)
+    await paid(holder, claim)
+    await until(lambda: shows(0), 20)
+
+
+async def test_a_replica_that_was_frozen_while_another_paid_does_not_pay_again(
+    stage: Stage, holder: Client
+) -> None:
+    """F-8, F-42: whoever found that a transfer was not made may have been away since."""
+    own = await own_token(stage)
+    ledger_id = own.ledger.partition("/")[2]
+    created = await own.create(spec(1_000, category(1, whitelist({holder.principal: 1_000}))))
+    await own.fund(created)
+    name = (await own.activate()).name
+    account = (ledger_id, created.account.subaccount)
+    async with own.mesh.superuser() as database, own.mesh.superuser() as watching:
+        await database.execute(_SET_BALANCE, *account, 0)
+        claim = await act(holder, name, "claim")
+        payout = claim["name"].rpartition("/")[2]
+        async with database.transaction():
+            await database.execute(_HOLD_PAYOUT, payout)
+            await travel(stage.mesh, timedelta(days=2))
+            # The replica has searched the ledger in vain, and is about to try under a fresh time.
+            await until(lambda: watching.fetchval(_RENEWS), 40)
+            fresh = await database.fetchval(_RENEWED, payout)
+            await database.execute(_SET_BALANCE, *account, 2_000)
+    stamped = Timestamp()
+    stamped.FromNanoseconds(fresh)
+    request = ledger_pb2.PayOutRequest(
+        request_id=f"{payout}:{fresh}",
+        ledger=own.ledger,
+        from_subaccount=created.account.subaccount,
+        to=ledger_pb2.Account(owner=holder.principal, subaccount=bytes(32)),
+        amount=claim["netAmount"],
+        fee=claim["fee"],
+        memo=memos.of("payout", payout),
+        created_at_time=stamped,
+    )
+    async with peer(stage.mesh, "distribution_deployer") as other:
+        block = await other.call(other.stub(LedgerServiceStub).PayOut, request)
+    assert (await paid(holder, claim))["blockIndex"] == str(block.block_index)
+    assert await own.balance(holder.principal) == 1_000 - FEE
+
+
+async def overdue(mesh: Installation) -> float:
+    """Payouts of distributions that the metrics say are overdue."""
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{mesh.metrics_port}/metrics")).text
+    return max(float(value) for value in _OVERDUE.findall(text))
+
+
+async def test_a_penalty_is_burned_where_the_token_can_burn(stage: Stage, holder: Client) -> None:
+    """F-39: what is lost leaves the supply; what the fee would take stays as dust."""
+    own = await own_token(stage, somebody())
+    mine = whitelist({holder.principal: 10_000})
+    terms = {"penaltyBasisPoints": 1_000}
+    name = await own.open(spec(10_000, category(1, mine, linear(DAY)), earlyUnlock=terms))
+    before = await own.supply()
+    await paid(holder, await act(holder, name, "earlyUnlock"))
+
+    async def burned() -> bool:
+        # The ledger's fee leaves the supply as well.
+        return await own.supply() == before - 1_000 - FEE
+
+    await until(burned)
+    assert await own.held(name) == 0
+    small = whitelist({holder.principal: 10 * FEE})
+    name = await own.open(spec(10 * FEE, category(1, small, linear(DAY)), earlyUnlock=terms))
+    unlocked = await act(holder, name, "earlyUnlock")
+    assert (unlocked["amount"], unlocked["penalty"]) == (str(9 * FEE), str(FEE))
+    await paid(holder, unlocked)
+    await own.until_state(name, "COMPLETED")
+    assert await own.held(name) == FEE
+    assert (await stats(own.creator, name))["remaining"] == str(FEE)
 
 
 async def test_at_its_end_pools_close_and_at_the_deadline_the_rest_goes_back(

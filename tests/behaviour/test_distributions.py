@@ -12,6 +12,7 @@ from icto.events.v1 import events_pb2 as events
 from mesh.cli.client import CallError, Client
 from services.kit.errors import RemoteError
 from services.kit.escrow import account_of
+from tests.support import launches
 from tests.support.distributions import (
     FEE,
     Json,
@@ -582,6 +583,61 @@ async def test_a_proof_pays_its_recipient_once_and_nobody_else(
     assert await refused(with_proof(alice)) == "NOTHING_TO_CLAIM"
     await paid(alice, next(reply for reply in replies if isinstance(reply, dict)))
     assert await stage.held(name) == 2 * total - 3_000
+
+
+async def test_a_list_is_deleted_unless_a_distribution_uses_it(stage: Stage, bob: Client) -> None:
+    """Nobody is stuck with lists that they got wrong."""
+    creator = stage.creator
+    page = {somebody(): 1_000 for _ in range(3)}
+    name, tree = await recipient_list(creator, 1, [page])
+    await act(creator, name, "seal", root=encoded(tree.root))
+    deletion = f"/v1/{name}?requestId={uuid4()}"
+    assert await refused(bob.rest("DELETE", deletion)) == "RECIPIENT_LIST_NOT_FOUND"
+    await stage.create(spec(3_000, category(1, {"recipientList": name})))
+    assert await refused(creator.rest("DELETE", deletion)) == "LIST_IN_USE"
+    await stage.abandon()
+    for _ in range(2):
+        assert (await creator.rest("DELETE", deletion)).body == {}
+    again = f"/v1/{name}?requestId={uuid4()}"
+    assert await refused(creator.rest("DELETE", again)) == "RECIPIENT_LIST_NOT_FOUND"
+    async with stage.mesh.superuser() as database:
+        for table in ("recipients", "recipient_trees", "recipient_pages"):
+            left = f"SELECT count(*) FROM distribution_deployer.{table} WHERE list_id = $1"
+            assert await database.fetchval(left, name.partition("/")[2]) == 0
+    proof = f"/v1/{name}/proofs/{next(iter(page))}"
+    assert await refused(bob.rest("GET", proof)) == "PROOF_NOT_FOUND"
+    open_one, _ = await recipient_list(creator, 1, [page])
+    await creator.rest("DELETE", f"/v1/{open_one}?requestId={uuid4()}")
+
+
+async def test_nobody_on_a_list_gets_what_they_could_never_claim(stage: Stage) -> None:
+    """F-47: told when it is validated, before anything is paid for."""
+    pages = [{somebody(): 1_000}, {somebody(): FEE}, {somebody(): 1_000}]
+    name, tree = await recipient_list(stage.creator, 1, pages)
+    await act(stage.creator, name, "seal", root=encoded(tree.root))
+    wanted = spec(2_000 + FEE, category(1, {"recipientList": name}))
+    assert await refusal(stage.validate(wanted)) == "AMOUNT_BELOW_FEE"
+    assert await refusal(stage.create(wanted)) == "AMOUNT_BELOW_FEE"
+    assert (await stage.validate(wanted, fee=FEE - 1))["totalAmount"] == str(2_000 + FEE)
+
+
+@pytest.mark.parametrize(
+    ("count", "status"), [(1_001, 400), (12_000, 400), (16_000, 413), (25_000, 413)]
+)
+async def test_a_launch_for_too_many_is_told_the_paged_way_and_costs_nothing(
+    alice: Client, count: int, status: int
+) -> None:
+    """Whoever refuses it: the rules, the bounds of a replica, or those of the edge."""
+    crowd = listed({ONE: 1_000}) * count
+    many = launches.distribution(ONE, 1_000 * count)
+    many["categories"][0]["whitelist"]["recipients"] = crowd
+    wanted = launches.spec({"newToken": launches.token()}, [], [many])
+    body = {"requestId": str(uuid4()), "spec": wanted, "quote": f"quotes/{uuid4()}"}
+    with pytest.raises(CallError, match="POST /v1/recipientLists") as told:
+        await alice.rest("POST", "/v1/launches", body)
+    assert told.value.status == status
+    for what in ("payments", "launches"):
+        assert (await alice.rest("GET", f"/v1/{what}")).body[what] == []
 
 
 async def test_a_list_of_a_given_up_distribution_can_be_used_again(stage: Stage) -> None:

@@ -10,8 +10,9 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -43,11 +44,11 @@ from observability import names
 from services.kit import principal
 from services.kit.errors import Code
 from services.kit.status import from_rpc_error
-from tests.conftest import PAGE
-from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample, told_trace
+from tests.conftest import NARROW_SIGN_INS, PAGE
+from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, caller, sample, told_trace
 from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB, attempts, shifted
-from tests.support.tokens import Mint, somebody
+from tests.support.tokens import Mint, mint_of, somebody
 
 CONTRACT: Final = contracts.load("test")
 load_messages(CONTRACT)
@@ -58,6 +59,7 @@ GRANT: Final = (
     Rpc(f"{IDENTITY}/GrantRole"),
 )
 ADMINS: Final = CONTRACT.method("/icto.audit.v1.AuditService/ListCheckpoints")
+LIMITED: Final = CONTRACT.method(f"{LAB}/Limited")
 SERVICE_ONLY: Final = next(m for m in CONTRACT.methods() if not m.audience.from_outside)
 REFUSALS: Final = {
     "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "ACCESS_DENIED", "USER_SUSPENDED",
@@ -288,10 +290,10 @@ def test_no_credential_of_a_caller_reaches_a_service(tmp_path: Path) -> None:
 
 
 async def test_signing_in_sets_the_cookie_for_browsers(edge: Edge, narrow_edge: Edge) -> None:
-    for caller, secure in ((edge, []), (narrow_edge, ["Secure"])):
+    for place, secure in ((edge, []), (narrow_edge, ["Secure"])):
         signer = Signer()
-        answer = signer.answer(await signer.challenge(caller))
-        outcome = await caller.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
+        answer = signer.answer(await signer.challenge(place))
+        outcome = await place.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
         token = json.loads(outcome.body)["accessToken"]
         assert outcome.headers["set-cookie"].split("; ") == [
             f"{domain.COOKIE}={token}", "HttpOnly", "SameSite=Strict", "Path=/v1", "Max-Age=300",
@@ -500,6 +502,47 @@ async def test_a_challenge_signed_for_another_audience_is_worth_nothing(edge: Ed
 
     answer = signer.answer(challenge, elsewhere)
     assert await refused(IdentityServiceStub(edge.channel), answer) == "SIGNATURE_INVALID"
+
+
+# Limits.
+
+
+@pytest.mark.parametrize("method", ["challenges", "sessions"])
+@pytest.mark.parametrize("kind", [NOBODY, USER])
+async def test_sign_ins_of_an_address_are_limited_whatever_token_comes_along(
+    narrow: Installation, method: str, kind: str
+) -> None:
+    """With a limit for each principal, a token for each call would lead out of it."""
+    mint, request = await mint_of(narrow), Rest("POST", f"/v1/{method}", b"{}", JSON)
+    place = f"127.0.{1 + (method == 'sessions')}.{1 + (kind == USER)}"
+    signed = [
+        replace(request, headers=JSON | (bearer(mint.anybody) if kind == USER else {}))
+        for _ in range(6 * NARROW_SIGN_INS)
+    ]
+    began = time.monotonic()
+    async with caller(narrow.target, local_address=place) as address:
+        told = await asyncio.gather(*map(address.rest, signed))
+    let_in = sum(outcome.reason != "RATE_LIMITED" for outcome in told)
+    assert NARROW_SIGN_INS <= let_in <= NARROW_SIGN_INS + 1 + time.monotonic() - began
+    async with caller(narrow.target, local_address=f"{place}1") as other:
+        assert (await other.rest(request)).reason != "RATE_LIMITED"
+
+
+async def test_a_limit_is_not_forgotten_over_many_other_callers(edge: Edge, mint: Mint) -> None:
+    """Envoy keeps 20 buckets by default: whoever was limited was fresh again after 20 others."""
+    bucket, user = CONTRACT.buckets[LIMITED.rate_limit], mint.anybody
+
+    async def let_in(tokens: Iterable[str]) -> int:
+        calls = [Rpc(LIMITED.path, headers=bearer(token)) for token in tokens]
+        outcomes = [outcome for call in calls for outcome in [await edge.grpc(call)]]
+        assert {outcome.reason for outcome in outcomes} <= {"", "RATE_LIMITED"}
+        return [outcome.reason for outcome in outcomes].count("")
+
+    began = time.monotonic()
+    assert await let_in([user] * bucket.capacity) == bucket.capacity
+    assert await let_in([mint.anybody for _ in range(40)]) == 40
+    again = await let_in([user] * bucket.capacity)
+    assert again <= 1 + bucket.per_second * (time.monotonic() - began)
 
 
 # Pages.

@@ -31,7 +31,7 @@ from services.kit.errors import Code
 from services.lab import service as lab_service
 from tests.support.edge import HTTP_STATUS, PROBLEM, Edge, Outcome, Rest, Rpc, bearer, told_trace
 from tests.support.installation import HEALTH_INTERVAL, Installation, kill, until
-from tests.support.lab import JSON, LAB, forgive
+from tests.support.lab import JSON, LAB
 from tests.support.tokens import Mint
 
 CONTRACT: Final = contracts.load("test")
@@ -255,13 +255,6 @@ TABLE: Final = (
         **ways(f"{LAB}/ForgetOwner", lab_pb2.ForgetOwnerRequest()),
     ),
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-async def _nobody_is_ejected(mesh: Installation, edge: Edge) -> AsyncIterator[None]:
-    """Failures of one test do not add up with those of the next."""
-    yield
-    await forgive(mesh, edge)
 
 
 @pytest.mark.parametrize("failure", TABLE, ids=str)

@@ -333,6 +333,31 @@ async def test_what_is_no_amount_moves_nothing(cast: Cast, amount: str) -> None:
     assert await holder.balance() == before
 
 
+FAR: Final = Timestamp(seconds=253_402_300_799)
+"""The last second of the year 9999."""
+
+
+async def test_a_time_that_cannot_be_kept_is_refused_and_spoils_nobody(cast: Cast) -> None:
+    """Operations are committed together: one that the database does not take failed them all."""
+    holder, spender = cast.holder, cast.spender.account
+    strange = [holder.approve(spender, 1, expire_time=FAR) for _ in range(5)]
+    strange += [holder.transfer(spender, 1, created_at_time=FAR) for _ in range(5)]
+    good = [holder.transfer(spender, 1) for _ in range(10)]
+    mixed = [work for pair in zip(strange, good, strict=True) for work in pair]
+    outcomes = await asyncio.gather(*mixed, return_exceptions=True)
+    assert all(isinstance(outcome, int) for outcome in outcomes[1::2]), outcomes
+    told = {(o.reason, o.violations[0][0]) for o in outcomes[::2] if isinstance(o, RemoteError)}
+    assert told == {("INVALID_FIELD", "expire_time"), ("INVALID_FIELD", "created_at_time")}
+
+
+@pytest.mark.parametrize("index", [2**63, 10**19 - 1, 10**40, "x"])
+async def test_a_block_that_cannot_be_is_refused(cast: Cast, index: object) -> None:
+    stub: Any = LedgerServiceStub(cast.holder.client.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetBlock(pb.GetBlockRequest(name=f"{cast.holder.ledger}/blocks/{index}"))
+    assert from_rpc_error(caught.value).reason in {"INVALID_NAME", "INVALID_FIELD"}
+
+
 SUMS: Final = """
 SELECT l.total_supply, l.block_count, sum(b.balance) AS held, min(b.balance) AS least,
     (SELECT count(*) FROM ledger.blocks WHERE ledger_id = l.id) AS blocks

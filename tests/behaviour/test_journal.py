@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import uuid4
@@ -164,6 +165,75 @@ async def test_a_worker_is_given_only_what_it_knows(bench: Bench, ann: Worker, b
     assert found == {new.id: (NAME, 2)}
 
 
+async def test_a_heartbeat_waits_for_nobody_who_writes(ann: Worker, ben: Worker) -> None:
+    """So that it neither deadlocks with a batch nor is late for the other leases."""
+    claims = [await ann.begin(new_pipeline()) for _ in range(2)]
+    async with ben.database.transaction() as connection:
+        assert await ben.journal.cancel(connection, claims[0].id)
+        async with asyncio.timeout(3):
+            assert (await ann.journal.renew("ann", claims)).lost == frozenset()
+    assert (await ann.journal.renew("ann", claims)).cancelled == {claims[0].id}
+
+
+async def test_who_works_keeps_the_lease_without_a_heartbeat(
+    bench: Bench, ann: Worker, ben: Worker
+) -> None:
+    claim = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    await ann.journal.advance(claim, [record()], Continue())
+    assert not await ben.claim()
+
+
+# The queue.
+
+
+async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
+    ann: Worker, ben: Worker
+) -> None:
+    waiting = [await ann.enqueue(new_pipeline()) for _ in range(5)]
+    assert await ann.journal.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
+    assert not await ann.claim()
+    admitted = await asyncio.gather(*(worker.admit(2) for worker in (ann, ben) * 5))
+    assert sorted(pipeline for some in admitted for pipeline in some) == waiting[:2]
+    assert await ann.journal.positions(waiting) == dict(zip(waiting[2:], (1, 2, 3), strict=True))
+    run = await ben.run_of(waiting[0])
+    assert (run.state, run.leased) == (PipelineState.RUNNING, True)
+    owner = ann if any(waiting[0] in some for some in admitted[::2]) else ben
+    claim = Claim(waiting[0], NAME, 1, 1, b"input", TRACEPARENT)
+    await owner.journal.advance(claim, [record()], finish(record()))
+    assert await ben.admit(2) == [waiting[2]]
+
+
+async def test_no_more_are_admitted_than_there_is_room_for(ann: Worker) -> None:
+    waiting = [await ann.enqueue(new_pipeline()) for _ in range(3)]
+    assert await ann.admit(10, room=2) == waiting[:2]
+
+
+async def test_a_version_waits_for_a_worker_that_knows_it_and_the_limit_is_for_all(
+    ann: Worker,
+) -> None:
+    old, new = await ann.enqueue(new_pipeline()), await ann.enqueue(new_pipeline(version=2))
+    assert await ann.admit(10, version=1) == [old]
+    assert await ann.admit(1, version=2) == []
+    assert await ann.admit(2, version=2) == [new]
+
+
+async def test_what_waits_and_is_cancelled_is_claimed_to_its_end_and_never_admitted(
+    ann: Worker, ben: Worker
+) -> None:
+    """Also by an admission that comes in the same moment."""
+    first, second = await ann.enqueue(new_pipeline()), await ann.enqueue(new_pipeline())
+    async with ann.database.transaction() as connection:
+        assert await ann.journal.cancel(connection, first)
+        assert await ben.admit(10) == [second]
+    assert await ann.journal.positions([first]) == {}
+    (claim,) = await ann.claim()
+    assert (claim.id, claim.cancelled) == (first, True)
+    await ann.journal.advance(claim, (), finish(state=PipelineState.CANCELLED))
+    assert await ben.admit(10) == []
+    assert (await ben.run_of(first)).state is PipelineState.CANCELLED
+
+
 # The fence.
 
 
@@ -229,11 +299,29 @@ async def test_writes_at_the_same_time_are_committed_together_and_judged_alone(
     )
     assert isinstance(outcomes[0], FencedError)
     assert isinstance(outcomes[1], Error)
-    assert outcomes[2:] == [None] * 18
+    assert outcomes[2:] == [False] * 18
     states = {run.id: run.state for run in await ann.journal.get([one.id for one in begun])}
     assert states.pop(stolen.id) is states.pop(begun[1].id) is PipelineState.RUNNING
     assert set(states.values()) == {PipelineState.SUCCEEDED}
     assert len(await bench.told()) == 18
+
+
+async def test_a_stale_claim_is_refused_beside_a_good_one_of_the_same_worker(
+    bench: Bench, ann: Worker
+) -> None:
+    """A replica claims its own pipeline again, and both of its tasks write in one batch."""
+    stale = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    (good,) = await ann.claim()
+    outcomes = await asyncio.gather(
+        ann.journal.advance(stale, [record("a", result=b"stale")], Continue()),
+        ann.journal.advance(good, [record("b", result=b"good")], Continue()),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], FencedError)
+    assert outcomes[1] is False
+    steps = (await ann.run_of(good.id)).steps
+    assert {name: one.result for name, one in steps.items()} == {"b": b"good"}
 
 
 async def test_what_follows_from_an_end_is_committed_with_it_or_nothing_is(
@@ -290,6 +378,7 @@ async def test_a_cancellation_reaches_the_worker_and_every_later_claim(
     async with ben.database.transaction() as connection:
         assert await ben.journal.cancel(connection, claim.id)
     assert (await ann.journal.renew("ann", [claim])).cancelled == {claim.id}
+    assert await ann.journal.advance(claim, [record()], Continue()), "told with every step"
     assert (await ann.run_of(claim.id)).cancelled
     await bench.let_leases_end()
     (again,) = await ben.claim()
@@ -321,6 +410,7 @@ async def test_a_parked_pipeline_waits_for_a_person_and_shows(bench: Bench, ann:
         await ann.journal.advance(claim, [record()], Park("a: NO after 3 attempts"))
     await bench.let_leases_end()
     assert not await ann.claim()
+    assert await ann.journal.parked_counts() == {NAME: 2}
     shown = await ann.journal.parked(first.id, 10)
     assert [(run.id, run.parked_reason) for run in shown] == [(second.id, "a: NO after 3 attempts")]
     async with ann.database.transaction() as connection:
@@ -563,6 +653,49 @@ async def test_what_is_merely_away_is_waited_for(ann: Worker) -> None:
     assert (run.state, run.parked_reason) == (PipelineState.SUCCEEDED, "")
 
 
+async def test_waiting_for_what_is_away_uses_up_no_patience(ann: Worker) -> None:
+    """However long something was away, one answer that is no answer does not park."""
+    outage = [unavailable() for _ in range(4)]
+    script = Script(a=[*outage, Error(Code.ABORTED, "CONFLICT", "Again."), b"done"])
+    pauses = RetryPolicy(first=0.2, factor=6, longest=1.2, attempts=2)
+    async with ann.engine(definition(script.step("a", retry=pauses))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        run = await ended(ann, claim, 20)
+    assert (run.state, run.parked_reason) == (PipelineState.SUCCEEDED, "")
+    assert (run.steps["a"].attempts, run.steps["a"].counted) == (6, 1)
+
+
+async def test_patience_is_fresh_once_a_person_has_looked(ann: Worker) -> None:
+    script = Script(a=[unknown(), unknown(), unknown(), b"done"])
+    steps = definition(script.step("a", retry=RetryPolicy(first=1.1, longest=1.1, attempts=2)))
+    async with ann.engine(steps) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        run = await ended(ann, claim, 10)
+        assert run.parked_reason == "a: UNCLEAR after 2 attempts"
+        async with ann.database.transaction() as connection:
+            assert await ann.journal.unpark(connection, claim.id)
+        run = await ended(ann, claim, 10)
+    assert (run.state, run.steps["a"].attempts) == (PipelineState.SUCCEEDED, 4)
+
+
+async def test_a_step_that_cleans_up_cannot_be_refused(ann: Worker) -> None:
+    """What follows it must be able to rely on it: no money goes back without a tombstone."""
+    script = Script(a=[refused()], undo=[refused()])
+    never = RetryPolicy(first=1.1, attempts=1)
+    run = await driven(
+        ann,
+        script.step("charge"),
+        script.step("a", "charge"),
+        script.step("undo", "a", needs=("charge",), unless=("a",), retry=never),
+        script.step("settle", "undo", needs=("charge",)),
+    )
+    assert (run.state, run.parked_reason) == (PipelineState.PARKED, "undo: NO after 1 attempts")
+    assert states(run) == {"charge": "SUCCEEDED", "a": "FAILED", "undo": "RETRYING"}
+    assert script.course == ["charge", "a", "undo"]
+
+
 async def test_a_pipeline_that_kills_whoever_works_on_it_is_parked(
     bench: Bench, ann: Worker
 ) -> None:
@@ -607,6 +740,84 @@ async def test_a_cancelled_pipeline_begins_nothing_more_and_undoes_what_was(ann:
     assert script.course == ["undo"]
 
 
+async def test_a_cancellation_elsewhere_is_known_before_the_next_step(
+    ann: Worker, ben: Worker
+) -> None:
+    """Nobody waits for a heartbeat: whoever records a step learns it."""
+    at_work, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: StepContext) -> bytes:
+        at_work.set()
+        await go_on.wait()
+        return b"a"
+
+    script = Script()
+    async with ann.engine(definition(Step("a", slow), script.step("b", "a"))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+        await at_work.wait()
+        async with ben.database.transaction() as connection:
+            assert await ben.journal.cancel(connection, claim.id)
+        go_on.set()
+        run = await ended(ann, claim)
+    assert (run.state, script.course) == (PipelineState.CANCELLED, [])
+
+
+async def test_a_step_left_out_tells_whether_anybody_may_have_begun_it(
+    bench: Bench, ann: Worker
+) -> None:
+    """What nobody began needs no undoing."""
+    script = Script()
+    steps = definition(script.step("a"), script.step("undo", "a", needs=(), unless=("a",)))
+    taken_over = await ann.begin(new_pipeline())
+    await bench.let_leases_end()
+    (again,) = await ann.claim()
+    fresh = await ann.begin(new_pipeline())
+    async with ann.engine(steps) as engine:
+        for claim in (fresh, again):
+            engine.adopt(replace(claim, cancelled=True))
+        skipped = [(await ended(ann, claim)).steps["a"] for claim in (fresh, taken_over)]
+    assert [(one.state, one.attempts) for one in skipped] == [
+        (StepState.SKIPPED, 0),
+        (StepState.SKIPPED, 1),
+    ]
+
+
+async def test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim(
+    bench: Bench, ann: Worker
+) -> None:
+    """The older work is stopped, and its end does not take the newer one's place away."""
+    begun: list[int] = []
+    stopped: list[int] = []
+    go_on = asyncio.Event()
+
+    async def slow(_: StepContext) -> bytes:
+        mine = len(begun)
+        begun.append(mine)
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            stopped.append(mine)
+            raise
+        return str(mine).encode()
+
+    async with ann.engine(definition(Step("a", slow))) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+
+        async def claimed_again() -> bool:
+            if len(begun) < 2:
+                await bench.let_leases_end()
+            return len(begun) >= 2 and stopped == begun[:-1]
+
+        await until(claimed_again, 10)
+        assert engine.in_flight == 1
+        go_on.set()
+        run = await ended(ann, claim)
+        await until(lambda: asyncio.sleep(0, engine.in_flight == 0), 3, 0.01)
+    assert (run.state, run.steps["a"].result) == (PipelineState.SUCCEEDED, str(begun[-1]).encode())
+
+
 async def test_a_worker_that_lost_its_lease_stops_and_another_goes_on(
     bench: Bench, ann: Worker, ben: Worker
 ) -> None:
@@ -648,3 +859,27 @@ async def test_a_worker_that_lost_its_lease_stops_and_another_goes_on(
     assert run.steps["second"].result == b"ben"
     second = f"{claim.id}:second"
     assert seen == [("ann", f"{claim.id}:first"), ("ann", second), ("ben", second)]
+
+
+async def test_timers_and_orphans_do_not_wait_for_a_worker_to_be_less_busy(
+    ann: Worker, ben: Worker
+) -> None:
+    """What nobody works on is claimed by one that has more than enough of its own."""
+    done = asyncio.Event()
+
+    async def work(context: StepContext) -> bytes:
+        if context.input == b"own":
+            await done.wait()
+        return b""
+
+    orphan = await ben.begin(new_pipeline())
+    async with ann.engine(definition(Step("a", work)), capacity=1) as engine:
+        for _ in range(3):
+            engine.adopt(await ann.begin(new_pipeline(content=b"own")))
+        await ben.journal.release([orphan])
+
+        async def ended() -> bool:
+            return (await ann.run_of(orphan.id)).state is PipelineState.SUCCEEDED
+
+        await until(ended)
+        done.set()

@@ -2,34 +2,39 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from google.protobuf import json_format
 
+from icto.backend.v1 import launches_pb2
+from mesh.cli import document
 from mesh.cli.client import CallError, Client
-from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from tests.chaos import invariants
 from tests.support.clocks import travel
-from tests.support.installation import Installation, deployed, until
+from tests.support.installation import Installation, deployed, new_symbol, until
 from tests.support.launches import (
     FEE,
     SUPPLY,
+    balance,
     distribution,
     ended,
     launched,
     ledger_of,
     lock,
     ordered,
+    paid,
     quoted,
     spec,
     steps,
     token,
     validated,
 )
-from tests.support.money import configured, reason_of
+from tests.support.money import configured, get, post, reason_of
 
 REFUSED_PART = f"{REFUSED_PREFIX}part"
 
@@ -39,29 +44,6 @@ async def creator(mesh: Installation) -> AsyncIterator[Client]:
     client = await mesh.user()
     yield client
     await client.close()
-
-
-async def balance(client: Client, ledger: str, account: str | Mapping[str, Any]) -> int:
-    """What an account holds."""
-    if not isinstance(account, str):
-        subaccount = base64.b64decode(account["subaccount"])
-        account = principal.encode_account(account["owner"], subaccount)
-    found = await client.rest("GET", f"/v1/{ledger}/accounts/{account}")
-    return int(found.body["balance"])
-
-
-async def paid(client: Client, launch: Mapping[str, Any]) -> dict[str, Any]:
-    """The payment of a launch, once nothing of it is open."""
-
-    async def settled() -> dict[str, Any] | None:
-        found: dict[str, Any] = (await client.rest("GET", f"/v1/{launch['payment']}")).body
-        refund = found.get("refund")
-        state = (await client.rest("GET", f"/v1/{refund}")).body["state"] if refund else ""
-        open_refund = refund and state != "REFUND_STATE_COMPLETED"
-        return None if open_refund else found
-
-    found: dict[str, Any] = await until(settled)
-    return found
 
 
 async def test_a_launch_delivers_everything_and_the_rest_to_its_owner(creator: Client) -> None:
@@ -83,13 +65,22 @@ async def test_a_launch_delivers_everything_and_the_rest_to_its_owner(creator: C
 
 
 async def test_parts_run_in_parallel(creator: Client) -> None:
+    """At one time, and by more than one replica of whoever delivers them."""
     me = creator.principal
-    parts = [lock(me, displayName=f"Slow {n}") for n in range(3)]
+    parts = [lock(me, displayName=f"Slow {n}") for n in range(10)]
     launch = await launched(creator, spec({"newToken": token()}, parts))
     times = {s["name"]: (s["startTime"], s.get("endTime", "")) for s in launch["steps"]}
-    first_end = min(times[f"lock_{n}"][1] for n in (1, 2, 3))
-    last_start = max(times[f"lock_{n}"][0] for n in (1, 2, 3))
+    first_end = min(times[f"lock_{n}"][1] for n in range(1, 11))
+    last_start = max(times[f"lock_{n}"][0] for n in range(1, 11))
     assert last_start < first_end
+
+    async def makers() -> list[str] | None:
+        """Replicas that made the locks, as the audit knows them."""
+        path = "/v1/auditEntries?action=CreateLock&pageSize=100"
+        acts = [e["event"]["act"] for e in (await creator.rest("GET", path)).body["entries"]]
+        return [act["instance"] for act in acts] if len(acts) == 10 else None
+
+    assert set(await until(makers)) == {"lock_deployer-1", "lock_deployer-2"}
 
 
 async def test_a_failed_part_is_undone_alone_and_its_share_goes_back(creator: Client) -> None:
@@ -173,23 +164,26 @@ async def test_the_owner_withdraws_what_lies_in_escrow_once(
     with pytest.raises(CallError) as again:
         await creator.rest("POST", path, {"requestId": str(uuid4())})
     assert again.value.reason == "NOTHING_TO_WITHDRAW"
+    begun, arrived_act = await withdrawals(creator, launch["name"])
+    assert begun["details"] == {"amount": str(SUPPLY - FEE)}
+    block = f"/v1/{ledger_of(launch)}/blocks/{arrived_act['details']['block']}"
+    transfer = (await creator.rest("GET", block)).body
+    assert transfer["amount"] == arrived_act["details"]["amount"] == str(SUPPLY - FEE)
+    assert transfer["to"]["owner"] == me
 
 
-async def test_an_open_launch_keeps_its_escrow(creator: Client) -> None:
-    me = creator.principal
-    slow = lock(me, displayName="Slow part")
-    accepted = await ordered(creator, spec({"newToken": token()}, [slow]))
-    path = f"/v1/{accepted['name']}:withdrawEscrow"
+async def withdrawals(client: Client, launch: str) -> list[dict[str, Any]]:
+    """What the audit knows of a withdrawal: that it began, and that it arrived."""
+    query = f"/v1/auditEntries?operation={launch}&action=WithdrawEscrow"
 
-    async def token_there() -> dict[str, Any] | None:
-        found = (await creator.rest("GET", f"/v1/{accepted['name']}")).body
-        return found if found["token"] else None
+    async def told() -> list[dict[str, Any]] | None:
+        entries = (await client.rest("GET", query)).body["entries"]
+        acts = [entry["event"]["act"] for entry in entries]
+        return sorted(acts, key=lambda act: act["status"], reverse=True) if len(acts) == 2 else None
 
-    await until(token_there)
-    with pytest.raises(CallError) as early:
-        await creator.rest("POST", path, {"requestId": str(uuid4())})
-    assert early.value.reason in ("LAUNCH_OPEN", "NOTHING_TO_WITHDRAW")
-    assert (await ended(creator, accepted["name"]))["state"] == "LAUNCH_STATE_SUCCEEDED"
+    found: list[dict[str, Any]] = await until(told)
+    assert [act["status"] for act in found] == ["ACT_STATUS_INITIATED", "ACT_STATUS_COMPLETED"]
+    return found
 
 
 async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
@@ -228,6 +222,40 @@ async def test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs(
     assert after["controller"] == me
 
 
+async def test_what_is_sent_to_the_future_minting_account_meanwhile_is_burned_with_the_handover(
+    mesh: Installation, creator: Client
+) -> None:
+    """Nobody can hold a launch up with dust, and the supply stays what the balances add up to."""
+    me, dust = creator.principal, 123
+    minter = {"owner": me, "subaccount": base64.b64encode(b"m" * 32).decode()}
+    wanted = spec({"newToken": token(mintingAccount=minter)}, [lock(me)], [distribution(me)])
+    async with mesh.held("lock_deployer.locks"):
+        name = (await ordered(creator, wanted))["name"]
+
+        async def distributed() -> dict[str, Any] | None:
+            found = await get(creator, name)
+            return found if found["distributions"] else None
+
+        found = await until(distributed)
+        ledger = ledger_of(found)
+        await post(creator, f"/v1/{found['distributions'][0]}:claim")
+
+        async def arrived() -> bool:
+            return await balance(creator, ledger, me) == 50_000 - FEE
+
+        await until(arrived)
+        await post(creator, f"/v1/{ledger}:transfer", to=minter, amount=str(dust))
+        assert await balance(creator, ledger, minter) == dust
+    assert (await ended(creator, name))["state"] == "LAUNCH_STATE_SUCCEEDED"
+    assert await balance(creator, ledger, minter) == 0
+    # Two parts, the claim, the dust's transfer, and the remainder to the owner.
+    supply = int((await get(creator, ledger))["totalSupply"])
+    assert supply == SUPPLY - 5 * FEE - dust
+    async with mesh.superuser() as database:
+        problems = await invariants.of_ledgers(database)
+    assert not [problem for problem in problems if ledger.partition("/")[2] in problem]
+
+
 async def test_a_token_that_exists_is_launched_by_allowance_of_its_owner(
     creator: Client, bob: Client
 ) -> None:
@@ -247,9 +275,14 @@ async def test_a_token_that_exists_is_launched_by_allowance_of_its_owner(
     assert await reason_of(ordered(creator, wanted)) == "INSUFFICIENT_ALLOWANCE"
     await approve(taken)
     before = await balance(creator, ledger, me)
-    launch = await launched(creator, wanted)
+    quote = await quoted(creator, told["items"])
+    order = {"requestId": str(uuid4()), "spec": wanted, "quote": quote["name"]}
+    accepted = await post(creator, "/v1/launches", **order)
+    launch = await ended(creator, accepted["name"])
     assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
     assert before - await balance(creator, ledger, me) == taken
+    # Its allowance is spent by now: a repeat has the answer of the first all the same.
+    assert await post(creator, "/v1/launches", **order) == accepted
     more = spec({"token": mine}, [lock(me, SUPPLY)])
     await approve(2 * SUPPLY)
     assert await reason_of(ordered(creator, more)) == "INSUFFICIENT_FUNDS"
@@ -440,54 +473,69 @@ DAY = 86_400
 T = 10**14
 
 
-def _months(total_days: int, initial: int) -> dict[str, Any]:
-    """Linear over days, unlocking monthly, some of it at the start (basis points)."""
-    return {
-        "initialUnlockBasisPoints": initial,
-        "linear": {
-            "duration": f"{total_days * DAY}s",
-            "frequency": {"interval": "INTERVAL_MONTHLY"},
-        },
-    }
+DOCUMENT = """
+display_name: Vectors
+new_token:
+  display_name: Vector token
+  symbol: {symbol}
+  total_supply: 1_000_000_000_000_000
+  transfer_fee: 10
+locks:
+  - display_name: Linear over a year
+    total_amount: 100_000_000_000_000
+    schedule: {{linear: {{duration: 31536000s}}}}
+    beneficiaries: [{{principal: {me}, amount: 100_000_000_000_000}}]
+  - display_name: A cliff after half a year
+    total_amount: 100_000_000_000_000
+    schedule:
+      initial_unlock_basis_points: 500
+      cliff:
+        cliff_duration: 15552000s
+        cliff_basis_points: 1_000
+        vesting_duration: 31536000s
+    beneficiaries: [{{principal: {me}, amount: 100_000_000_000_000}}]
+distributions:
+  - display_name: Three categories
+    campaign_type: CAMPAIGN_TYPE_AIRDROP
+    total_amount: 200_000_000_100_000
+    categories:
+      - id: 1
+        display_name: At once
+        schedule: {{instant: {{}}}}
+        whitelist: {{recipients: [{{principal: {me}, amount: 100_000_000_000_000}}]}}
+      - id: 2
+        display_name: A tenth at once, then monthly
+        schedule:
+          initial_unlock_basis_points: 1_000
+          linear: {{duration: 31536000s, frequency: {{interval: INTERVAL_MONTHLY}}}}
+        whitelist: {{recipients: [{{principal: {me}, amount: 100_000_000_000_000}}]}}
+      - id: 3
+        display_name: In three steps
+        schedule:
+          stepped:
+            steps:
+              - {{offset: 2592000s, basis_points: 3_300}}
+              - {{offset: 5184000s, basis_points: 3_300}}
+              - {{offset: 7776000s, basis_points: 3_400}}
+        whitelist: {{recipients: [{{principal: {me}, amount: 100_000}}]}}
+"""
+
+
+def written(me: str) -> dict[str, Any]:
+    """A launch as somebody writes it in YAML, and as REST takes it."""
+    text = DOCUMENT.format(me=me, symbol=new_symbol())
+    said = document.read(text, launches_pb2.LaunchSpec(), "launch.yaml").message
+    return json_format.MessageToDict(said)
 
 
 async def test_claims_of_one_launch_at_simulated_times_match_the_vectors(
     own_mesh: Installation,
 ) -> None:
-    """The vectors of domain section 5, through a launch with two locks and three categories."""
+    """The vectors of domain section 5: one YAML document by REST, two locks, three categories."""
     creator = await own_mesh.user()
     me = creator.principal
-    cliff = {
-        "initialUnlockBasisPoints": 500,
-        "cliff": {
-            "cliffDuration": f"{180 * DAY}s",
-            "cliffBasisPoints": 1000,
-            "vestingDuration": f"{365 * DAY}s",
-        },
-    }
-    steps_of_a_third = {
-        "stepped": {
-            "steps": [
-                {"offset": f"{30 * DAY}s", "basisPoints": 3300},
-                {"offset": f"{60 * DAY}s", "basisPoints": 3300},
-                {"offset": f"{90 * DAY}s", "basisPoints": 3400},
-            ]
-        }
-    }
-    categories = [
-        _category(1, me, {"instant": {}}, T),
-        _category(2, me, _months(365, 1000), T),
-        _category(3, me, steps_of_a_third, 100_000),
-    ]
+    wanted = written(me)
     total = 2 * T + 100_000
-    wanted = spec(
-        {"newToken": token(totalSupply=str(10 * T), transferFee="10")},
-        [
-            lock(me, T, schedule={"linear": {"duration": f"{365 * DAY}s"}}),
-            lock(me, T, schedule=cliff),
-        ],
-        [distribution(me, total, categories=categories)],
-    )
     launch = await launched(creator, wanted)
     assert launch["state"] == "LAUNCH_STATE_SUCCEEDED", launch
     first, second = launch["locks"]
@@ -515,32 +563,31 @@ async def test_claims_of_one_launch_at_simulated_times_match_the_vectors(
     async def claimed(seconds: float) -> dict[int, int]:
         """What each category has paid once it was claimed at a simulated time."""
         await travel(own_mesh, timedelta(seconds=seconds))
-        await creator.rest("POST", f"/v1/{airdrop}:claim", {"requestId": str(uuid4())})
-        found = (await creator.rest("GET", f"/v1/{airdrop}:claimable")).body["categories"]
+        await post(creator, f"/v1/{airdrop}:claim")
+        found = (await get(creator, f"{airdrop}:claimable"))["categories"]
         return {category["categoryId"]: int(category["claimed"]) for category in found}
+
+    async def taken(name: str) -> int:
+        """What a lock has paid once it was claimed now."""
+        await post(creator, f"/v1/{name}:claim")
+        return int((await get(creator, f"{name}:claimable"))["claimedAmount"])
 
     (airdrop,) = launch["distributions"]
     assert await claimed(60) == {1: T, 2: 10**13, 3: 0}
+    assert await taken(second) == 5 * 10**12
     assert await claimed(45 * DAY) == {1: T, 2: 17_397_260_273_972, 3: 33_000}
+    assert T * 45 // 365 < await taken(first) < T * 46 // 365
     assert await claimed(30 * DAY) == {1: T, 2: 24_794_520_547_945, 3: 66_000}
     assert await claimed(285 * DAY + 120) == {1: T, 2: 98_767_123_287_671, 3: 100_000}
     assert await claimed(5 * DAY) == {1: T, 2: T, 3: 100_000}
-    body = {"requestId": str(uuid4())}
-    await creator.rest("POST", f"/v1/{first}:claim", body)
-    ledger, fees = ledger_of(launch), 10 * 6
+    assert await taken(first) == T
+    await travel(own_mesh, timedelta(days=180))
+    assert await taken(second) == T
+    ledger, fees = ledger_of(launch), 10 * (5 + 2 + 2)
     remainder = 10 * T - (2 * T + total) - 3 * 10 - 10
 
     async def all_paid() -> bool:
-        return await balance(creator, ledger, me) == remainder + total + T - fees
+        return await balance(creator, ledger, me) == remainder + total + 2 * T - fees
 
     await until(all_paid)
     await creator.close()
-
-
-def _category(number: int, who: str, schedule: Mapping[str, Any], amount: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "displayName": f"Category {number}",
-        "schedule": schedule,
-        "whitelist": {"recipients": [{"principal": who, "amount": str(amount)}]},
-    }

@@ -167,6 +167,31 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
     assert paid["principal"] in (ann.principal, ben.principal)
 
 
+async def test_a_lock_is_funded_before_it_is_active(
+    own: Installation, token: Vault, ann: Client
+) -> None:
+    """What was seen on its account is remembered by itself, with its time."""
+    lock = await token.create(spec(LINEAR, (ann, T)))
+    await token.pay_in(account(lock), T)
+
+    async def told() -> dict[str, Any]:
+        return (await token.owner.rest("GET", f"/v1/{lock.name}")).body
+
+    async def funded() -> bool:
+        return bool((await told())["state"] == "LOCK_STATE_FUNDED")
+
+    async with own.superuser() as database, database.transaction():
+        # Activations wait until they can keep their answers.
+        await database.execute("LOCK TABLE lock_deployer.kit_answers IN SHARE MODE")
+        activating = asyncio.create_task(token.activate(lock.operation))
+        await until(funded)
+        assert "activateTime" not in await told()
+    active = await activating
+    assert active.state == pb.LOCK_STATE_LOCKED
+    assert lock.create_time.ToNanoseconds() < active.fund_time.ToNanoseconds()
+    assert active.fund_time.ToNanoseconds() < active.activate_time.ToNanoseconds()
+
+
 async def test_other_times_can_be_asked_for(token: Vault, ann: Client) -> None:
     """F-38: whatever was asked before, the moment that is asked for decides."""
     lock = await token.active(spec(LINEAR, (ann, T)))
@@ -219,9 +244,11 @@ async def test_claims_that_cannot_be_paid_are_refused(token: Vault, ann: Client)
     assert await refused(claim(ann, lock, token.fee)) == "CLAIM_BELOW_FEE"
     assert await refused(claim(ann, lock, 10**6 + 1)) == "EXCEEDS_CLAIMABLE"
     assert await refused(claim(ann, lock, 0)) == "CLAIM_BELOW_FEE"
-    await claim(ann, lock, 10**6 - token.fee)
-    assert await refused(claim(ann, lock)) == "CLAIM_BELOW_FEE"
-    assert (await token.check(lock))["claimedAmount"] == str(10**6 - token.fee)
+    assert await refused(claim(ann, lock, 10**6 - token.fee)) == "REST_BELOW_FEE"
+    assert (await token.check(lock))["claimedAmount"] == "0"
+    await claim(ann, lock, 10**6 - token.fee - 1)
+    await claim(ann, lock)
+    assert (await token.check(lock))["state"] == "LOCK_STATE_COMPLETED"
 
 
 async def test_only_a_beneficiary_claims_and_sees_only_their_part(
@@ -537,10 +564,21 @@ async def test_a_thousand_beneficiaries_fit(token: Vault, ann: Client) -> None:
     lock = await token.active(wanted)
     told = (await token.owner.rest("GET", f"/v1/{lock.name}")).body
     assert len(told["spec"]["beneficiaries"]) == told["beneficiaryCount"] == 1_000
-    await claim(ann, lock)
-    await revoke(token.owner, lock)
+    made = await claim(ann, lock)
+    revoked = await revoke(token.owner, lock)
+    whole, year = T + 999 * 20_000, 31_536_000
+    started, ended = (
+        datetime.fromisoformat(revoked[f"{what}Time"]) for what in ("start", "revoke")
+    )
+    # What is unlocked stays, each part rounded down by itself.
+    micros = (ended - started) // timedelta(microseconds=1)
+    kept = [amount * micros // (year * 10**6) for amount in (T, *(20_000 for _ in many))]
+    assert int(revoked["returnedAmount"]) == whole - sum(kept)
+    assert 0 < int(made["amount"]) <= kept[0]
     found = await token.check(lock)
-    assert int(found["claimedAmount"]) + int(found["returnedAmount"]) < T + 999 * 20_000
+    assert found["claimedAmount"] == made["amount"]
+    left = [b["principal"] for b in found["spec"]["beneficiaries"]]
+    assert left == [ann.principal, *many]
 
 
 async def test_a_lock_that_was_accepted_before_its_start_is_created_after_it(

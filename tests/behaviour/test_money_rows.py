@@ -197,9 +197,54 @@ async def test_the_time_that_a_charge_is_deduplicated_by_stays(
     await schema.shift_clock(timedelta(hours=1))
     assert (await read(database, payment)).created_at == payment.created_at
     assert (await read(database, payment)).memo == payment.memo
-    renewed = await store.renew_charge(database, payment.id)
+    renewed = await store.renew_charge(database, payment)
     assert renewed - payment.created_at >= 3600 * 1_000_000_000
     assert (await read(database, payment)).created_at == renewed
+
+
+async def test_two_renewals_of_one_time_are_one(database: Database, schema: Schema) -> None:
+    """Two attempts that found the same time too old would each transfer under its own."""
+    payment = await begun(database, await quoted(database), "deployments/2")
+    refund = await owed(database, RefundState.PROCESSING)
+    for minutes in (0, 1):
+        await schema.shift_clock(timedelta(hours=1, minutes=minutes))
+        charge = await store.renew_charge(database, payment)
+        back = await store.renew_refund(database, refund)
+        if minutes == 0:
+            first = charge, back
+    assert (charge, back) == first
+    assert charge > payment.created_at
+    assert back > refund.created_at
+
+
+async def test_what_has_ended_is_not_renewed(database: Database) -> None:
+    payment = await charged(database, "deployments/2")
+    refund = await owed(database, RefundState.FAILED)
+    assert await refusal(store.renew_charge(database, payment)) == "PAYMENT_CHANGED"
+    assert await refusal(store.renew_refund(database, refund)) == "REFUND_CHANGED"
+
+
+async def test_a_charge_ends_once(database: Database) -> None:
+    """Two attempts at work at once: the second one learns that it must look again."""
+    taken = await charged(database)
+    for ending in ((store.completed(taken, 8),), store.failed(taken, "NO")):
+        assert await refusal(database.apply(*ending)) == "PAYMENT_CHANGED"
+    assert await read(database, taken) == taken
+    refused = await begun(database, await quoted(database), "deployments/2")
+    await database.apply(*store.failed(refused, "NO"))
+    assert await refusal(database.apply(store.completed(refused, 8))) == "PAYMENT_CHANGED"
+    assert (await read(database, refused)).state is PaymentState.FAILED
+
+
+async def test_a_charge_that_is_tried_under_another_time_has_not_failed(
+    database: Database, schema: Schema
+) -> None:
+    """The ledger gave up the attempt of the old time, not that of the new one."""
+    payment = await begun(database, await quoted(database))
+    await schema.shift_clock(timedelta(hours=25))
+    await store.renew_charge(database, payment)
+    assert await refusal(database.apply(*store.failed(payment, "NO"))) == "PAYMENT_CHANGED"
+    assert (await read(database, payment)).state is PaymentState.IN_FLIGHT
 
 
 async def test_a_payment_is_settled_once(database: Database) -> None:
@@ -313,7 +358,7 @@ async def test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up(
     await database.apply(store.added_refund(request))
     async with database.transaction() as connection:
         assert await store.move_refund(connection, request, RefundState.CANCELLED)
-    changed = store.changed_request(request, 100, RefundReason.SERVICE_FAILURE, "it failed")
+    changed = store.changed_request(replace(request, state=RefundState.PROCESSING))
     settling = database.apply(store.settled(payment, Settlement(0, 100)), changed)
     assert await refusal(settling) == "REFUND_CHANGED"
     assert (await read(database, payment)).state is PaymentState.COMPLETED

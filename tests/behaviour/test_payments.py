@@ -1,18 +1,24 @@
 """Quotes and charges on the real mesh: what is paid, when, and that it is paid once."""
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import grpc
 import pytest
 
+from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.payment.v1 import payment_pb2
 from mesh.cli.client import CallError, Client
 from services.kit import memos
 from services.kit.errors import RemoteError
+from services.kit.status import from_rpc_error
+from services.kit.transfers import stamp
 from tests.support.installation import (
     E8S,
     TOKEN_ORDER,
@@ -33,6 +39,7 @@ from tests.support.money import (
     balance,
     channel_of,
     configured,
+    gathered,
     get,
     new_operation,
     person,
@@ -385,20 +392,26 @@ async def test_a_charge_that_is_resumed_after_two_days_finds_its_block(
     await backend.settle(operation, "create_token")
 
 
+LEFT_BEHIND = """
+INSERT INTO payments SELECT gen_random_uuid(), owner, $1, id, ledger, total, lines, 1,
+    (extract(epoch FROM now() - interval '48 h') * 1e9)::bigint
+FROM quotes WHERE id = $2
+"""
+
+
+async def left_behind(mesh: Installation, quote: dict[str, Any], operation: str) -> None:
+    """A payment that was begun two days ago, and of whose charge nothing is known."""
+    async with mesh.superuser() as database:
+        await database.execute("SET search_path TO invoice_storage")
+        await database.execute(LEFT_BEHIND, operation, quote["name"].removeprefix("quotes/"))
+
+
 async def test_a_charge_that_was_never_made_is_made_under_a_fresh_time(
     mesh: Installation, alice: Client, backend: Backend
 ) -> None:
     """Nothing is found, and nothing that was under way can arrive any more."""
     quote, operation = await alice.quote(TOKEN_ORDER), new_operation()
-    async with mesh.superuser() as database:
-        await database.execute("SET search_path TO invoice_storage")
-        await database.execute(
-            "INSERT INTO payments SELECT gen_random_uuid(), owner, $1, id, ledger,"
-            " total, lines, 1, (extract(epoch FROM now() - interval '48 h') * 1e9)::bigint"
-            " FROM quotes WHERE id = $2",
-            operation,
-            quote["name"].removeprefix("quotes/"),
-        )
+    await left_behind(mesh, quote, operation)
     before = await balance(alice)
     payment = await backend.charge(alice, quote["name"], operation)
     assert payment.state == _DONE
@@ -406,6 +419,129 @@ async def test_a_charge_that_was_never_made_is_made_under_a_fresh_time(
     again = await backend.charge(alice, quote["name"], operation)
     assert again.block_index == payment.block_index
     assert await charges(mesh, operation) == 1
+    await backend.settle(operation, "create_token")
+
+
+async def test_attempts_that_find_one_time_too_old_charge_once(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """Each of them sees no block and wants a fresh time; they get one between them."""
+    quote, operation = await alice.quote(TOKEN_ORDER), new_operation()
+    await approve(alice, quote, 10 * PRICE)
+    await left_behind(mesh, quote, operation)
+    before = await balance(alice)
+    outcomes = await gathered(*(backend.charge(alice, quote["name"], operation) for _ in range(8)))
+    assert set(outcomes) <= {"", "PAYMENT_CHANGED", "CONFLICT"}
+    assert (await backend.charge(alice, quote["name"], operation)).state == _DONE
+    assert before - await balance(alice) == PRICE + FEE
+    assert await charges(mesh, operation) == 1
+    await backend.settle(operation, "create_token")
+
+
+async def test_an_approval_that_carries_the_memo_of_a_charge_is_none(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """The memo can be guessed; whoever approves under it has paid nothing."""
+    quote, operation = await alice.quote(TOKEN_ORDER), new_operation()
+    memo = base64.b64encode(memos.of("charge", operation)).decode()
+    await approve(alice, quote, PRICE, memo=memo)
+    await approve(alice, quote, PRICE + FEE)
+    await left_behind(mesh, quote, operation)
+    before = await balance(alice)
+    payment = await backend.charge(alice, quote["name"], operation)
+    assert before - await balance(alice) == PRICE + FEE
+    block = await get(alice, f"ledgers/icp/blocks/{payment.block_index}")
+    assert block["operation"] == "OPERATION_TRANSFER_FROM"
+    await backend.settle(operation, "create_token")
+
+
+IN_THE_WAY = """
+CREATE FUNCTION ledger.in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'in the way' USING ERRCODE = 'serialization_failure'; END $$;
+CREATE TRIGGER in_the_way BEFORE INSERT ON ledger.blocks FOR EACH ROW
+    WHEN (NEW.memo = '\\x{memo}') EXECUTE FUNCTION ledger.in_the_way();
+"""
+
+
+async def test_a_refusal_of_the_moment_leaves_the_charge_in_flight(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """F-9: a conflict in the ledger ended the order, and its quote went back."""
+    quote, operation = await alice.quote(TOKEN_ORDER), new_operation()
+    before = await balance(alice)
+    async with mesh.superuser() as database:
+        memo = memos.of("charge", operation).hex()
+        await database.execute(IN_THE_WAY.format(memo=memo))
+        try:
+            refused = reason_of(backend.charge(alice, quote["name"], operation))
+            assert await refused == "CONFLICT"
+        finally:
+            await database.execute("DROP FUNCTION ledger.in_the_way CASCADE")
+    assert (await get(alice, quote["name"]))["state"] == USED
+    assert await balance(alice) == before
+    payment = await backend.charge(alice, quote["name"], operation)
+    assert payment.state == _DONE
+    assert before - await balance(alice) == PRICE + FEE
+    await backend.settle(operation, "create_token")
+
+
+TIME = "SELECT created_at_ns FROM invoice_storage.payments WHERE operation = $1"
+
+
+async def late_charge(
+    mesh: Installation, client: Client, quote: dict[str, Any], operation: str
+) -> ledger_pb2.TransferFromRequest:
+    """The charge of an operation as the payment service asks the ledger for it."""
+    async with mesh.superuser() as database:
+        created_at = await database.fetchval(TIME, operation)
+    return ledger_pb2.TransferFromRequest(
+        request_id=str(uuid4()),
+        ledger=quote["ledger"],
+        to=ledger_pb2.Account(owner=TREASURY),
+        amount=quote["total"],
+        memo=memos.of("charge", operation),
+        created_at_time=stamp(created_at),
+        **{"from": ledger_pb2.Account(owner=client.principal)},  # type: ignore[arg-type]
+    )
+
+
+async def test_a_late_call_for_a_charge_that_was_refused_moves_nothing(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """F-25: it waited in a frozen replica, and the approval is for what was ordered next."""
+    quote, operation = await quote_for(alice, TOKEN_ORDER), new_operation()
+    await approve(alice, quote, PRICE)
+    refused = reason_of(backend.charge(alice, quote["name"], operation))
+    assert await refused == "INSUFFICIENT_ALLOWANCE"
+    await approve(alice, quote, 2 * PRICE)
+    before = await balance(alice)
+    late = await late_charge(mesh, alice, quote, operation)
+    async with channel_of(mesh, "invoice_storage") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await LedgerServiceStub(channel).TransferFrom(late, timeout=5)
+    assert from_rpc_error(caught.value).reason == "TRANSFER_VOIDED"
+    assert await balance(alice) == before
+    again = await backend.charge(alice, quote["name"], new_operation())
+    assert before - await balance(alice) == PRICE + FEE
+    await backend.settle(again.operation, "create_token")
+
+
+async def test_a_charge_that_was_made_is_not_given_up(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    quote, operation = await alice.quote(TOKEN_ORDER), new_operation()
+    payment = await backend.charge(alice, quote["name"], operation)
+    made = await late_charge(mesh, alice, quote, operation)
+    request = ledger_pb2.VoidTransferFromRequest(request_id=str(uuid4()), transfer=made)
+    async with channel_of(mesh, "invoice_storage") as channel:
+        ledger = LedgerServiceStub(channel)
+        answer = await ledger.VoidTransferFrom(request, timeout=5)
+        assert answer.block_index == payment.block_index
+        request.request_id = str(uuid4())
+        request.transfer.ClearField("created_at_time")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ledger.VoidTransferFrom(request, timeout=5)
+    assert from_rpc_error(caught.value).reason == "INVALID_FIELD"
     await backend.settle(operation, "create_token")
 
 

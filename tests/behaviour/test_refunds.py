@@ -347,7 +347,7 @@ async def test_what_was_delivered_is_not_refunded(alice: Client) -> None:
 
 
 async def test_a_request_is_decided_once_delivery_was_given_up(
-    mesh: Installation, alice: Client, admin: Client, backend: Backend
+    mesh: Installation, alice: Client, admin: Client, chief: Client, backend: Backend
 ) -> None:
     """F-25: an approval while delivery is still possible would pay for what may yet come."""
     payment = await charged(alice, backend)
@@ -358,7 +358,8 @@ async def test_a_request_is_decided_once_delivery_was_given_up(
     refund = await post(alice, "/v1/refunds", **ask)
     approval = decide(admin, refund["name"], "approve")
     assert await reason_of(approval) == "PAYMENT_NOT_SETTLED"
-    await backend.settle(payment.operation)
+    async with configured(mesh, chief, nothing_is_automatic):
+        await backend.settle(payment.operation)
     found = await get(alice, refund["name"])
     assert (found["state"], found["reason"]) == (
         "REFUND_STATE_PENDING",
@@ -369,6 +370,25 @@ async def test_a_request_is_decided_once_delivery_was_given_up(
     await decide(admin, refund["name"], "approve")
     await refund_in(alice, payment.name, "COMPLETED")
     assert await transfers(mesh, refund["name"]) == [PRICE]
+
+
+async def test_whoever_asks_for_a_refund_waits_no_longer_for_it(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """What goes back by itself does so, too, when its payer has asked for it meanwhile."""
+    payment = await charged(alice, backend, *LAUNCH)
+    asked = await post(alice, "/v1/refunds", payment=payment.name, description="too slow")
+    before = await balance(alice)
+    settled = await backend.settle(payment.operation, "create_token")
+    assert settled.refund == asked["name"]
+    done = await refund_in(alice, payment.name, "COMPLETED")
+    assert (done["name"], done["decidedBy"]) == (asked["name"], "automatic")
+    assert (done["amount"], done["reason"]) == (
+        settled.refunded_amount,
+        "REFUND_REASON_SERVICE_FAILURE",
+    )
+    assert await transfers(mesh, asked["name"]) == [int(settled.refunded_amount)]
+    assert await balance(alice) - before == int(settled.refunded_amount)
 
 
 MOVE = "UPDATE invoice_storage.refunds SET ledger = $2 WHERE id = $1"

@@ -4,16 +4,30 @@ The tests share one installation, and each leaves it running for the next.
 """
 
 import asyncio
+import errno
+import itertools
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import httpx
 import pytest
 
+from icto.identity.v1.identity_pb2 import GetDenyListResponse
 from mesh import contract as contracts
+from mesh import control, supervisor
+from mesh.cli.demo import free_ports
+from mesh.operator import Operator
+from mesh.process import Command, Process
+from mesh.render import Paths
+from mesh.rundir import RunDirectory, RunDirectoryError
+from mesh.supervisor import Options, StartError, Supervisor
 from services.kit.settings import Environment
 from tests.support.installation import (
     HEALTH_INTERVAL,
@@ -82,6 +96,23 @@ async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
     assert load.failures() == []
 
 
+async def test_a_replica_that_cannot_be_reached_is_ejected(house: Installation) -> None:
+    """Sooner than health checks find it dead, or the supervisor takes it off the list."""
+    assert house.process is not None
+    alice, victim = await house.user(), (await house.replicas("gateway"))[0]
+    before = await house.ejections("gateway")
+    kill(house.process.pid, signal.SIGSTOP)
+    try:
+        kill(victim["pid"])
+        for _ in range(_TRIES):
+            await asyncio.gather(*(alice.rest("GET", "/v1/whoami") for _ in range(_TRIES)))
+        assert await house.ejections("gateway") > before
+    finally:
+        kill(house.process.pid, signal.SIGCONT)
+        await alice.close()
+    await until_replaced(house, [victim])
+
+
 async def test_a_hundred_repeats_of_an_order_are_one_order_though_a_replica_dies(
     house: Installation,
 ) -> None:
@@ -132,6 +163,21 @@ async def test_a_killed_envoy_and_a_killed_postgres_lose_nothing(house: Installa
             await until_calm(load)
 
 
+async def test_an_envoy_that_hangs_takes_no_metrics_of_others_along(house: Installation) -> None:
+    pid, replicas = (await house.status())["envoy"]["pid"], (await house.status())["replicas"]
+    kill(pid, signal.SIGSTOP)
+    try:
+        async with httpx.AsyncClient() as http:
+            url = f"http://127.0.0.1:{house.metrics_port}/metrics"
+            answer = await http.get(url, timeout=30)
+    finally:
+        kill(pid, signal.SIGCONT)
+    assert answer.status_code == 200, answer.text
+    assert answer.text.count("\nicto_replica_up{") == len(replicas)
+    assert "envoy_" not in answer.text
+    await house.until_healthy(_HEAL_SECONDS)
+
+
 async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
     before, logged = (await house.status())["replicas"], len(house.output())
     async with load_on(house) as load:
@@ -180,6 +226,114 @@ async def test_ctrl_c_takes_all_down_and_keeps_the_data(house: Installation) -> 
     await house.start()
     assert (await alice.rest("GET", f"/v1/{token}")).body["name"] == token
     await alice.close()
+
+
+async def test_a_start_that_fails_stops_what_runs_and_says_before_that_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stopped on the way out must not be started again."""
+    asked = asyncio.Event()
+
+    async def provision(*_: Any) -> int:
+        await asked.wait()
+        raise StartError("no schemas today")
+
+    monkeypatch.setattr(supervisor, "provision", provision)
+    run, (edge, metrics) = RunDirectory(tmp_path), free_ports(2)
+    run.create()
+    ports = {"edge": {"port": edge}, "observability": {"metrics_port": metrics}}
+    made = Supervisor(Options(run, Environment.TEST, ports), lambda *_: None, lambda _: None)
+    with run.locked():
+        serving = asyncio.create_task(made.serve(lambda _: None))
+
+        async def postgres_runs() -> Any:
+            return made._postgres and made._postgres.process.pid
+
+        await until(postgres_runs)
+        for question in ("status", "restart"):
+            with pytest.raises(RunDirectoryError, match="is starting and has no replica yet"):
+                await control.ask(run, question)
+        asked.set()
+        with pytest.raises(ExceptionGroup) as failed:
+            await serving
+    run.remove()
+    assert failed.group_contains(StartError, match="no schemas today")
+    assert made._postgres is not None
+    assert (made._postgres.process.pid, made._postgres.process.restarts) == (None, 0)
+
+
+async def test_what_cannot_be_started_now_is_tried_again() -> None:
+    """A full disk, or no memory for a process, must not end the mesh."""
+    process, tries = Process("true", lambda *_: None), itertools.count()
+
+    async def prepare() -> Command:
+        if next(tries) == 0:
+            raise OSError(errno.ENOSPC, "no space left")
+        return Command(("/bin/true",), {})
+
+    running = asyncio.create_task(process.keep_running(prepare))
+
+    async def it_ran() -> bool:
+        assert not running.done()
+        return process.restarts > 1
+
+    await until(it_ran)
+    running.cancel()
+
+
+class DenyingOperator(Operator):
+    """Tells of one denied user, whoever asks."""
+
+    async def denied(self, known_revision: str) -> GetDenyListResponse:
+        del known_revision
+        return GetDenyListResponse(revision="1", principals=["somebody"])
+
+
+async def test_a_full_disk_does_not_end_what_envoy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(RunDirectory(tmp_path), Environment.TEST)
+    made = Supervisor(options, lambda *_: None, lambda _: None)
+    tries, written = itertools.count(), list[str]()
+
+    def write_denied(principals: Sequence[str]) -> None:
+        if next(tries) == 0:
+            raise OSError(errno.ENOSPC, "no space left")
+        written.extend(principals)
+
+    monkeypatch.setattr(made._envoy, "write_denied", write_denied)
+    operator = DenyingOperator(Paths(tmp_path, tmp_path))
+    keeping = asyncio.create_task(made._keep_denying(operator))
+
+    async def it_was_told_after_all() -> bool:
+        assert not keeping.done()
+        return written == ["somebody"]
+
+    await until(it_was_told_after_all)
+    keeping.cancel()
+    await operator.close()
+
+
+_LOGS: Final = """
+import sys
+from pathlib import Path
+from mesh.cli import up
+from mesh.logfiles import LogFiles
+files = LogFiles(Path(sys.argv[1]))
+output = up.shown(files.write)
+for number in range(3):
+    output("lab-1", f"line {number}")
+files.close()
+"""
+
+
+def test_a_terminal_that_went_stops_nobody(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", _LOGS, tmp_path], stdout=write, check=False)
+    os.close(write)
+    assert done.returncode == 0
+    assert len((tmp_path / "lab-1.log").read_text().splitlines()) == 3
 
 
 async def kill_with_calls(house: Installation, replica: dict[str, Any]) -> None:

@@ -13,17 +13,31 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from mesh import control
 from mesh.cli.client import CallError, Client
 from mesh.cli.demo import free_ports
 from mesh.jaeger import Jaeger
 from observability import names
-from observability.receiver import StoredSpan
+from observability.receiver import (
+    EXPORT_PATH,
+    Destination,
+    Receiver,
+    SpanStore,
+    StoredSpan,
+)
 from tests.conftest import tool
 from tests.support import semconv
 from tests.support.installation import (
@@ -201,6 +215,70 @@ async def test_a_dead_jaeger_is_started_again_and_what_it_missed_is_counted(hous
     await until(shows_new_traces, 45)
 
 
+@contextlib.asynccontextmanager
+async def collector(credentials: grpc.ServerCredentials | None) -> AsyncIterator[Any]:
+    """Another collector: its port, and a queue of what it is sent with which headers."""
+    taken: asyncio.Queue[tuple[bytes, dict[str, Any]]] = asyncio.Queue()
+
+    async def export(batch: bytes, context: Any) -> bytes:
+        await taken.put((batch, dict(context.invocation_metadata())))
+        return b""
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (control.Routes({}, {EXPORT_PATH: grpc.unary_unary_rpc_method_handler(export)}),)
+    )
+    port = (
+        server.add_secure_port("localhost:0", credentials)
+        if credentials
+        else server.add_insecure_port("localhost:0")
+    )
+    await server.start()
+    yield port, taken
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_traces_are_passed_on_as_the_standard_variables_say(
+    scheme: str, tmp_path: Path
+) -> None:
+    key, certificate = self_signed("localhost")
+    (tmp_path / "roots.pem").write_bytes(certificate)
+    tls = grpc.ssl_server_credentials([(key, certificate)]) if scheme == "https" else None
+    async with collector(tls) as (port, taken):
+        destination = Destination.of_environment(
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"{scheme}://localhost:{port}/",
+                "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20key",
+                "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "roots.pem"),
+            }
+        )
+        receiver = Receiver(SpanStore(), destination)
+        forwarding = asyncio.create_task(receiver.forward())
+        await receiver._export(b"a batch", None)
+        await receiver.flush(10)
+        forwarding.cancel()
+        batch, headers = taken.get_nowait()
+    assert (batch, headers["authorization"]) == (b"a batch", "Bearer key")
+    assert receiver.dropped == 0
+
+
+def self_signed(name: str) -> tuple[bytes, bytes]:
+    """A key and a certificate for a host, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    raw = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return raw, certificate.public_bytes(Encoding.PEM)
+
+
 async def test_logs_are_json_with_the_trace_and_hold_no_secret(house: House) -> None:
     with pytest.raises(CallError, match="INTERNAL") as failed:
         await house.client.rest("POST", "/v1/lab:fail", {"code": 13})
@@ -216,6 +294,7 @@ async def test_logs_are_json_with_the_trace_and_hold_no_secret(house: House) -> 
     assert "LabBrokenError" in told["exception"]
 
     secret = json.loads((run.path / "secrets.json").read_text())
+    secret["postgres"] = run.database_password.read_text()
     (key,) = re.findall(r"--bootstrap (\S+)", house.installation.output().decode())
     token = await house.client.token()
     for hidden in (*secret.values(), key, token, token.split(".")[2]):

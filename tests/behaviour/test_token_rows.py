@@ -104,6 +104,9 @@ async def test_a_payment_is_consumed_once(database: Database) -> None:
     await reserved(database, "deployments/1", "payments/1")
     assert await refusal(reserved(database, "deployments/2", "payments/1")) == "PAYMENT_CONSUMED"
     assert (await reserved(database, "deployments/1", "payments/1")).found
+    # Giving the operation up gives the money back, and not the payment.
+    await store.give_up(database, "deployments/1")
+    assert await refusal(reserved(database, "deployments/2", "payments/1")) == "PAYMENT_CONSUMED"
 
 
 async def test_a_symbol_is_taken_from_its_reservation_on_in_any_case(database: Database) -> None:

@@ -47,12 +47,8 @@ async def user(mesh: Installation) -> AsyncIterator[Client]:
         await client.close()
 
 
-@contextlib.asynccontextmanager
-async def held(mesh: Installation) -> AsyncIterator[None]:
-    """Locks cannot be made meanwhile, so that launches with one are under way."""
-    async with mesh.superuser() as database, database.transaction():
-        await database.execute("LOCK TABLE lock_deployer.locks IN ACCESS EXCLUSIVE MODE")
-        yield
+LOCKS: Final = "lock_deployer.locks"
+"""Held, it keeps launches with a lock under way."""
 
 
 async def order(client: Client) -> str:
@@ -133,7 +129,7 @@ async def test_a_browser_sees_every_change_once_through_kills(
     async with browser(tool("chromium"), tmp_path) as chromium, user(breakable) as client:
         page = await chromium.open(f"{breakable.edge}/.well-known/jwks.json")
         await sign_in(page, client)
-        async with held(breakable):
+        async with breakable.held(LOCKS):
             name = await order(client)
             before = await active(breakable)
             await page.run(FOLLOW % json.dumps(f"/v1/{name}:watch"))
@@ -165,7 +161,7 @@ async def test_a_watch_goes_on_after_the_last_number_through_kills(breakable: In
             async for change in follow.changes(client, name):
                 seen.extend([json_format.MessageToDict(change)])
 
-        async with held(breakable):
+        async with breakable.held(LOCKS):
             name = await order(client)
             before = await active(breakable)
             watching = asyncio.create_task(watch(name))
@@ -189,7 +185,7 @@ async def test_a_quiet_watch_outlives_every_idle_timeout(narrow: Installation) -
     """One stream from the first change to the last; one that grows too old says so."""
     async with user(narrow) as client, caller(narrow.target) as edge:
         signed = bearer(await client.token())
-        async with held(narrow):
+        async with narrow.held(LOCKS):
             name = await order(client)
             path = f"/v1/{name}:watch"
             request = pb.WatchLaunchRequest(name=name)

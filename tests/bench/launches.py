@@ -5,7 +5,7 @@ How launches are offered and counted is as for deployments.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -34,7 +34,10 @@ SELECT extract(epoch FROM max(p.update_time) - min(l.create_time))::float8 AS se
 FROM backend.launches AS l JOIN backend.kit_pipelines AS p ON p.id = l.id
 WHERE l.create_time >= $1
 """
-_OPEN: Final = "SELECT count(*) FROM backend.kit_pipelines WHERE state IN (1, 6)"
+_OPEN: Final = """
+SELECT count(*) FILTER (WHERE state = 1) AS running, count(*) FILTER (WHERE state = 6) AS queued
+FROM backend.kit_pipelines WHERE state IN (1, 6)
+"""
 _PAYING: Final = "SELECT count(*) FROM distribution_deployer.kit_pipelines WHERE state = 1"
 
 
@@ -83,18 +86,26 @@ async def crowds(report: Report, launchers: Launchers) -> None:
         async with launchers.installation.superuser() as database:
             first = await database.fetchval("SELECT clock_timestamp()")
             gathered = asyncio.ensure_future(_offered(launchers, orders))
-            most = 0
-            while not gathered.done():
-                most = max(most, await database.fetchval(_OPEN))
+            draining = asyncio.ensure_future(_drained(launchers, gathered))
+            running, queued = 0, 0
+            while not draining.done():
+                now: Any = await database.fetchrow(_OPEN)
+                running, queued = max(running, now["running"]), max(queued, now["queued"])
                 await asyncio.sleep(0.05)
-            await gathered
-            await launchers.drained()
+            await draining
             row = await database.fetchrow(_SPAN, first)
         assert row is not None
         name = f"{size} launches at one time"
-        report.add(Figure(f"{name}, most in flight", float(most), "", "", size))
+        report.add(Figure(f"{name}, most in flight", float(running), "", "", size))
+        report.add(Figure(f"{name}, most in the queue", float(queued), "", "", size))
         report.add(Figure(f"{name}, rate", size / row["seconds"], "1/s", "bar 100", size))
         report.latencies(f"{name}, until ended", row["latencies"])
+
+
+async def _drained(launchers: Launchers, offered: Awaitable[None]) -> None:
+    """Waits until all that was offered has ended."""
+    await offered
+    await launchers.drained()
 
 
 async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> None:

@@ -154,18 +154,24 @@ WITH accepted AS (
     SELECT 'deployments/' || id AS name, 'CreateToken' AS action FROM backend.deployments
     UNION ALL SELECT 'launches/' || id, 'StartPipeline' FROM backend.launches)
 SELECT name, count(*) FILTER (WHERE e.status = 1) AS initiated,
-    count(*) FILTER (WHERE e.status IN (2, 3, 4)) AS terminal
+    count(*) FILTER (WHERE e.status IN (2, 3, 4)) AS terminal,
+    min(e.sequence) FILTER (WHERE e.status = 1) < min(e.sequence) FILTER (WHERE e.status <> 1)
+        AS in_order
 FROM accepted LEFT JOIN audit_storage.entries AS e ON e.operation = name
     AND e.action = accepted.action AND e.source = '/icto/backend'
 GROUP BY name HAVING count(*) FILTER (WHERE e.status = 1) <> 1
     OR count(*) FILTER (WHERE e.status IN (2, 3, 4)) <> 1
+    OR min(e.sequence) FILTER (WHERE e.status = 1) > min(e.sequence) FILTER (WHERE e.status <> 1)
 """
 
 
 async def of_audit(connection: Connection, installation: Installation) -> list[str]:
-    """One Initiated and one end for each, nothing lost on the way, and the chain verifies (5)."""
+    """One Initiated and then one end for each, nothing lost, and the chain verifies (5)."""
     rows = await connection.fetch(_AUDIT_COUNTS)
-    found = [f"{r['name']}: {r['initiated']} begun, {r['terminal']} ended" for r in rows]
+    found = [
+        f"{r['name']}: {r['initiated']} begun, {r['terminal']} ended, in order: {r['in_order']}"
+        for r in rows
+    ]
     dead = await connection.fetchval("SELECT count(*) FROM audit_storage.dead_letters")
     if dead:
         found.append(f"there are {dead} dead letters")

@@ -23,7 +23,8 @@ SCENARIOS: Final[Mapping[str, Callable[[Installation, int], Scenario]]] = {
     "deploy": TokenDeployments,
     "launch": Launches,
 }
-WORKER: Final = "backend"
+# Those that pay, and the one that orders: whose schemas have a journal.
+WORKERS: Final = frozenset({"backend", "distribution_deployer", "invoice_storage", "lock_deployer"})
 _BURST: Final = 20
 _FEED_SECONDS: Final = 0.02
 _MOST_OPERATIONS: Final = 6000
@@ -53,7 +54,7 @@ def plan(scenario: str, seed: int, limit: int | None = None) -> list[Fault]:
     """The faults of a run: they need no installation to be known."""
     services = sorted(contract.load(Environment.TEST).services)
     made = SCENARIOS[scenario](None, seed)  # type: ignore[arg-type]  # asked for its points only
-    return schedule(seed, services, WORKER, made.points, limit)
+    return schedule(seed, services, WORKERS, made.points, limit)
 
 
 async def run(
@@ -155,8 +156,13 @@ async def _judge(running: Installation, scenario: Scenario, report: Report) -> N
     async with running.superuser() as connection:
         report.counts = await scenario.counts(connection)
         report.problems += await scenario.problems(connection)
-    report.problems += [
-        f"only {report.counts.get(what, 0)} {what}, at least {least} are needed"
-        for what, least in scenario.least.items()
-        if report.counts.get(what, 0) < least
+    report.problems += shortfalls(report.counts, scenario.least(report.counts))
+
+
+def shortfalls(counts: Mapping[str, int], least: Mapping[str, int]) -> list[str]:
+    """What happened too rarely for a run to prove anything, in words."""
+    return [
+        f"only {counts.get(what, 0)} {what}, at least {number} are needed"
+        for what, number in least.items()
+        if counts.get(what, 0) < number
     ]

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ import asyncpg
 
 from tests.chaos.schedule import ENVOY, EVERYTHING, POSTGRES, Fault, Kind
 from tests.support.installation import Installation
+from tests.support.processes import descendants
 
 LEAST_IN_FLIGHT: Final = 20
 _PATIENCE_SECONDS: Final = 60.0
@@ -117,13 +118,28 @@ class Saboteur:
         await self._installation.start()
 
     async def _stop(self, fault: Fault) -> None:
-        pid = await self._pid(fault)
-        os.kill(pid, signal.SIGSTOP)
+        stopped: set[int] = set()
         try:
+            if fault.target == EVERYTHING:
+                self._stop_everything(stopped)
+            else:
+                stopped.add(await self._pid(fault))
+                _signal(stopped, signal.SIGSTOP)
             await asyncio.sleep(fault.seconds)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            _signal(stopped, signal.SIGCONT)
+
+    def _stop_everything(self, stopped: set[int]) -> None:
+        """Stops every process there is, parents that could start others first."""
+        process = self._installation.process
+        assert process is not None
+        stopped.add(process.pid)
+        while True:
+            _signal(stopped, signal.SIGSTOP)
+            found = {one.pid for one in descendants(process.pid)}
+            if found <= stopped:
+                return
+            stopped |= found
 
     async def _pid(self, fault: Fault) -> int:
         """A process of the target; one that is being restarted is waited for."""
@@ -142,3 +158,9 @@ class Saboteur:
         if target == ENVOY:
             return [state["envoy"]["pid"]]
         return [r["pid"] for r in state["replicas"] if r["service"] == target]
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -1,11 +1,13 @@
 """What is done to an installation, decided by a seed alone: the same seed, the same schedule."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
 from typing import Final
+
+from services.kit.journal import Definition
 
 ENVOY: Final = "envoy"
 POSTGRES: Final = "postgres"
@@ -44,26 +46,31 @@ class Fault:
         return f"{self.kind.value} {self.target}{seconds}"
 
 
-def step_points(definition: str, steps: Sequence[str]) -> Iterator[str]:
+def step_points(definition: Definition) -> Iterator[str]:
     """Crash points before the call, after it, and after the commit of each step of a pipeline."""
-    for step, moment in product(steps, MOMENTS):
-        yield f"{definition}.{step}.{moment}"
+    for step, moment in product(definition.steps, MOMENTS):
+        yield f"{definition.name}.{step.name}.{moment}"
 
 
 def schedule(
-    seed: int, services: Sequence[str], worker: str, points: Sequence[str], limit: int | None = None
+    seed: int,
+    services: Sequence[str],
+    workers: Collection[str],
+    points: Sequence[str],
+    limit: int | None = None,
 ) -> list[Fault]:
     """All faults in an order that the seed decides; the first `limit` of them, when given.
 
-    `worker` is the service whose replicas run the pipelines.
+    `workers` are the services whose replicas run pipelines.
     """
     chance = random.Random(seed)
     targets = [*services, ENVOY, POSTGRES]
     faults = [Fault(Kind.POINT, point) for point in points]
     faults += [Fault(Kind.KILL, target, chance.randrange(8)) for target in targets]
     faults += [Fault(Kind.KILL, EVERYTHING)]
-    for target in targets:
-        seconds = BEYOND_LEASE_SECONDS if target == worker else chance.uniform(0.5, 2.5)
+    for target in (*targets, EVERYTHING):
+        leased = target in workers or target == EVERYTHING
+        seconds = BEYOND_LEASE_SECONDS if leased else chance.uniform(0.5, 2.5)
         faults.append(Fault(Kind.STOP, target, chance.randrange(8), seconds))
     chance.shuffle(faults)
     return faults[:limit]

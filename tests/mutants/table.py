@@ -36,10 +36,19 @@ _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
+_BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
+_TIMES: Final = "tests/behaviour/test_distribution_times.py::"
+_LOCKED: Final = "tests/behaviour/test_lock_rows.py::"
+_LOCKS: Final = "tests/unit/test_lock_rules.py::"
+_VESTED: Final = "tests/unit/test_vesting.py::"
 _SHARES: Final = "tests/unit/test_distribution_rules.py::"
 _MERKLE: Final = "tests/unit/test_merkle.py::"
+_LAUNCHES: Final = "tests/behaviour/test_launches.py::"
+_LAUNCH_RULES: Final = "tests/unit/test_launch_rules.py::"
+_STOPPING: Final = "tests/behaviour/test_stopping.py::"
+_COMPENSATION: Final = "tests/behaviour/test_compensation.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
 
 MUTANTS: Final[Sequence[Mutant]] = (
@@ -60,8 +69,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "refund: a request that was taken back holds its settlement up",
         "services/invoice_storage/store.py",
-        "WHERE id = $1 AND kit_require(state = 1, $5)",
-        "WHERE id = $1 AND (state = 1 OR $5::text IS NULL)",
+        "WHERE id = $1 AND kit_require(state = 1, $7)",
+        "WHERE id = $1 AND (state = 1 OR $7::text IS NULL)",
         [_MONEY + "test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up"],
     ),
     Mutant(
@@ -110,6 +119,16 @@ MUTANTS: Final[Sequence[Mutant]] = (
         [_MONEY + "test_a_quote_counts_as_of_when_the_order_was_accepted"],
     ),
     Mutant(
+        "ledger: a posting that cannot be written fails alone",
+        "services/ledger/posting.py",
+        "            if len(batch) == 1:\n",
+        "            if batch:\n",
+        [
+            _BLOCKS + "test_a_posting_that_the_database_does_not_take_spoils_nobody",
+            _BLOCKS + "test_each_of_a_spoiled_batch_is_told_its_own",
+        ],
+    ),
+    Mutant(
         "charge: the ledger's deduplication",
         "services/ledger/domain.py",
         "        if index is not None:\n",
@@ -126,9 +145,51 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "charge: too old means unknown, so its block is looked for",
         "services/kit/transfers.py",
-        "        found = await self._find(ledger, memo)\n",
+        "        found = await self.find(ledger, memo, check)\n",
         "        found = None\n",
         [_PAYMENTS + "test_a_charge_that_is_resumed_after_two_days_finds_its_block"],
+    ),
+    Mutant(
+        "charge: only what is definite ends it",
+        "services/invoice_storage/charges.py",
+        "            if not error.definite:\n",
+        "            if error.outcome_unknown:\n",
+        [_PAYMENTS + "test_a_refusal_of_the_moment_leaves_the_charge_in_flight"],
+    ),
+    Mutant(
+        "charge: what was refused is never made",
+        "services/ledger/service.py",
+        "            if block is None:\n",
+        "            if block == -1:\n",
+        [_PAYMENTS + "test_a_late_call_for_a_charge_that_was_refused_moves_nothing"],
+    ),
+    Mutant(
+        "charge: ends once",
+        "services/invoice_storage/store.py",
+        "WHERE id = $1 AND kit_require(state = 1, $3)",
+        "WHERE id = $1 AND $3::text IS NOT NULL",
+        [_MONEY + "test_a_charge_ends_once"],
+    ),
+    Mutant(
+        "charge: failed under the time that was given up",
+        "services/invoice_storage/store.py",
+        "kit_require(state = 1 AND created_at_ns = $3, $4)",
+        "kit_require(state = 1 OR created_at_ns = $3, $4)",
+        [_MONEY + "test_a_charge_that_is_tried_under_another_time_has_not_failed"],
+    ),
+    Mutant(
+        "charge, refund: compare-and-set of a time that was too old",
+        "services/invoice_storage/store.py",
+        "CASE WHEN created_at_ns = $2\n",
+        "CASE WHEN $2::bigint IS NOT NULL\n",
+        [_MONEY + "test_two_renewals_of_one_time_are_one"],
+    ),
+    Mutant(
+        "charge: an approval is none",
+        "services/kit/transfers.py",
+        "        if block.operation == ledger_pb2.OPERATION_APPROVE:\n",
+        "        if block.operation == ledger_pb2.OPERATION_UNSPECIFIED:\n",
+        [_PAYMENTS + "test_an_approval_that_carries_the_memo_of_a_charge_is_none"],
     ),
     Mutant(
         "token: the tombstone of an operation nobody heard of",
@@ -180,6 +241,13 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "      AND (lease_time IS NULL OR lease_time < clock_timestamp())\n",
         "",
         [_JOURNAL + "test_whoever_begins_a_pipeline_has_it"],
+    ),
+    Mutant(
+        "journal: one replica at a time admits",
+        "services/kit/journal/postgres.py",
+        "            await connection.execute(_ADMITTING, name)\n",
+        "",
+        [_JOURNAL + "test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next"],
     ),
     Mutant(
         "journal: a pipeline that kills its workers is parked",
@@ -296,8 +364,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "distribution: a pause and a deadline hold claims",
         "services/distribution_deployer/claiming.py",
-        "held = category.id in distribution.paused or not _open(distribution)",
-        "held = category.id in distribution.paused and not _open(distribution)",
+        "held = category.id in distribution.held or not _open(distribution)",
+        "held = category.id in distribution.held and not _open(distribution)",
         [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
     ),
     Mutant(
@@ -350,6 +418,79 @@ MUTANTS: Final[Sequence[Mutant]] = (
         [_SHARES + "test_only_legal_moves_are_made"],
     ),
     Mutant(
+        "distribution: two claims of one participant follow one another",
+        "services/distribution_deployer/store.py",
+        '_LOCK_ALLOCATIONS: Final = f"{_ALLOCATIONS} FOR UPDATE"',
+        '_LOCK_ALLOCATIONS: Final = f"{_ALLOCATIONS}"',
+        [_DISTRIBUTED + "test_claims_at_once_take_what_there_is_and_no_more"],
+    ),
+    Mutant(
+        "distribution: a cancellation is as late as the claims that it waited for",
+        "services/distribution_deployer/store.py",
+        "    checks, kit_clock_now() AS now, ARRAY(",
+        "    checks, kit_now() AS now, ARRAY(",
+        [_DISTRIBUTED + "test_a_cancellation_is_not_before_a_claim_that_it_waited_for"],
+    ),
+    Mutant(
+        "distribution: a pause of a category ends with it",
+        "services/distribution_deployer/domain.py",
+        "return self.paused if self.state in OPEN else frozenset()",
+        "return self.paused",
+        [_SHARES + "test_a_pause_of_a_category_ends_with_the_distribution"],
+    ),
+    Mutant(
+        "distribution: a list allocates to nobody what the fee would take",
+        "services/distribution_deployer/lists_store.py",
+        "ELSE least(smallest, $4) END",
+        "ELSE $4 END",
+        [_DISTRIBUTED + "test_a_list_knows_its_smallest_amount"],
+    ),
+    Mutant(
+        "lock: a claim is bounded by what is unlocked",
+        "services/lock_deployer/domain.py",
+        "    if asked is not None and asked > open_now:\n",
+        "    if asked is not None and asked > 2 * open_now:\n",
+        [_LOCKS + "test_a_claim_that_cannot_be_paid_is_refused"],
+    ),
+    Mutant(
+        "lock: two claims follow one another",
+        "services/lock_deployer/store.py",
+        "(SELECT * FROM locks WHERE id = $1 FOR UPDATE)",
+        "(SELECT * FROM locks WHERE id = $1)",
+        [
+            _LOCKED + "test_claims_at_once_take_what_there_is_and_no_more",
+            _LOCKED + "test_who_waits_for_a_lock_looks_at_it_when_they_have_it",
+        ],
+    ),
+    Mutant(
+        "lock: a share is bounded in its row, too",
+        "services/lock_deployer/schema.sql",
+        "CHECK (claimed <= amount)",
+        "CHECK (claimed >= 0)",
+        [_LOCKED + "test_more_than_a_share_cannot_even_be_written"],
+    ),
+    Mutant(
+        "lock: a revocation is as late as the claims that it waited for",
+        "services/lock_deployer/store.py",
+        "kit_clock_now() AS seen_time",
+        "kit_now() AS seen_time",
+        [_LOCKED + "test_a_revocation_is_not_before_a_claim_that_it_waited_for"],
+    ),
+    Mutant(
+        "vesting: a claim leaves nothing that the fee would take",
+        "services/kit/vesting.py",
+        "    if amount > fee and not 0 < left - amount <= fee:\n",
+        "    if amount > fee:\n",
+        [_VESTED + "test_a_claim_that_would_strand_a_rest_is_told_another"],
+    ),
+    Mutant(
+        "payout: a fresh time is kept by whoever knows the one before",
+        "services/kit/payouts/payouts.py",
+        "WHERE id = $1 AND created_at_ns = $2\n",
+        "WHERE id = $1 AND $2::bigint IS NOT NULL\n",
+        [_TIMES + "test_a_replica_that_was_frozen_while_another_paid_does_not_pay_again"],
+    ),
+    Mutant(
         "merkle: a leaf is bound to its list",
         "services/distribution_deployer/merkle.py",
         "                list_id.bytes,\n",
@@ -365,5 +506,136 @@ MUTANTS: Final[Sequence[Mutant]] = (
             _MERKLE + "test_a_proof_proves_no_other_leaf",
             _MERKLE + "test_a_spoilt_short_or_long_proof_proves_nothing",
         ],
+    ),
+    Mutant(
+        "launch: the supply covers its parts",
+        "services/backend/launches/domain.py",
+        "    if rest < 0:\n",
+        "    if rest < -supply:\n",
+        [_LAUNCH_RULES + "test_a_supply_covers_its_parts_and_a_fee_for_each"],
+    ),
+    Mutant(
+        "launch: no remainder that nobody can move",
+        "services/backend/launches/domain.py",
+        "    if 0 < rest <= fee:\n",
+        "    if 0 < rest < fee:\n",
+        [_LAUNCH_RULES + "test_a_supply_covers_its_parts_and_a_fee_for_each"],
+    ),
+    Mutant(
+        "launch: only tokens of one's own",
+        "services/backend/launches/domain.py",
+        "    if owner != controller:\n",
+        "    if not owner:\n",
+        [
+            _LAUNCH_RULES + "test_only_its_owner_launches_a_token",
+            _LAUNCHES + "test_a_token_that_exists_is_launched_by_allowance_of_its_owner",
+        ],
+    ),
+    Mutant(
+        "launch: an open one keeps its escrow",
+        "services/backend/launches/domain.py",
+        "    if not launch.ended:\n",
+        "    if not launch.owner:\n",
+        [
+            _LAUNCH_RULES + "test_an_escrow_that_nobody_uses_may_be_withdrawn_and_drawn_on",
+            _STOPPING + "test_an_open_launch_keeps_its_escrow",
+        ],
+    ),
+    Mutant(
+        "launch: an escrow that is drawn on is busy",
+        "services/backend/launches/domain.py",
+        "    if launch.drawn_by is not None:\n",
+        "    if not launch.owner:\n",
+        [
+            _LAUNCH_RULES + "test_an_escrow_that_nobody_uses_may_be_withdrawn_and_drawn_on",
+            _STOPPING + "test_an_escrow_that_is_drawn_on_is_busy_until_the_later_launch_ends",
+        ],
+    ),
+    Mutant(
+        "launch: one withdrawal at a time",
+        "services/backend/launches/handlers.py",
+        "            domain.check_withdrawable(launch)\n",
+        "",
+        [_LAUNCHES + "test_the_owner_withdraws_what_lies_in_escrow_once"],
+    ),
+    Mutant(
+        "launch: it mints until its token is handed over",
+        "services/token_deployer/ledger_chain.py",
+        "            minting = held_minting_account(custodian)\n",
+        "            minting = spec.minting_account\n",
+        [_LAUNCHES + "test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs"],
+    ),
+    Mutant(
+        "launch: it controls its token until that is handed over",
+        "services/token_deployer/ledger_chain.py",
+        "controller=custodian.owner if custodian else token.owner",
+        "controller=token.owner",
+        [_LAUNCHES + "test_until_the_ownership_step_supply_and_mint_rights_are_the_launchs"],
+    ),
+    Mutant(
+        "launch: a part whose tokens may still move is not given up",
+        "services/backend/launches/pipeline.py",
+        "            if not error.definite:\n",
+        "            if error.outcome_unknown:\n",
+        [_COMPENSATION + "test_a_part_is_not_given_up_while_its_tokens_may_still_move"],
+    ),
+    Mutant(
+        "pipeline: what cleans up cannot be refused",
+        "services/kit/journal/engine.py",
+        "error.definite and not step.cleans_up",
+        "error.definite",
+        [
+            _JOURNAL + "test_a_step_that_cleans_up_cannot_be_refused",
+            _COMPENSATION + "test_nothing_is_paid_back_unless_it_was_given_up_for_good",
+            _COMPENSATION + "test_a_settlement_that_is_refused_is_not_lost",
+        ],
+    ),
+    Mutant(
+        "pipeline: the work under an older claim is stopped",
+        "services/kit/journal/engine.py",
+        "            return False\n        task.cancel()\n",
+        "            return False\n",
+        [
+            _JOURNAL
+            + "test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim"
+        ],
+    ),
+    Mutant(
+        "pipeline: the end of older work leaves the newer in its place",
+        "services/kit/journal/engine.py",
+        "        if now is not None and now[0] is work:\n",
+        "        if now is not None:\n",
+        [
+            _JOURNAL
+            + "test_a_replica_that_claims_its_own_pipeline_again_goes_on_with_the_newer_claim"
+        ],
+    ),
+    Mutant(
+        "pipeline: a stale claim beside a good one is refused",
+        "services/kit/journal/postgres.py",
+        "if advance.key in good]",
+        "if advance.claim.id in {pipeline_id for pipeline_id, _ in good}]",
+        [_JOURNAL + "test_a_stale_claim_is_refused_beside_a_good_one_of_the_same_worker"],
+    ),
+    Mutant(
+        "pipeline: waiting for what is away costs no patience",
+        "services/kit/journal/engine.py",
+        "error is not None and error.code is not Code.UNAVAILABLE",
+        "error is not None",
+        [_JOURNAL + "test_waiting_for_what_is_away_uses_up_no_patience"],
+    ),
+    Mutant(
+        "pipeline: a cancellation is known before the next step",
+        "services/kit/journal/engine.py",
+        "        work.cancelled = work.cancelled or cancelled\n",
+        "",
+        [_JOURNAL + "test_a_cancellation_elsewhere_is_known_before_the_next_step"],
+    ),
+    Mutant(
+        "pipeline: watchers are told of whatever lets it go on",
+        "services/kit/journal/postgres.py",
+        "            await connection.apply(change_log.appended([change]))\n",
+        "",
+        [_STOPPING + "test_watchers_learn_of_a_cancellation_and_of_a_retry"],
     ),
 )

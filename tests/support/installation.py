@@ -92,7 +92,7 @@ class Installation:
     @property
     def database(self) -> str:
         """Address of the database as its superuser."""
-        host, password = self.run.database_socket, self.run.secret("postgres")
+        host, password = self.run.database_socket, self.run.database_password.read_text()
         return f"postgresql://postgres:{password}@/icto?host={host}"
 
     @property
@@ -155,6 +155,11 @@ class Installation:
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
             return (await admin.get(path)).text
 
+    async def ejections(self, service: str) -> int:
+        """How often Envoy has stopped using a replica of a service because of its failures."""
+        name = f"cluster.{service}.outlier_detection.ejections_enforced_total"
+        return int((await self.envoy(f"/stats?filter=^{name}$")).rpartition(": ")[2])
+
     async def spans(self, trace_id: str) -> list[dict[str, Any]]:
         """What is known of a trace by now."""
         found: list[dict[str, Any]] = await control.ask(self.run, "trace", trace_id=trace_id)
@@ -203,6 +208,13 @@ class Installation:
             for pid in pids:
                 kill(pid, signal.SIGCONT)
             await self.until_healthy()
+
+    @contextlib.asynccontextmanager
+    async def held(self, table: str) -> AsyncIterator[None]:
+        """Nobody writes a table in this block, so that what has to is under way meanwhile."""
+        async with self.superuser() as database, database.transaction():
+            await database.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            yield
 
     async def until_served(self, seconds: float = START_SECONDS) -> None:
         """Waits until every service has a replica that passes its health checks."""

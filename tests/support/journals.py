@@ -25,6 +25,7 @@ from services.kit.journal import (
     Run,
     Step,
 )
+from services.kit.journal.engine import CAPACITY
 from services.kit.journal.port import Journal
 from services.kit.settings import Environment
 from tests.support.postgres import Replica, Schema
@@ -54,19 +55,31 @@ class Worker:
         """Claims what is due."""
         return await self.journal.claim(self.name, limit, known)
 
+    async def enqueue(self, new: NewPipeline) -> UUID:
+        """Begins a pipeline that waits."""
+        await self.database.apply(self.journal.enqueue(new))
+        return new.id
+
+    async def admit(self, limit: int, version: int = 1, room: int = 100) -> list[UUID]:
+        """Claims what waits longest, as far as the limit allows."""
+        return [c.id for c in await self.journal.admit(self.name, NAME, version, limit, room)]
+
     async def run_of(self, pipeline_id: UUID) -> Run:
         """A pipeline as the journal has it."""
         (run,) = await self.journal.get([pipeline_id])
         return run
 
     @contextlib.asynccontextmanager
-    async def engine(self, *definitions: Definition) -> AsyncIterator[Engine]:
+    async def engine(
+        self, *definitions: Definition, capacity: int = CAPACITY
+    ) -> AsyncIterator[Engine]:
         """An engine at work."""
         engine = Engine(
             self.journal,
             worker=self.name,
             tracer=trace.get_tracer("test"),
             faults=Faults(Environment.TEST),
+            capacity=capacity,
         )
         for definition in definitions:
             engine.define(definition)

@@ -1,11 +1,9 @@
 """The lab as tests use it: what it counted, and how it is left behind."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.support.edge import Edge, Rest
 from tests.support.installation import Installation
 
 LAB: Final = "/icto.lab.v1.LabService"
@@ -17,14 +15,6 @@ async def attempts(mesh: Installation, key: str) -> int:
     """How often the lab was called with a key, whatever came of it."""
     async with mesh.superuser() as database:
         return await database.fetchval(_COUNT, key) or 0
-
-
-async def forgive(mesh: Installation, edge: Edge) -> None:
-    """Lets each replica of the lab succeed once: five failures in a row would eject it."""
-    left = {replica["name"] for replica in await mesh.replicas("lab")}
-    while left:
-        outcome = await edge.rest(Rest("POST", "/v1/lab:fail", b"{}", JSON))
-        left.discard(json.loads(outcome.body).get("instance"))
 
 
 @asynccontextmanager

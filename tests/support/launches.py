@@ -1,10 +1,12 @@
 """Launches as tests order them, over REST."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 from mesh.cli.client import Client
+from services.kit import principal
 from tests.support.installation import new_symbol, until
 
 SUPPLY: Final = 1_000_000_000
@@ -108,6 +110,29 @@ async def ended(client: Client, name: str, seconds: float = 30.0) -> dict[str, A
 async def launched(client: Client, launch: Spec, **more: Any) -> dict[str, Any]:
     """A launch that is ordered, once it has ended."""
     return await ended(client, (await ordered(client, launch, **more))["name"])
+
+
+async def balance(client: Client, ledger: str, account: str | Mapping[str, Any]) -> int:
+    """What an account holds."""
+    if not isinstance(account, str):
+        subaccount = base64.b64decode(account["subaccount"])
+        account = principal.encode_account(account["owner"], subaccount)
+    found = await client.rest("GET", f"/v1/{ledger}/accounts/{account}")
+    return int(found.body["balance"])
+
+
+async def paid(client: Client, operation: Mapping[str, Any]) -> dict[str, Any]:
+    """The payment of a launch or a deployment that has ended, once nothing of it is open."""
+
+    async def settled() -> dict[str, Any] | None:
+        found: dict[str, Any] = (await client.rest("GET", f"/v1/{operation['payment']}")).body
+        refund = found.get("refund")
+        state = (await client.rest("GET", f"/v1/{refund}")).body["state"] if refund else ""
+        open_refund = refund and state != "REFUND_STATE_COMPLETED"
+        return None if open_refund else found
+
+    found: dict[str, Any] = await until(settled)
+    return found
 
 
 def steps(launch: Mapping[str, Any]) -> dict[str, str]:

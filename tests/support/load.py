@@ -23,6 +23,7 @@ from services.kit import principal
 from services.kit.settings import Environment
 from tests.support.installation import (
     E8S,
+    START_SECONDS,
     Installation,
     approve_everything,
     deployed,
@@ -193,19 +194,18 @@ class Load:
 @contextlib.asynccontextmanager
 async def load_on(installation: Installation) -> AsyncIterator[Load]:
     """Load on an installation while the block runs; at its end every effect is checked."""
-    users = [await _user(installation, number) for number in range(_USERS)]
-    load = Load(users)
-    running = asyncio.create_task(load.run())
-    try:
-        await until(_busy(load))
-        yield load
-    finally:
-        load.stop()
-        await running
-    await load.settle()
-    await load.check_effects()
-    for user in users:
-        await user.client.close()
+    async with contextlib.AsyncExitStack() as clients:
+        users = [await _user(installation, number, clients) for number in range(_USERS)]
+        load = Load(users)
+        running = asyncio.create_task(load.run())
+        try:
+            await until(_busy(load), START_SECONDS)
+            yield load
+        finally:
+            load.stop()
+            await running
+        await load.settle()
+        await load.check_effects()
 
 
 def _busy(load: Load) -> Callable[[], Awaitable[bool]]:
@@ -215,8 +215,11 @@ def _busy(load: Load) -> Callable[[], Awaitable[bool]]:
     return every_kind_was_answered
 
 
-async def _user(installation: Installation, number: int) -> User:
+async def _user(
+    installation: Installation, number: int, clients: contextlib.AsyncExitStack
+) -> User:
     client = await installation.user(_FUNDS)
+    clients.push_async_callback(client.close)
     deployment = await deployed(client, totalSupply=str(_SUPPLY), transferFee=str(_FEE))
     assert deployment["token"], deployment
     await approve_everything(client)

@@ -104,15 +104,24 @@ async def embedded() -> AsyncIterator[Postgres]:
     """The embedded server in a run directory of its own, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
         run = RunDirectory(Path(base) / "run")
-        run.create()
-        server = EmbeddedPostgres(run, MAX_CONNECTIONS, lambda _, __: None)
-        await server.prepare()
-        await server.process.start(await server.command())
-        reading = asyncio.create_task(server.process.wait())
         try:
-            await server.wait_until_ready()
-            yield Postgres(server.server.dsn)
+            async with served(run) as server:
+                yield Postgres(server.server.dsn)
         finally:
-            await server.process.stop(signal.SIGINT, 10)
-            await reading
             run.remove()
+
+
+@contextlib.asynccontextmanager
+async def served(run: RunDirectory) -> AsyncIterator[EmbeddedPostgres]:
+    """The server of a run directory, kept running as the supervisor does; its data stays."""
+    run.create()
+    server = EmbeddedPostgres(run, MAX_CONNECTIONS, lambda _, __: None)
+    await server.prepare()
+    running = asyncio.create_task(server.process.keep_running(server.command))
+    try:
+        await server.wait_until_ready()
+        yield server
+    finally:
+        running.cancel()
+        await server.process.stop(signal.SIGINT, 10)
+        await asyncio.gather(running, return_exceptions=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.distribution_deployer import claiming, domain, specs
-from services.distribution_deployer.claiming import Allocation, Holding
+from services.distribution_deployer.claiming import Allocation, Held, Holding
 from services.distribution_deployer.domain import (
     CHECKS,
     Account,
@@ -29,7 +29,7 @@ from services.distribution_deployer.domain import (
     TokenHolder,
     Whitelist,
 )
-from services.distribution_deployer.messages import parse_spec, spec_message
+from services.distribution_deployer.messages import distribution_message, parse_spec, spec_message
 from services.distribution_deployer.specs import SealedList
 from services.kit import vesting
 from services.kit.errors import Error
@@ -144,9 +144,13 @@ def test_a_claim_takes_exactly_what_is_asked_and_never_more_than_is_open(
     percent = data.draw(st.sampled_from([None, 1, 50, 99, 100, 101, 150, 300]))
     asked = None if percent is None else max(1, open_now * percent // 100)
     wanted = open_now if asked is None else asked
-    parts = attempt(lambda: claiming.plan_claim(holdings, asked, FEE))
+    parts = attempt(lambda: claiming.plan_claim(holdings, asked, open_now, FEE))
     if isinstance(parts, Error):
-        told = {"NOTHING_TO_CLAIM": not open_now, "EXCEEDS_CLAIMABLE": wanted > open_now}
+        told = {
+            "NOTHING_TO_CLAIM": not open_now,
+            "EXCEEDS_CLAIMABLE": wanted > open_now,
+            "REST_BELOW_FEE": 0 < open_now - wanted <= FEE,
+        }
         assert told.get(parts.reason, wanted <= FEE)
         return
     assert sum(parts.values()) == wanted > FEE
@@ -160,26 +164,14 @@ def test_what_a_cancellation_keeps_for_a_list_is_enough_for_each_of_its_recipien
     """A list has no rows before its recipients claim; what is kept is at least their sum."""
     moment = NOW + elapsed
     listed = category(Listed(LIST), schedule=schedule, amount=sum(allocated))
-    kept = claiming.outstanding(listed, NOW, moment, [])
+    kept = claiming.outstanding(listed, NOW, moment, Held())
     each = [vesting.curve(schedule, amount, NOW).unlocked(moment) for amount in allocated]
     assert sum(each) <= kept <= sum(allocated)
-    claimed = [(Allocation(1, allocated[0], each[0]), 1)]
+    claimed = Held(claimed=each[0])
     assert claiming.outstanding(listed, NOW, moment, claimed) == kept - each[0]
-    closed = [(Allocation(1, allocated[0], allocated[0], closed=True), 1)]
+    closed = Held(closed=allocated[0])
     rest = claiming.outstanding(listed, NOW, moment, closed)
     assert sum(each[1:]) <= rest <= sum(allocated[1:])
-
-
-@given(schedules(), amounts, st.integers(0, 7_000 * DAY), st.integers(1, 9))
-def test_what_is_owed_to_rows_is_what_they_unlocked_and_did_not_claim(
-    schedule: Schedule, amount: int, elapsed: int, count: int
-) -> None:
-    one, moment = category(named(amount), schedule=schedule), NOW + elapsed
-    unlocked = vesting.curve(schedule, amount, NOW).unlocked(moment)
-    rows = [(Allocation(1, amount), count), (Allocation(1, amount, amount, closed=True), 5)]
-    assert claiming.outstanding(one, NOW, moment, rows) == unlocked * count
-    rows = [(Allocation(1, amount, unlocked), count)]
-    assert claiming.outstanding(one, NOW, moment, rows) == 0
 
 
 @given(
@@ -194,12 +186,31 @@ def test_an_early_unlock_takes_all_that_is_left_and_splits_it_exactly(
         for number, (amount, part) in enumerate(rows, 1)
     ]
     left = sum(one.allocation.remaining for one in holdings)
-    early = attempt(lambda: claiming.plan_early(holdings, EarlyUnlock(penalty), FEE))
+    early = attempt(lambda: claiming.plan_early(holdings, EarlyUnlock(penalty), left, FEE))
     if isinstance(early, Error):
         assert early.reason == ("AMOUNT_BELOW_FEE" if left else "NOTHING_TO_CLAIM")
         return
     assert early.amount + early.penalty == sum(early.parts.values()) == left
     assert early.penalty == left * penalty // vesting.WHOLE
+
+
+def test_an_early_unlock_leaves_nothing_that_could_never_be_claimed() -> None:
+    """F-47."""
+    holdings, terms = [held(1, 1_000)], EarlyUnlock(0)
+    for rest in (0, FEE + 1):
+        assert claiming.plan_early(holdings, terms, 1_000 + rest, FEE).amount == 1_000
+    with pytest.raises(Error, match="Unlock all categories together"):
+        claiming.plan_early(holdings, terms, 1_000 + FEE, FEE)
+
+
+def test_what_is_left_is_all_that_will_be_unlocked() -> None:
+    """Of a cancelled distribution that is what was unlocked then."""
+    halved = category(named(1_000), schedule=Schedule(Linear(10 * DAY)), amount=1_000)
+    rows = [Allocation(1, 1_000, 100), Allocation(1, 1_000, 700), Allocation(1, 50, closed=True)]
+    active = distribution(spec(halved), timing=Timing(NOW - 5 * DAY))
+    assert claiming.left(active, rows) == 900 + 300
+    cancelled = replace(active, state=State.CANCELLED, cancel_time=NOW, now=NOW + DAY)
+    assert claiming.left(cancelled, rows) == 400
 
 
 def test_closed_and_paused_holdings_give_nothing() -> None:
@@ -212,6 +223,29 @@ def test_closed_and_paused_holdings_give_nothing() -> None:
         assert claiming.holding(replace(made, state=state), Allocation(1, 1_000)).claimable == 0
     over = replace(made, timing=Timing(NOW, claim_deadline=NOW))
     assert claiming.holding(over, Allocation(1, 1_000)).claimable == 0
+
+
+@pytest.mark.parametrize("state", [State.CANCELLED, State.COMPLETED])
+def test_a_pause_of_a_category_ends_with_the_distribution(state: State) -> None:
+    """F-44: nobody could resume it then, and what is unlocked stays claimable."""
+    paused = distribution(spec(category(named(1_000), amount=1_000)), paused=frozenset({1}))
+    mine = [Allocation(1, 1_000)]
+    with pytest.raises(Error, match="CATEGORY_PAUSED"):
+        claiming.chosen(paused, mine, None)
+    over = domain.moved(paused, state)
+    for number in (None, 1):
+        (one,) = claiming.chosen(over, mine, number)
+        assert one.claimable == 1_000
+    assert not distribution_message(over).paused_categories
+
+
+def test_claims_close_at_their_deadline_once_the_distribution_has_ended() -> None:
+    made = distribution(spec(), State.CANCELLED, timing=Timing(NOW, claim_deadline=NOW))
+    assert domain.closes(made)
+    assert not domain.closes(replace(made, closed=True))
+    assert not domain.closes(replace(made, state=State.ACTIVE))
+    for timing in (None, Timing(NOW), Timing(NOW, NOW, NOW + 1)):
+        assert not domain.closes(replace(made, timing=timing))
 
 
 LEGAL = {
@@ -290,7 +324,7 @@ def everything() -> Spec:
     )
 
 
-SEALED = {LIST: SealedList(8, 2_000, 3)}
+SEALED = {LIST: SealedList(8, 2_000, 3, 600)}
 
 
 def test_completing_fills_in_what_is_derived_and_does_so_once() -> None:
@@ -336,13 +370,22 @@ def test_a_pool_never_promises_more_than_it_has(amount: int, seats: int, share: 
 
 
 def test_a_list_serves_the_category_that_it_was_made_for() -> None:
-    for lists in ({}, {LIST: SealedList(2, 1_000, 3)}):
+    for lists in ({}, {LIST: SealedList(2, 1_000, 3, 300)}):
         with pytest.raises(Error) as told:
             specs.complete(spec(category(Listed(LIST), 1)), lists, FEE)
         assert told.value.reason == "RECIPIENT_LIST_UNUSABLE"
     twice = spec(category(Listed(LIST), 1), category(Listed(LIST), 2))
     with pytest.raises(Error, match="used by two categories"):
-        specs.complete(twice, {LIST: SealedList(1, 500, 3)}, FEE)
+        specs.complete(twice, {LIST: SealedList(1, 500, 3, 100)}, FEE)
+
+
+def test_nobody_on_a_list_gets_what_they_could_never_claim() -> None:
+    """F-47: the smallest amount of all pages counts."""
+    wanted = spec(category(Listed(LIST), 1))
+    assert specs.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE + 1)}, FEE)
+    with pytest.raises(Error, match=f"allocates {FEE} to somebody") as told:
+        specs.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE)}, FEE)
+    assert told.value.violations[0][0] == "spec.categories[0].recipient_list"
 
 
 def test_burning_is_free_and_everything_else_costs_the_fee() -> None:

@@ -94,6 +94,13 @@ def test_only_some_codes_leave_the_outcome_open(code: Code) -> None:
     assert repeated.outcome_unknown == (code in OUTCOME_UNKNOWN), "an attempt before it may have"
 
 
+@pytest.mark.parametrize("code", list(Code))
+def test_an_error_is_definite_when_a_repeat_would_be_told_the_same(code: Code) -> None:
+    passing = {Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+    assert Error(code, "X", "x").definite == (code not in OUTCOME_UNKNOWN | passing)
+    assert not Error(code, "X", "x", retriable=True).definite
+
+
 def test_error_info_carries_reason_domain_and_trace() -> None:
     info = details(FULL, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("QUOTA_USED_UP", "icto")

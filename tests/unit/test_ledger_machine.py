@@ -55,7 +55,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = LEDGER
         self.balances: dict[Account, int] = {}
         self.allowances: dict[tuple[Account, Account], Allowance] = {}
-        self.duplicates: dict[bytes, int] = {}
+        self.duplicates: dict[bytes, int | None] = {}
         self.blocks: list[Block] = []
         self.paper = Paper()
         self.calls: list[tuple[Transfer | Approval, int]] = []

@@ -313,6 +313,15 @@ def test_a_duplicate_names_the_block_of_the_first_one() -> None:
     assert error.metadata == {"duplicate_of": str(first.index)}
 
 
+def test_a_call_that_was_given_up_is_never_made() -> None:
+    transfer = Transfer(ANN, BEN, 5, memo=b"rent", created_at=NOW)
+    key = transfer.duplicate_key
+    assert key is not None
+    tried = Book(book(ann=1_000).ledger, {ANN: 1_000}, {key: None}, NOW)
+    assert refusal(tried, transfer).reason == "TRANSFER_VOIDED"
+    tried.apply(replace(transfer, memo=b"food"))
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gateway import local_replies
-from gateway.local_replies import FALLBACK, LOCAL_REPLIES, TITLES
+from gateway.local_replies import FALLBACK, TITLES, replies
 from mesh.render import error_shape
 
 _TEXT = r"'(?:[^'\\]|\\.)*'"
@@ -18,7 +18,7 @@ def branches(expression: str) -> list[str]:
 
 @pytest.mark.parametrize("field", ["reason", "detail"])
 def test_each_cause_has_its_branch_and_the_fallback_comes_last(field: str) -> None:
-    expected = [getattr(reply, field) for reply in (*LOCAL_REPLIES, FALLBACK)]
+    expected = [getattr(reply, field) for reply in (*replies(), FALLBACK)]
     found = [text[1:-1].replace("\\'", "'") for text in branches(local_replies.cel(field))]
     assert found == expected
 
@@ -35,13 +35,13 @@ def test_conditions_nest_without_parentheses_around_them() -> None:
 
 
 def test_reasons_are_constants_and_details_are_sentences() -> None:
-    for reply in (*LOCAL_REPLIES, FALLBACK):
+    for reply in (*replies(), FALLBACK):
         assert re.fullmatch(r"[A-Z][A-Z_]+", reply.reason)
         assert re.fullmatch(r"[A-Z].*\.", reply.detail)
 
 
 def test_no_detail_names_an_inner_part() -> None:
-    texts = " ".join(reply.detail.lower() for reply in LOCAL_REPLIES)
+    texts = " ".join(reply.detail.lower() for reply in replies())
     assert not re.search(r"envoy|upstream|socket|filter|cluster|rbac|jwt", texts)
 
 
@@ -60,3 +60,12 @@ def test_lua_gets_every_title() -> None:
 
 def test_a_quote_in_a_text_is_escaped() -> None:
     assert local_replies._quoted(r"it's a \ path") == r"'it\'s a \\ path'"
+
+
+def test_what_is_too_large_is_told_the_way_that_the_protos_know() -> None:
+    told = [reply for reply in replies() if "POST /v1/recipientLists" in reply.detail]
+    assert [reply.reason for reply in told] == ["REQUEST_TOO_LARGE"]
+    for path in ("/v1/launches", "/icto.backend.v1.LaunchService/CreateLaunch"):
+        assert f"'{path}'" in told[0].when
+    assert "/v1/projects" not in told[0].when
+    assert replies().index(told[0]) < [r.when for r in replies()].index("response.code == 413")

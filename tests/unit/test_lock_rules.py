@@ -185,9 +185,22 @@ def test_nothing_is_unlocked_before_there_is_a_start() -> None:
 
 
 def test_a_claim_takes_what_was_asked_for_or_everything() -> None:
-    assert domain.amount_to_claim(None, 500, FEE) == 500
-    assert domain.amount_to_claim(500, 500, FEE) == 500
-    assert domain.amount_to_claim(FEE + 1, 500, FEE) == FEE + 1
+    half = ended(seen=NOW + YEAR // 2)
+    share = Share(BEN, 1_000)
+    assert domain.amount_to_claim(None, half, share, FEE) == 500
+    assert domain.amount_to_claim(500, half, share, FEE) == 500
+    assert domain.amount_to_claim(FEE + 1, half, share, FEE) == FEE + 1
+
+
+def test_a_claim_leaves_nothing_that_could_never_be_claimed() -> None:
+    """F-47: of a lock that was revoked, what was unlocked then is all there is."""
+    late, share = ended(seen=NOW + YEAR), Share(BEN, 1_000)
+    with pytest.raises(Error, match="Claim at most 989 now, or all 1000"):
+        domain.amount_to_claim(1_000 - FEE, late, share, FEE)
+    revoked = ended(seen=NOW + YEAR, revoke=NOW + YEAR // 2)
+    with pytest.raises(Error, match="Claim at most 489 now, or all 500"):
+        domain.amount_to_claim(500 - FEE, revoked, share, FEE)
+    assert domain.amount_to_claim(None, revoked, replace(share, claimed=10), FEE) == 490
 
 
 @pytest.mark.parametrize(
@@ -204,8 +217,9 @@ def test_a_claim_that_cannot_be_paid_is_refused(
     asked: int | None, open_now: int, reason: str
 ) -> None:
     """F-47: not more than the fee is told as that."""
+    share = Share(BEN, 1_000, claimed=500 - open_now)
     with pytest.raises(Error) as caught:
-        domain.amount_to_claim(asked, open_now, FEE)
+        domain.amount_to_claim(asked, ended(seen=NOW + YEAR // 2), share, FEE)
     assert caught.value.reason == reason
 
 

@@ -171,6 +171,26 @@ def test_the_minter_is_never_a_holder() -> None:
     assert refused_field(minting_account=Account(OWNER)) == "minting_account"
 
 
+def test_a_launch_takes_no_minter_that_payments_would_be_burned_by() -> None:
+    """A launch pays to accounts without a subaccount; what the minter receives is burned."""
+    escrow = Account(principal.of_service("backend"), bytes(31) + b"\x01")
+    plain = replace(SPEC, minting_account=Account(OWNER))
+    with pytest.raises(Error) as caught:
+        domain.complete(plain, OWNER, escrow)
+    assert [field for field, _ in caught.value.violations] == ["spec.minting_account"]
+    apart = Account(OWNER, bytes(31) + b"\x01")
+    held = domain.complete(replace(SPEC, minting_account=apart), OWNER, escrow)
+    assert held.initial_balances == ((escrow, SUPPLY),)
+
+
+def test_a_launch_mints_by_an_account_that_is_neither_the_owners_nor_the_escrow() -> None:
+    escrow = Account(principal.of_service("backend"), bytes(31) + b"\x01")
+    other = Account(escrow.owner, bytes(31) + b"\x02")
+    minters = {domain.held_minting_account(account) for account in (escrow, other)}
+    assert len(minters | {escrow, other}) == 4
+    assert {minter.owner for minter in minters} == {escrow.owner}
+
+
 def test_fees_are_not_collected_by_the_minter() -> None:
     assert refused_field(minting_account=MINTER, fee_collector=MINTER) == "fee_collector"
 

@@ -1,5 +1,6 @@
 """mesh.toml: what it may change, and how it is told that it may not."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,42 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ("health_interval = true", "health_interval is True; it must be float"),
         ("[observability]\ntrace_ratio = true", "observability.trace_ratio is True; it must"),
         ("[edge", "mesh.toml: "),
+        ("[edge]\nport = 70000", "edge.port is 70000; it must be from 1 to 65535"),
+        ("[edge]\nport = 0", "edge.port is 0; it must be from 1"),
+        ("[observability]\nmetrics_port = 99999", "observability.metrics_port is 99999; it must"),
+        ("[observability]\ntrace_ratio = 1.5", "observability.trace_ratio is 1.5; it must be"),
+        ("health_interval = 0", "health_interval is 0; it must be from 0.05 to 60"),
+        ("health_interval = nan", "health_interval is nan; it must be from 0.05 to 60"),
+        ("[services.things]\nreplicas = 0", "services.things.replicas is 0; it must be from 1"),
+        ("[services.things]\nreplicas = -3", "services.things.replicas is -3; it must be"),
+        ("[database]\npool = 0", "database.pool is 0; it must be from 1 to 100"),
+        ("[services.things.ejection]\nmax_percent = 400", "ejection.max_percent is 400; it must"),
+        ("[limits.WRITE]\nper_second = 0", "limits.WRITE.per_second is 0; it must be from 1"),
+        ("[limits.SIGN_IN]\nby_address = false", "limits.SIGN_IN has no by_address"),
+        ('[observability]\nlog_level = "chatty"', "log_level is 'chatty'; it must be debug, info"),
+        ('[services.things]\nbalancing = "X"', "balancing is 'X'; it must be LEAST_REQUEST or"),
+        ('[edge]\naddress = "here"', "edge.address is 'here'; it must be an IP address"),
+        ('[edge]\naudience = "a\\nb"', r"edge.audience is 'a\\nb'; it must be a name without"),
+        ('[edge]\ncors_origins = ["app"]', "edge.cors_origins is 'app'; it must be like https://"),
     ],
 )
 def test_a_mistake_is_told_by_its_key(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(TopologyError, match=message):
         load(text, tmp_path)
+
+
+def test_every_number_and_text_has_its_bounds() -> None:
+    (things,) = CONTRACT.services.values()
+    sections = (
+        topology.Edge(), topology.Observability(), topology.DatabaseLimits(), things,
+        things.breaker, things.ejection, CONTRACT.buckets["WRITE"],
+    )  # fmt: skip
+    without = {
+        f"{type(section).__name__}.{item.name}"
+        for section in sections
+        for item in fields(section)
+        if item.name not in topology._FIXED
+        and isinstance(getattr(section, item.name), int | float | str)
+        and not isinstance(getattr(section, item.name), bool)
+    } - {*topology._BOUNDS, *topology._TEXTS}
+    assert not without

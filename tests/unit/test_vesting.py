@@ -1,5 +1,6 @@
 """What is unlocked when: the vectors and properties of domain.md §5, and the rules of §2.3."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -451,3 +452,64 @@ def test_named_intervals_are_exact_periods() -> None:
     message.linear.frequency.interval = 99  # type: ignore[assignment]  # a later version's
     with pytest.raises(Error, match="frequency"):
         vesting.check(vesting_messages.parse(message, "s"), 1, "s")
+
+
+FEE = 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "claimable", "left", "taken"),
+    [
+        (None, 1_000, 1_000, 1_000),
+        (1_000, 1_000, 1_000, 1_000),
+        (989, 1_000, 1_000, 989),
+        # Nearly everything is unlocked: as much as leaves something to claim.
+        (None, 995, 1_000, 989),
+        (None, 989, 1_000, 989),
+        (None, 500, 1_000, 500),
+        (500, 995, 1_000, 500),
+        (None, 11, 22, 11),
+    ],
+)
+def test_a_claim_takes_what_leaves_nothing_or_enough(
+    asked: int | None, claimable: int, left: int, taken: int
+) -> None:
+    assert vesting.to_take(asked, claimable, left, FEE) == taken
+
+
+@pytest.mark.parametrize(
+    ("asked", "claimable", "left", "way"),
+    [
+        (990, 1_000, 1_000, "10 would be left.* Claim at most 989 now, or all 1000."),
+        (995, 995, 1_000, "Claim at most 989 now, or all 1000 once everything is unlocked."),
+        (15, 20, 20, "5 would be left, .* Claim all 20."),
+        (None, 15, 20, "5 would be left, .* Claim all 20 once everything is unlocked."),
+    ],
+)
+def test_a_claim_that_would_strand_a_rest_is_told_another(
+    asked: int | None, claimable: int, left: int, way: str
+) -> None:
+    """F-47: what is not more than the fee could never be claimed."""
+    with pytest.raises(Error, match=way) as told:
+        vesting.to_take(asked, claimable, left, FEE)
+    assert told.value.reason == "REST_BELOW_FEE"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.none() | st.integers(1, 500)), min_size=1),
+    st.integers(0, 50),
+)
+def test_however_claims_are_cut_the_last_unit_can_be_claimed(
+    unlocks: list[tuple[int, int | None]], fee: int
+) -> None:
+    """F-47: as more and more unlocks, claims never leave what the fee would take."""
+    left = whole = sum(more for more, _ in unlocks) + fee + 1
+    unlocked = fee + 1
+    for more, asked in unlocks:
+        unlocked += more
+        claimable = unlocked - (whole - left)
+        if claimable > fee and (asked is None or fee < asked <= claimable):
+            with contextlib.suppress(Error):
+                left -= vesting.to_take(asked, claimable, left, fee)
+        assert left == 0 or left > fee
+    assert not left or vesting.to_take(None, left, left, fee) == left

@@ -240,9 +240,14 @@ def check_withdrawable(launch: Launch) -> None:
     """Passes when the owner may take out what lies in escrow.
 
     Raises:
-        Error: FAILED_PRECONDITION, the launch or a later one still needs it, or it is on its way.
+        Error: FAILED_PRECONDITION, the launch or a later one still needs it, it is on its way, or
+            nothing ever lay there.
     """
     _check_idle(launch)
+    if not launch.token:
+        raise Error(
+            Code.FAILED_PRECONDITION, "NOTHING_TO_WITHDRAW", "Nothing ever lay in this escrow."
+        )
     if launch.withdrawal is not None:
         raise Error(
             Code.FAILED_PRECONDITION,
@@ -275,13 +280,6 @@ def _check_idle(launch: Launch) -> None:
             "ESCROW_BUSY",
             f"launches/{launch.drawn_by} takes tokens out of this escrow.",
         )
-
-
-def nothing_to_withdraw() -> Error:
-    """A launch that never had a token."""
-    return Error(
-        Code.FAILED_PRECONDITION, "NOTHING_TO_WITHDRAW", "Nothing ever lay in this escrow."
-    )
 
 
 def payout_of(balance: int, fee: int) -> int:

@@ -17,6 +17,7 @@ from icto.lock.v1 import lock_pb2
 from icto.lock.v1.lock_pb2_grpc import LockServiceStub
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
+from icto.policy.v1 import policy_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
@@ -37,6 +38,8 @@ from services.kit.payouts import PaidOut, Payout, Payouts
 T = TypeVar("T")
 
 _SEQUENCE_DIGITS: Final = 9
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["LaunchService"]
+_WITHDRAW: Final = _SERVICE.methods_by_name["WithdrawEscrow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class _Checked:
     spec: pb.LaunchSpec
     shape: Shape
     coverage: domain.Coverage
+    fee: int
     token: str = ""
     earlier: UUID | None = None
 
@@ -145,9 +149,8 @@ class LaunchService:
         if request.project and not checked.shape.makes_token:
             raise invalid("project", "takes a new token; this launch makes none")
         if request.spec.token:
-            ledger, taken = ledger_of(checked.token), checked.coverage.taken
-            fee = await self._accounts.fee(ledger)
-            await self._accounts.check_takeable(ledger, owner, taken + fee)
+            taken = checked.coverage.taken + checked.fee
+            await self._accounts.check_takeable(ledger_of(checked.token), owner, taken)
         return checked, cost
 
     async def _checked(self, spec: pb.LaunchSpec, launch_id: UUID, owner: str) -> _Checked:
@@ -174,7 +177,7 @@ class LaunchService:
         await self._complete_parts(spec, fee, owner)
         supply = int(validated.spec.total_supply)
         shape = Shape(CREATE_TOKEN, len(spec.locks), len(spec.distributions))
-        return _Checked(spec, shape, domain.coverage(supply, part_amounts(spec), fee))
+        return _Checked(spec, shape, domain.coverage(supply, part_amounts(spec), fee), fee)
 
     async def _of_existing_token(self, spec: pb.LaunchSpec, owner: str) -> _Checked:
         shape = Shape(TAKE_IN, len(spec.locks), len(spec.distributions))
@@ -192,7 +195,7 @@ class LaunchService:
             balance = await self._accounts.balance(earlier.id, ledger.name)
             domain.check_drawable(earlier, balance, taken + fee)
         coverage = domain.Coverage(taken, 0)
-        return _Checked(spec, shape, coverage, token, earlier.id if earlier else None)
+        return _Checked(spec, shape, coverage, fee, token, earlier.id if earlier else None)
 
     async def _earlier(self, name: str, owner: str) -> Launch:
         """A launch of the owner with a token in its escrow."""
@@ -351,14 +354,15 @@ class LaunchService:
     async def CancelLaunch(self, request: pb.CancelLaunchRequest, call: Call) -> pb.Launch:
         """Asks the pipeline to stop; what was charged and not delivered goes back."""
         launch_id = ids.parse_name("launches", request.name)
-        row = await store.get(self._database, launch_id)
-        (before,) = await self._messages([call.owned(row, "launch", request.name)])
         async with call.transaction() as tx:
+            launch = call.owned(await store.get(tx, launch_id), "launch", request.name)
             if not await self._journal.cancel(tx, launch_id):
                 raise Error(Code.FAILED_PRECONDITION, "LAUNCH_ENDED", "The launch has ended.")
             act = call.act(operation=request.name)
-            response = tx.answer(before, subject=request.name, act=act)
+            response = await self._as_it_is(tx, launch)
+            tx.answer(response, subject=request.name, act=act)
         self._pipelines.engine.cancel(launch_id)
+        self._journal.tell(launch_id)
         return response
 
     async def ListPendingLaunches(
@@ -390,18 +394,28 @@ class LaunchService:
                     "refunded: launch it again, from the escrow of this launch.",
                 )
             act = call.act(operation=request.name, justification=request.justification)
-            return tx.answer(self._message(launch, None), subject=request.name, act=act)
+            response = await self._as_it_is(tx, launch)
+            tx.answer(response, subject=request.name, act=act)
+        self._journal.tell(launch_id)
+        return response
+
+    async def _as_it_is(self, tx: Effect, launch: Launch) -> pb.Launch:
+        """A launch as the transaction sees it."""
+        (run,) = await self._journal.get([launch.id], tx)
+        return self._message(launch, run)
 
     async def WithdrawEscrow(
         self, request: pb.WithdrawEscrowRequest, call: Call
     ) -> pb.WithdrawEscrowResponse:
         """Pays what lies in escrow to the owner."""
         launch_id = ids.parse_name("launches", request.name)
-        found = await store.get(self._database, launch_id)
-        token = call.owned(found, "launch", request.name).token
-        if not token:
-            raise domain.nothing_to_withdraw()
-        ledger = ledger_of(token)
+        found = call.owned(await store.get(self._database, launch_id), "launch", request.name)
+        try:
+            domain.check_withdrawable(found)
+        except Error:
+            await call.replay()
+            raise
+        ledger = ledger_of(found.token)
         fee = await self._accounts.fee(ledger)
         account = self._accounts.account(launch_id)
         async with call.transaction() as tx:
@@ -422,7 +436,11 @@ class LaunchService:
             await tx.apply(*ordered)
             await store.withdraw(tx, launch.id, payout.id)
             response = pb.WithdrawEscrowResponse(amount=str(amount), fee=str(fee))
-            act = call.act(operation=launch.name, details={"amount": str(amount)})
+            act = call.act(
+                status=events.ACT_STATUS_INITIATED,
+                operation=launch.name,
+                details={"amount": str(amount)},
+            )
             tx.answer(response, subject=launch.name, act=act)
         self._payouts.adopt(claim)
         return response
@@ -430,9 +448,11 @@ class LaunchService:
     async def _withdrawn(
         self, connection: Connection, paid: Sequence[PaidOut]
     ) -> Sequence[events.Event]:
-        """Records payouts to owners. The ledger's own audit entries tell of the transfers."""
-        await store.withdrawn(connection, paid)
-        return ()
+        """Records payouts to owners, and tells the audit by which block each was made."""
+        paid_by = {one.id: one for one in paid}
+        return [
+            _withdrawal(one, paid_by[one.payout]) for one in await store.withdrawn(connection, paid)
+        ]
 
     async def _messages(self, launches: Sequence[Launch]) -> list[pb.Launch]:
         launch_ids = [launch.id for launch in launches]
@@ -464,6 +484,23 @@ def _order(shape: Shape) -> orders.Order:
         **dict.fromkeys(shape.distribution_steps, payment_pb2.PAID_SERVICE_DISTRIBUTION),
     }
     return {step: services[step] for step in shape.paid_steps}
+
+
+def _withdrawal(withdrawn: store.Withdrawn, paid: PaidOut) -> events.Event:
+    """What the audit is told of a withdrawal that has arrived."""
+    name = ids.resource_name("launches", withdrawn.launch_id)
+    act = events.Act(
+        action=_WITHDRAW.GetOptions().Extensions[policy_pb2.method].audit_action,
+        status=events.ACT_STATUS_COMPLETED,
+        principal=withdrawn.owner,
+        actor=events.ACTOR_KIND_USER,
+        caller="backend",
+        method=f"{_SERVICE.full_name}/{_WITHDRAW.name}",
+        operation=name,
+        severity=events.SEVERITY_INFO,
+        details={"amount": str(withdrawn.amount), "block": str(paid.block_index)},
+    )
+    return events.Event(subject=name, partition_key=name, act=act, traceparent=paid.traceparent)
 
 
 async def _about(field: str, answer: Awaitable[T]) -> T:

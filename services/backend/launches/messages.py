@@ -25,6 +25,8 @@ def launch_message(
 ) -> pb.Launch:
     """A launch with the state and steps of its pipeline; `run` is None when it just began."""
     records = run.steps if run else _NONE
+    at_work = definition.at_work(run) if run else frozenset()
+    worker = run.worker if run else ""
     shape = launch.shape
     message = pb.Launch(
         name=launch.name,
@@ -33,7 +35,10 @@ def launch_message(
         spec=pb.LaunchSpec.FromString(launch.spec),
         state=state_of(run.state if run else PipelineState.QUEUED, records, launch),
         queue_position=position,
-        steps=[step_message(step, records.get(step.name)) for step in definition.steps],
+        steps=[
+            step_message(step, records.get(step.name), worker if step.name in at_work else "")
+            for step in definition.steps
+        ],
         token=launch.token or domain.delivered(records, shape.origin),
         locks=_delivered(records, shape.lock_steps),
         distributions=_delivered(records, shape.distribution_steps),
@@ -60,11 +65,11 @@ def state_of(
     return domain.outcome(state, anything=anything)  # type: ignore[return-value]  # the same numbers
 
 
-def step_message(step: Step, record: StepRecord | None) -> pb.LaunchStep:
-    """A step as its message."""
+def step_message(step: Step, record: StepRecord | None, worker: str = "") -> pb.LaunchStep:
+    """A step as its message; `worker` is the replica that runs it for the first time now."""
     if record is None:
-        state = deployments_pb2.STEP_STATE_PENDING
-        return pb.LaunchStep(name=step.name, state=state, after=step.after)
+        state = deployments_pb2.STEP_STATE_RUNNING if worker else deployments_pb2.STEP_STATE_PENDING
+        return pb.LaunchStep(name=step.name, state=state, after=step.after, replica=worker)
     message = recorded_step(record)
     message.after.extend(step.after)
     return message

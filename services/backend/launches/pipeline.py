@@ -35,7 +35,7 @@ from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outc
 from services.backend.launches.escrow import Escrow
 from services.kit import Kit, escrow, ids
 from services.kit.database import Connection
-from services.kit.errors import OUTCOME_UNKNOWN, Code, Error, RemoteError
+from services.kit.errors import RemoteError
 from services.kit.journal import (
     Definition,
     Ended,
@@ -107,13 +107,13 @@ class LaunchPipeline:
                 for part in parts
             ),
             *(
-                [Step(OWNERSHIP, _insisted(self._own), after=(*before, *undone), needs=(CHARGE,))]
+                [Step(OWNERSHIP, self._own, after=(*before, *undone), needs=(CHARGE,))]
                 if shape.makes_token
                 else []
             ),
             Step(
                 FINALIZE,
-                _insisted(partial(self._finalize, shape)),
+                partial(self._finalize, shape),
                 after=(*before, *undone, *([OWNERSHIP] if shape.makes_token else [])),
                 needs=(origin, *parts),
             ),
@@ -268,7 +268,9 @@ class LaunchPipeline:
         transfer is made once, whoever asks for it: when it is known to be made, or to be refused,
         no late call can move anything, and what lies on the part's account is all that ever will.
         """
-        if context.records[part].state is StepState.FAILED:
+        record = context.records[part]
+        never_begun = record.state is StepState.SKIPPED and not record.attempts
+        if record.state is StepState.FAILED or never_begun:
             return
         _, spec = await context.once(self._read)
         mesh_name, amount = _funding(part, spec)
@@ -277,7 +279,7 @@ class LaunchPipeline:
         try:
             await self._fund(launch, part, ledger_of(_token(context, launch)), account, amount)
         except RemoteError as error:
-            if error.outcome_unknown:
+            if not error.definite:
                 raise
 
     async def _own(self, context: StepContext) -> bytes:
@@ -334,20 +336,6 @@ class LaunchPipeline:
         await backend_store.settle_projects(connection, linked)
         await backend_store.release_tokens(connection, [r.owner for r in rows if not _made(r)])
         return [_ending(one, launches[one.claim.id]) for one in ended]
-
-
-def _insisted(work: Work) -> Work:
-    """A step that cannot fail for a good reason: a refusal is tried again, then a person looks."""
-
-    async def insisting(context: StepContext) -> bytes:
-        try:
-            return await work(context)
-        except Error as error:
-            if error.retriable or error.code in OUTCOME_UNKNOWN:
-                raise
-            raise Error(Code.ABORTED, error.reason, error.message) from None
-
-    return insisting
 
 
 def part_amounts(spec: pb.LaunchSpec) -> list[int]:

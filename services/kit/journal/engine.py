@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode, use_span
 from observability import names
 from observability.tracing import parent_context
 from services.kit import deadline
-from services.kit.errors import OUTCOME_UNKNOWN, Code, Error
+from services.kit.errors import Code, Error
 from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
@@ -41,9 +41,11 @@ _HEARTBEAT_SECONDS: Final = 1.0
 # A pause up to this long is waited out in place; a longer one goes to the durable timer.
 _PATIENCE_SECONDS: Final = 1.0
 _MAX_IDLE_CLAIMS: Final = 10
+# Durable timers and what a dead replica left behind never wait for our own orders to end.
+_LEAST_FOUND: Final = 8
+# Pipelines wait for others more than they work: one replica alone has room for as many as may run.
+CAPACITY: Final = 1000
 _STOPPED_SECONDS: Final = 1.0
-# These may come from a moment of trouble on our own side as well as from the work itself.
-_TRANSIENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 
 
 @dataclass
@@ -57,10 +59,10 @@ class _Work:
     changed: list[StepRecord] = field(default_factory=list)
     begun: set[str] = field(default_factory=set)
     """Steps that may have begun, here or in a replica that had the pipeline before."""
-    unavailable: set[str] = field(default_factory=set)
-    """Steps that last failed because something is away."""
     known: dict[object, Any] = field(default_factory=dict)
     """What its steps read once."""
+    found: bool = False
+    """Whether it was due and nobody's, not begun or admitted here."""
 
 
 class Engine:
@@ -74,7 +76,7 @@ class Engine:
         tracer: trace.Tracer,
         faults: Faults,
         stopped: Callable[[], bool] = lambda: False,
-        capacity: int = 64,
+        capacity: int = CAPACITY,
     ) -> None:
         self._journal = journal
         self._definitions: dict[tuple[str, int], Definition | Family] = {}
@@ -92,6 +94,12 @@ class Engine:
     def in_flight(self) -> int:
         """Pipelines at work in this replica."""
         return len(self._working)
+
+    @property
+    def _room_for_found(self) -> int:
+        """How many more may be claimed that are due: some always, however busy we are with ours."""
+        found = sum(work.found for work, _ in self._working.values())
+        return max(self._capacity - len(self._working), _LEAST_FOUND - found)
 
     def define(self, definition: Definition | Family) -> None:
         """Makes a definition known. Pipelines of others are left to whoever knows them."""
@@ -111,24 +119,44 @@ class Engine:
 
     def adopt(self, claim: Claim) -> None:
         """Goes on with a pipeline that was begun here, once its transaction has committed."""
+        self._adopt(claim, found=False)
+
+    def _adopt(self, claim: Claim, *, found: bool) -> None:
         definition = self._definitions.get((claim.definition, claim.version))
         if definition is None or self._tasks is None:
             log.error("no definition of %s version %d", claim.definition, claim.version)
             return
+        if not self._supersedes(claim):
+            return
         definition = definition.shaped(claim.input)
-        work = _Work(claim, definition, dict(claim.records), claim.cancelled)
+        work = _Work(claim, definition, dict(claim.records), claim.cancelled, found=found)
         if claim.epoch > 1:
             work.begun.update(step.name for step in definition.ready(work.records, set()))
         task = self._tasks.create_task(self._drive(work))
         self._working[claim.id] = (work, task)
-        task.add_done_callback(lambda _: self._left(claim.id))
+        task.add_done_callback(lambda _: self._left(work))
+
+    def _supersedes(self, claim: Claim) -> bool:
+        """Whether this is the newest claim here; the work under an older one is stopped.
+
+        A replica claims its own pipeline again when its lease ran out while steps were under way.
+        """
+        if claim.id not in self._working:
+            return True
+        older, task = self._working[claim.id]
+        if older.claim.epoch >= claim.epoch:
+            return False
+        task.cancel()
+        return True
 
     def admit(self) -> None:
         """Says that a pipeline was enqueued."""
         self._admitting.set()
 
-    def _left(self, pipeline_id: UUID) -> None:
-        del self._working[pipeline_id]
+    def _left(self, work: _Work) -> None:
+        now = self._working.get(work.claim.id)
+        if now is not None and now[0] is work:
+            del self._working[work.claim.id]
         self._admitting.set()
 
     def cancel(self, pipeline_id: UUID) -> None:
@@ -138,14 +166,13 @@ class Engine:
 
     async def _keep_claiming(self) -> None:
         while True:
-            room = self._capacity - len(self._working)
             try:
-                claims = await self._claims(room)
+                claims = await self._claims(self._room_for_found)
             except Error as error:
                 log.info("claiming waits: %s", error)
                 claims = ()
             for claim in claims:
-                self.adopt(claim)
+                self._adopt(claim, found=True)
             if not claims:
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -165,7 +192,9 @@ class Engine:
         if room <= 0:
             return
         try:
-            claims = await self._journal.admit(self._worker, family.name, family.limit(), room)
+            claims = await self._journal.admit(
+                self._worker, family.name, family.version, family.limit(), room
+            )
         except Error as error:
             log.info("admitting waits: %s", error)
             return
@@ -180,18 +209,20 @@ class Engine:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
-            claims = [work.claim for work, _ in self._working.values()]
-            if not claims:
+            working = list(self._working.values())
+            if not working:
                 continue
             try:
-                renewal = await self._journal.renew(self._worker, claims)
+                renewal = await self._journal.renew(
+                    self._worker, [work.claim for work, _ in working]
+                )
             except Error as error:
                 log.warning("heartbeat failed: %s", error)
                 continue
-            for pipeline_id, (work, task) in list(self._working.items()):
-                if pipeline_id in renewal.lost:
+            for work, task in working:
+                if work.claim.id in renewal.lost:
                     task.cancel()
-                work.cancelled = work.cancelled or pipeline_id in renewal.cancelled
+                work.cancelled = work.cancelled or work.claim.id in renewal.cancelled
 
     async def _drive(self, work: _Work) -> None:
         """Works on a pipeline until it ends, sleeps, or is somebody else's."""
@@ -242,7 +273,8 @@ class Engine:
 
     async def _advance(self, work: _Work, then: Next) -> None:
         records, work.changed = work.changed, []
-        await self._journal.advance(work.claim, records, then)
+        cancelled = await self._journal.advance(work.claim, records, then)
+        work.cancelled = work.cancelled or cancelled
         for record in records:
             self._point(work, record.name, "committed")
 
@@ -261,12 +293,16 @@ class Engine:
                     task = asyncio.ensure_future(self._run_step(work, step))
                     running[task] = step.name
                 else:
-                    known = work.records.get(step.name)
-                    attempts = known.attempts if known else 0
-                    record = self._record(step, StepState.SKIPPED, attempts, datetime.now(UTC))
+                    record = self._skipped(work, step)
                     work.records[step.name] = record
                     work.changed.append(record)
                     progress = True
+
+    def _skipped(self, work: _Work, step: Step) -> StepRecord:
+        """A step that is left out: whether somebody may have begun it is told by its attempts."""
+        known = work.records.get(step.name)
+        attempts = known.attempts if known else int(step.name in work.begun)
+        return self._record(step, StepState.SKIPPED, _Try(attempts, 0, datetime.now(UTC)))
 
     def _dropped(self, work: _Work, step: Step) -> bool:
         """A cancelled pipeline begins no step of its ordinary course."""
@@ -282,63 +318,54 @@ class Engine:
             return Finish(state, work.definition.settle, dict(work.records))
         for step in work.definition.steps:
             record = work.records.get(step.name)
-            if record is None or record.state.finished or step.name in work.unavailable:
+            if record is None or record.state.finished:
                 continue
-            if record.attempts >= step.retry.attempts:
+            if record.counted >= step.retry.attempts:
                 return Park(f"{step.name}: {record.error_reason} after {record.attempts} attempts")
         return Sleep(pause)
 
     async def _run_step(self, work: _Work, step: Step) -> StepRecord:
         """Tries a step until it is known how it went, or the pause gets long."""
-        known = work.records.get(step.name)
-        attempt, started = known.attempts if known else 0, datetime.now(UTC)
-        if known:
-            started = known.start_time
+        record = work.records.get(step.name)
         while True:
-            attempt += 1
-            record = await self._attempt(work, step, attempt, started)
-            delay = step.retry.delay(attempt)
+            record = await self._attempt(work, step, _Try.after(record))
+            delay = step.retry.delay(record.attempts)
             if record.state.finished or delay > _PATIENCE_SECONDS:
                 return record
             await asyncio.sleep(delay)
 
-    async def _attempt(
-        self, work: _Work, step: Step, attempt: int, started: datetime
-    ) -> StepRecord:
+    async def _attempt(self, work: _Work, step: Step, attempt: "_Try") -> StepRecord:
         context = StepContext(
             pipeline_id=work.claim.id,
             request_id=f"{work.claim.id}:{step.name}",
             input=work.claim.input,
             records=work.records,
-            attempt=attempt,
+            attempt=attempt.number,
             cancelled=work.cancelled,
             known=work.known,
         )
-        span = self._span(work.claim, step, attempt)
-        work.unavailable.discard(step.name)
+        span = self._span(work.claim, step, attempt.number)
         try:
             with use_span(span, record_exception=False), deadline.detached(step.deadline):
                 async with asyncio.timeout(step.deadline):
                     self._point(work, step.name, "before")
                     result = await step.work(context)
                     self._point(work, step.name, "after")
-            return self._record(step, StepState.SUCCEEDED, attempt, started, result)
+            return self._record(step, StepState.SUCCEEDED, attempt, result)
         except SkipStep:
-            return self._record(step, StepState.SKIPPED, attempt, started)
+            return self._record(step, StepState.SKIPPED, attempt)
         except TimeoutError:
             late = Error(Code.DEADLINE_EXCEEDED, "STEP_DEADLINE", "The step took too long.")
-            return self._failed(step, attempt, started, late)
+            return self._failed(step, attempt, late)
         except Error as error:
             span.set_attribute(names.REASON, error.reason)
             span.set_status(StatusCode.ERROR, error.reason)
-            if error.code is Code.UNAVAILABLE:
-                work.unavailable.add(step.name)
-            return self._failed(step, attempt, started, error)
+            return self._failed(step, attempt, error)
         except Exception as error:
             log.exception("step %s of %s is broken", step.name, work.claim.id)
             span.record_exception(error)
             broken = Error(Code.INTERNAL, "STEP_BROKEN", f"{type(error).__name__}: {error}")
-            return self._failed(step, attempt, started, broken)
+            return self._failed(step, attempt, broken)
         finally:
             span.end()
 
@@ -350,32 +377,44 @@ class Engine:
             attributes={names.PIPELINE_ID: str(claim.id), names.STEP_ATTEMPT: attempt},
         )
 
-    def _failed(self, step: Step, attempt: int, started: datetime, error: Error) -> StepRecord:
-        state = StepState.FAILED if _is_definite(error) else StepState.RETRYING
-        return self._record(step, state, attempt, started, error=error)
+    def _failed(self, step: Step, attempt: "_Try", error: Error) -> StepRecord:
+        ends = error.definite and not step.cleans_up
+        state = StepState.FAILED if ends else StepState.RETRYING
+        return self._record(step, state, attempt, error=error)
 
     def _record(
         self,
         step: Step,
         state: StepState,
-        attempt: int,
-        started: datetime,
+        attempt: "_Try",
         result: bytes = b"",
         error: Error | None = None,
     ) -> StepRecord:
         return StepRecord(
             name=step.name,
             state=state,
-            attempts=attempt,
-            start_time=started,
+            attempts=attempt.number,
+            start_time=attempt.started,
             end_time=datetime.now(UTC),
             replica=self._worker,
             result=result,
             error_reason=error.reason if error else "",
             error_message=error.message if error else "",
+            counted=attempt.counted + int(error is not None and error.code is not Code.UNAVAILABLE),
         )
 
 
-def _is_definite(error: Error) -> bool:
-    """Whether an error says for certain that the step did not happen and will not."""
-    return not (error.retriable or error.code in OUTCOME_UNKNOWN or error.code in _TRANSIENT)
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One attempt at a step: its number, how many before it count, and when the first began."""
+
+    number: int
+    counted: int
+    started: datetime
+
+    @classmethod
+    def after(cls, record: StepRecord | None) -> "_Try":
+        """The attempt that follows those of a record."""
+        if record is None:
+            return cls(1, 0, datetime.now(UTC))
+        return cls(record.attempts + 1, record.counted, record.start_time)

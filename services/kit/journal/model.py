@@ -60,7 +60,7 @@ class RetryPolicy:
 
     A step whose outcome is unknown is tried until it answers; after `attempts` tries the pipeline
     is parked for a person to look at, since neither success nor failure may be assumed. What is
-    merely unavailable is waited for, however long that takes.
+    merely unavailable is waited for, however long that takes, and such tries do not count.
     """
 
     first: float = 0.05
@@ -126,7 +126,10 @@ class Step:
         name: unique in its definition.
         work: what it does.
         after: it is looked at once these have ended, however they did.
-        needs: it runs only if these succeeded; what it comes after, unless said otherwise.
+        needs: it runs only if these succeeded; what it comes after, unless said otherwise. A step
+            that names them cleans up, and cannot be refused: what others did must not be left
+            undone, and what follows must not rely on it. A refusal is tried again, then a person
+            looks.
         unless: it is skipped if all of these succeeded: it undoes what they would have done.
         deadline: seconds for one attempt.
         retry: what happens while it is not known how an attempt went.
@@ -155,7 +158,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """How a step went."""
+    """How a step went.
+
+    Attributes:
+        attempts: tries so far; of a skipped step, 0 says that nobody can have begun it.
+        counted: tries that count against its RetryPolicy, since a person last looked.
+    """
 
     name: str
     state: StepState
@@ -166,11 +174,12 @@ class StepRecord:
     result: bytes = b""
     error_reason: str = ""
     error_message: str = ""
+    counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A pipeline as the journal has it."""
+    """A pipeline as the journal has it; `worker` is the replica at work on it, if any."""
 
     id: UUID
     definition: str
@@ -178,6 +187,7 @@ class Run:
     state: PipelineState
     steps: Mapping[str, StepRecord]
     leased: bool
+    worker: str
     cancelled: bool
     parked_reason: str
     create_time: datetime
@@ -270,6 +280,16 @@ class Definition:
         if step.cleans_up:
             return False
         return not begun or any(step.name in other.unless for other in self.steps)
+
+    def at_work(self, run: Run) -> frozenset[str]:
+        """Steps that its worker runs for the first time now: they have no record yet."""
+        if not run.leased or run.state is not PipelineState.RUNNING:
+            return frozenset()
+        return frozenset(
+            step.name
+            for step in self.ready(run.steps, set(run.steps))
+            if step.applies(run.steps) and not (run.cancelled and self.drops(step, begun=False))
+        )
 
     def finished(self, records: Mapping[str, StepRecord]) -> bool:
         """Whether every step has ended."""

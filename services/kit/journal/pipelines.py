@@ -1,14 +1,19 @@
 """The pipelines of one service: its journal, its engine, and what changes, in one part."""
 
 import asyncio
+import contextlib
+from typing import Final
 from uuid import UUID
 
 from observability.tracing import current_traceparent
+from services.kit.errors import Error
 from services.kit.journal.engine import Engine
 from services.kit.journal.model import Claim, Definition, Family, NewPipeline
 from services.kit.journal.postgres import PostgresJournal
 from services.kit.kit import Kit
 from services.kit.statement import Statement
+
+_COUNT_SECONDS: Final = 2.0
 
 
 class Pipelines:
@@ -16,6 +21,8 @@ class Pipelines:
 
     def __init__(self, kit: Kit, journal: PostgresJournal | None = None) -> None:
         self._worker = kit.settings.instance
+        self._parked = kit.telemetry.metrics.pipelines_parked
+        self._names: set[str] = set()
         self.journal = journal or PostgresJournal(kit.database, kit.outbox)
         self.engine = Engine(
             self.journal,
@@ -28,6 +35,7 @@ class Pipelines:
     def define(self, definition: Definition | Family) -> None:
         """Makes a definition known; to be called before `run`."""
         self.engine.define(definition)
+        self._names.add(definition.name)
 
     def begin(
         self, definition: Definition, pipeline_id: UUID, argument: bytes = b""
@@ -56,3 +64,13 @@ class Pipelines:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.journal.run())
             tasks.create_task(self.engine.run())
+            tasks.create_task(self._keep_counting())
+
+    async def _keep_counting(self) -> None:
+        """Shows how many wait for a person: nobody else would know of a parked one."""
+        while True:
+            with contextlib.suppress(Error):
+                counts = await self.journal.parked_counts()
+                for name in self._names:
+                    self._parked.labels(name).set(counts.get(name, 0))
+            await asyncio.sleep(_COUNT_SECONDS)

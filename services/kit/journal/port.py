@@ -87,8 +87,13 @@ class Journal(Protocol):
     def enqueue(self, new: NewPipeline) -> Statement:
         """Begins a pipeline that waits until it is admitted."""
 
-    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+    async def admit(
+        self, worker: str, name: str, version: int, limit: int, room: int
+    ) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run.
+
+        Only those of one version of it, which the worker knows; `limit` is for all versions.
+        """
 
     async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """Places in the queue, from 1, of those that wait in it."""
@@ -99,8 +104,10 @@ class Journal(Protocol):
     async def release(self, claims: Sequence[Claim]) -> None:
         """Lets others claim at once what this worker leaves unfinished."""
 
-    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> None:
+    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> bool:
         """Writes step records and says how it goes on, in one transaction.
+
+        Returns whether the pipeline was asked to stop by then.
 
         Raises:
             FencedError: the claim is no longer good; nothing was written.
@@ -112,11 +119,19 @@ class Journal(Protocol):
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a failed pipeline run again, forgetting the records of `reset` steps."""
 
-    async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
-        """Pipelines by id, in any order; those that never were are left out."""
+    async def get(
+        self, pipeline_ids: Sequence[UUID], connection: Connection | None = None
+    ) -> Sequence[Run]:
+        """Pipelines by id, in any order; those that never were are left out.
+
+        With a connection, as its transaction sees them.
+        """
 
     async def unpark(self, connection: Connection, pipeline_id: UUID) -> bool:
         """Lets a parked pipeline go on where it stopped. False when it is not parked."""
+
+    async def parked_counts(self) -> Mapping[str, int]:
+        """How many pipelines of each definition wait for a person."""
 
     async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
         """Pipelines after this id that wait for a person, oldest first."""

@@ -61,10 +61,11 @@ _ADMITTING: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || $
 _ADMIT: Final = """
 UPDATE kit_pipelines SET state = 1, epoch = epoch + 1, worker = $1, sequence = sequence + $5,
     lease_time = clock_timestamp() + make_interval(secs => $6), update_time = kit_now()
-WHERE id = ANY (ARRAY(
-    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 ORDER BY id
+WHERE state = 6 AND id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 AND version = $7 ORDER BY id
     LIMIT least($4, greatest(0, $3 - (
-        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))))
+        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))
+    FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, sequence
 """
 _POSITIONS: Final = """
@@ -77,14 +78,24 @@ FROM kit_pipelines WHERE id = ANY ($1::uuid[]) AND state = 6
 _QUEUED: Final = "SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)"
 _STEPS: Final = """
 SELECT pipeline_id, name, state, attempts, result, error_reason, error_message, start_time,
-    end_time, replica
+    end_time, replica, counted
 FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])
 """
+# One that is being written is left out: a heartbeat never waits for a batch, or deadlocks with it.
 _RENEW: Final = """
-UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
-FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
-WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
-RETURNING kit_pipelines.id, cancelled
+WITH good AS (
+    SELECT p.id, p.cancelled FROM kit_pipelines AS p
+    JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+        ON p.id = mine.id AND p.epoch = mine.epoch
+    WHERE p.state = 1),
+renewed AS (
+    UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
+    WHERE id IN (
+        SELECT p.id FROM kit_pipelines AS p
+        JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
+            ON p.id = mine.id AND p.epoch = mine.epoch
+        WHERE p.state = 1 FOR UPDATE OF p SKIP LOCKED))
+SELECT id, cancelled FROM good
 """
 _RELEASE: Final = """
 UPDATE kit_pipelines SET lease_time = NULL, worker = NULL
@@ -96,43 +107,63 @@ _FENCE: Final = """
 UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
     update_time = kit_now(), sequence = sequence + batch.changes,
     worker = CASE WHEN batch.release THEN NULL ELSE worker END,
-    lease_time = CASE WHEN batch.release THEN NULL ELSE lease_time END,
+    lease_time = CASE WHEN batch.release THEN NULL
+        ELSE clock_timestamp() + make_interval(secs => $8) END,
     wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
 FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
     $7::int[]) AS batch (id, epoch, state, reason, release, sleep, changes)
 WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
   AND kit_pipelines.state = 1
-RETURNING kit_pipelines.id, kit_pipelines.sequence
+RETURNING kit_pipelines.id, kit_pipelines.epoch, kit_pipelines.sequence, cancelled
 """
 _RECORD: Final = """
 INSERT INTO kit_steps (pipeline_id, name, state, attempts, result, error_reason, error_message,
-    start_time, end_time, replica)
+    start_time, end_time, replica, counted)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::int[], $5::bytea[], $6::text[],
-    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[])
+    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int[])
 ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
     result = excluded.result, error_reason = excluded.error_reason,
     error_message = excluded.error_message, end_time = excluded.end_time,
-    replica = excluded.replica
+    replica = excluded.replica, counted = excluded.counted
 """
 _CANCEL: Final = """
 UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
-    wake_time = least(wake_time, clock_timestamp()), update_time = kit_now()
+    wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
+    sequence = sequence + $2
 WHERE id = $1 AND state IN (1, 5, 6)
+RETURNING sequence
 """
 _RESUME: Final = """
 UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
-    lease_time = NULL, epoch = epoch + 1, wake_time = clock_timestamp(), update_time = kit_now()
+    lease_time = NULL, epoch = epoch + 1, wake_time = clock_timestamp(), update_time = kit_now(),
+    sequence = sequence + $3
 WHERE id = $1 AND state = $2
+RETURNING sequence
 """
+_COUNT_ANEW: Final = "UPDATE kit_steps SET counted = 0 WHERE pipeline_id = $1 AND counted > 0"
 _FORGET_STEPS: Final = "DELETE FROM kit_steps WHERE pipeline_id = $1 AND name = ANY ($2::text[])"
 _RUN_COLUMNS: Final = """
     id, definition, version, state, cancelled, parked_reason, create_time, update_time,
-    coalesce(lease_time > clock_timestamp(), false) AS leased
+    coalesce(lease_time > clock_timestamp(), false) AS leased, coalesce(worker, '') AS worker
 """
 _GET: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE id = ANY ($1::uuid[])"
 _PARKED: Final = f"""
 SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE state = 5 AND id > $1 ORDER BY id LIMIT $2
 """
+_PARKED_COUNTS: Final = """
+SELECT definition, count(*) AS parked FROM kit_pipelines WHERE state = 5 GROUP BY definition
+"""
+
+
+_Key = tuple[UUID, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fenced:
+    """How a pipeline stands whose claim is good: number of its last change, asked to stop."""
+
+    sequence: int
+    cancelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +171,11 @@ class _Advance:
     claim: Claim
     records: Sequence[StepRecord]
     then: Next
+
+    @property
+    def key(self) -> _Key:
+        """The claim: a stale one of the same pipeline may come at the same time."""
+        return self.claim.id, self.claim.epoch
 
     @property
     def turns(self) -> bool:
@@ -167,7 +203,7 @@ class PostgresJournal:
         self._outbox = outbox
         self._changes = changes
         self._logged = logged
-        self._advances: GroupCommit[str, _Advance, None] = GroupCommit(
+        self._advances: GroupCommit[str, _Advance, bool] = GroupCommit(
             self._commit, batch=_BATCH, parallel=1
         )
 
@@ -186,14 +222,16 @@ class PostgresJournal:
         row = (new.id, new.definition, new.version, new.input, new.traceparent)
         return Statement(_ENQUEUE, row)
 
-    async def admit(self, worker: str, name: str, limit: int, room: int) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run."""
+    async def admit(
+        self, worker: str, name: str, version: int, limit: int, room: int
+    ) -> Sequence[Claim]:
+        """Claims the longest waiting pipelines of a version, as long as fewer than `limit` run."""
         if not await self._database.fetchval(_QUEUED, name):
             return ()
         async with self._database.transaction() as connection:
             await connection.execute(_ADMITTING, name)
             rows = await connection.fetch(
-                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS
+                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS, version
             )
             if rows and self._logged:
                 running = PipelineState.RUNNING
@@ -214,7 +252,7 @@ class PostgresJournal:
         names = [name for name, _ in known]
         versions = [version for _, version in known]
         rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS, names, versions)
-        steps = await self._steps([row["id"] for row in rows]) if rows else {}
+        steps = await self._steps([row["id"] for row in rows], self._database) if rows else {}
         return [Claim(**row, records=steps.get(row["id"], {})) for row in rows]
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
@@ -236,11 +274,11 @@ class PostgresJournal:
                 _RELEASE, [c.id for c in claims], [c.epoch for c in claims]
             )
 
-    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> None:
+    async def advance(self, claim: Claim, records: Sequence[StepRecord], then: Next) -> bool:
         """Writes records, together with those of other pipelines that come at the same time."""
-        await self._advances.submit(_ALL, _Advance(claim, records, then))
+        return await self._advances.submit(_ALL, _Advance(claim, records, then))
 
-    async def _commit(self, _: str, batch: Sequence[_Advance]) -> Sequence[Exception | None]:
+    async def _commit(self, _: str, batch: Sequence[_Advance]) -> Sequence[Exception | bool]:
         """Commits a batch; when one settlement fails, each by itself, so that it fails alone."""
         try:
             return await self._write(batch)
@@ -249,10 +287,10 @@ class PostgresJournal:
                 return [error]
             return [(await self._commit(_, [one]))[0] for one in batch]
 
-    async def _write(self, batch: Sequence[_Advance]) -> Sequence[Exception | None]:
+    async def _write(self, batch: Sequence[_Advance]) -> Sequence[Exception | bool]:
         async with self._database.transaction() as connection:
             good = await self._fence(connection, batch)
-            mine = [advance for advance in batch if advance.claim.id in good]
+            mine = [advance for advance in batch if advance.key in good]
             events = await self._settle(connection, mine)
             parts = [*self._recorded(mine), *([self._outbox.added(events)] if events else [])]
             if self._logged:
@@ -260,15 +298,19 @@ class PostgresJournal:
             if parts:
                 await connection.apply(*parts)
         self._outbox.hint()
-        self._told(good)
-        return [None if a.claim.id in good else FencedError(str(a.claim.id)) for a in batch]
+        self._told(pipeline_id for pipeline_id, _ in good)
+        return [
+            good[a.key].cancelled if a.key in good else FencedError(str(a.claim.id)) for a in batch
+        ]
 
     def _told(self, pipelines: Iterable[UUID]) -> None:
         if self._changes is not None:
             self._changes.tell(pipelines)
 
-    async def _fence(self, connection: Connection, batch: Sequence[_Advance]) -> Mapping[UUID, int]:
-        """Pipelines of the batch whose claims are good, with the number of their last change."""
+    async def _fence(
+        self, connection: Connection, batch: Sequence[_Advance]
+    ) -> Mapping[_Key, _Fenced]:
+        """Claims of the batch that are good, and how their pipelines stand."""
         rows = await connection.fetch(
             _FENCE,
             [a.claim.id for a in batch],
@@ -278,8 +320,11 @@ class PostgresJournal:
             [not isinstance(a.then, Continue) for a in batch],
             [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
             [a.changes if self._logged else 0 for a in batch],
+            LEASE_SECONDS,
         )
-        return {row["id"]: row["sequence"] for row in rows}
+        return {
+            (row["id"], row["epoch"]): _Fenced(row["sequence"], row["cancelled"]) for row in rows
+        }
 
     def _recorded(self, batch: Sequence[_Advance]) -> list[Statement]:
         rows = {(a.claim.id, r.name): _row(a.claim.id, r) for a in batch for r in a.records}
@@ -305,31 +350,55 @@ class PostgresJournal:
 
     async def cancel(self, connection: Connection, pipeline_id: UUID) -> bool:
         """Asks a pipeline to stop; its worker, if it has one, learns it with its next heartbeat."""
-        return await connection.execute(_CANCEL, pipeline_id) == "UPDATE 1"
+        return await self._turned(connection, _CANCEL, pipeline_id)
 
     async def resume(self, connection: Connection, pipeline_id: UUID, reset: Sequence[str]) -> bool:
         """Lets a pipeline run again. A worker that still believes in an old claim is fenced off."""
-        failed = int(PipelineState.FAILED)
-        if await connection.execute(_RESUME, pipeline_id, failed) != "UPDATE 1":
+        if not await self._turned(connection, _RESUME, pipeline_id, int(PipelineState.FAILED)):
             return False
         await connection.execute(_FORGET_STEPS, pipeline_id, list(reset))
         return True
 
     async def unpark(self, connection: Connection, pipeline_id: UUID) -> bool:
         """Lets a parked pipeline go on."""
-        tag = await connection.execute(_RESUME, pipeline_id, int(PipelineState.PARKED))
-        return tag == "UPDATE 1"
+        return await self._turned(connection, _RESUME, pipeline_id, int(PipelineState.PARKED))
 
-    async def get(self, pipeline_ids: Sequence[UUID]) -> Sequence[Run]:
+    async def _turned(
+        self, connection: Connection, statement: str, pipeline_id: UUID, *states: int
+    ) -> bool:
+        """Has a pipeline go on, with fresh patience. Watchers read of it once it is committed."""
+        sequence = await connection.fetchval(statement, pipeline_id, *states, int(self._logged))
+        if sequence is None:
+            return False
+        await connection.execute(_COUNT_ANEW, pipeline_id)
+        if self._logged:
+            change = change_log.of_pipeline(pipeline_id, sequence, PipelineState.RUNNING)
+            await connection.apply(change_log.appended([change]))
+        return True
+
+    def tell(self, pipeline_id: UUID) -> None:
+        """Wakes watchers, once a transaction has committed that changed a pipeline."""
+        self._told([pipeline_id])
+
+    async def get(
+        self, pipeline_ids: Sequence[UUID], connection: Connection | None = None
+    ) -> Sequence[Run]:
         """Pipelines by id."""
-        return await self._runs(await self._database.fetch(_GET, list(pipeline_ids)))
+        source = connection or self._database
+        return await self._runs(await source.fetch(_GET, list(pipeline_ids)), source)
 
     async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
         """Pipelines that wait for a person."""
-        return await self._runs(await self._database.fetch(_PARKED, after, limit))
+        rows = await self._database.fetch(_PARKED, after, limit)
+        return await self._runs(rows, self._database)
 
-    async def _runs(self, rows: Sequence[Any]) -> list[Run]:
-        steps = await self._steps([row["id"] for row in rows]) if rows else {}
+    async def parked_counts(self) -> Mapping[str, int]:
+        """How many pipelines of each definition wait for a person."""
+        rows = await self._database.fetch(_PARKED_COUNTS)
+        return {row["definition"]: row["parked"] for row in rows}
+
+    async def _runs(self, rows: Sequence[Any], source: Database | Connection) -> list[Run]:
+        steps = await self._steps([row["id"] for row in rows], source) if rows else {}
         return [
             Run(
                 id=row["id"],
@@ -338,6 +407,7 @@ class PostgresJournal:
                 state=PipelineState(row["state"]),
                 steps=steps.get(row["id"], {}),
                 leased=row["leased"],
+                worker=row["worker"],
                 cancelled=row["cancelled"],
                 parked_reason=row["parked_reason"],
                 create_time=row["create_time"],
@@ -346,9 +416,11 @@ class PostgresJournal:
             for row in rows
         ]
 
-    async def _steps(self, ids: Sequence[UUID]) -> dict[UUID, dict[str, StepRecord]]:
+    async def _steps(
+        self, ids: Sequence[UUID], source: Database | Connection
+    ) -> dict[UUID, dict[str, StepRecord]]:
         found: dict[UUID, dict[str, StepRecord]] = {}
-        for row in await self._database.fetch(_STEPS, ids):
+        for row in await source.fetch(_STEPS, ids):
             record = StepRecord(
                 name=row["name"],
                 state=StepState(row["state"]),
@@ -359,22 +431,23 @@ class PostgresJournal:
                 result=row["result"],
                 error_reason=row["error_reason"],
                 error_message=row["error_message"],
+                counted=row["counted"],
             )
             found.setdefault(row["pipeline_id"], {})[record.name] = record
         return found
 
 
-def _changes(batch: Sequence[_Advance], last: Mapping[UUID, int]) -> list[Statement]:
+def _changes(batch: Sequence[_Advance], fenced: Mapping[_Key, _Fenced]) -> list[Statement]:
     """Appends the changes of a batch, numbered up to the last of each pipeline."""
     rows: list[tuple[Any, ...]] = []
     for advance in batch:
         pipeline_id, then = advance.claim.id, advance.then
-        first = last[pipeline_id] - advance.changes + 1
+        end = fenced[advance.key].sequence
+        first = end - advance.changes + 1
         for number, record in enumerate(advance.records, start=first):
             rows.append(change_log.of_step(pipeline_id, number, record))
         if advance.turns:
             reason = then.reason if isinstance(then, Park) else ""
-            end = last[pipeline_id]
             rows.append(change_log.of_pipeline(pipeline_id, end, _state(then), reason))
     return [change_log.appended(rows)] if rows else []
 
@@ -389,5 +462,5 @@ def _row(pipeline_id: UUID, record: StepRecord) -> tuple[Any, ...]:
     return (
         pipeline_id, record.name, int(record.state), record.attempts, record.result,
         record.error_reason, record.error_message, record.start_time, record.end_time,
-        record.replica,
+        record.replica, record.counted,
     )  # fmt: skip

@@ -6,7 +6,7 @@
 
 What is ordered is paid: the order is committed with the act that owes it, a pipeline makes the
 transfer, and any replica goes on with it. So nothing has to be rolled back when a transfer fails
-(F-42); one that cannot be made now is tried until it can, then waits for a person.
+(F-42); one that cannot be made now is tried until it can. `icto_payouts_overdue` tells of those.
 """
 
 from services.kit.payouts.payouts import PaidOut, Payout, Payouts

@@ -15,6 +15,10 @@ CREATE TABLE kit_payouts (
     block_index       bigint,
     create_time       timestamptz   NOT NULL DEFAULT kit_now()
 );
+CREATE INDEX kit_payouts_owed ON kit_payouts (create_time) WHERE block_index IS NULL;
+COMMENT ON COLUMN kit_payouts.fee IS
+    'As the ledger asks for it. When that changes before it is paid, amount and fee stay together '
+    'what they were.';
 COMMENT ON COLUMN kit_payouts.created_at_ns IS
     'Deduplication time of the transfer. Changes only after its window, when the ledger has no block.';
 COMMENT ON COLUMN kit_payouts.block_index IS 'The block that paid it.';

@@ -1,0 +1,51 @@
+"""Requests that are too large: what their sender may do instead, where the protos say it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Final
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
+
+from icto.policy.v1 import policy_pb2 as policy
+from mesh.contract import descriptor_bytes
+
+_MESSAGE: Final = FieldDescriptorProto.TYPE_MESSAGE
+
+
+@cache
+def instead_of_many(message: str) -> str:
+    """What somebody does who has more than fits into such a message; "" where nothing is said.
+
+    It is said on a field of the message, or of a message within it (`instead_of_many`).
+    """
+    return next(_said(message, _messages(), set()), "")
+
+
+def _said(message: str, known: Mapping[str, DescriptorProto], seen: set[str]) -> Iterator[str]:
+    if message in seen or message not in known:
+        return
+    seen.add(message)
+    for field in known[message].field:
+        words = field.options.Extensions[policy.instead_of_many]
+        if words:
+            yield words
+        if field.type == _MESSAGE:
+            yield from _said(field.type_name.removeprefix("."), known, seen)
+
+
+@cache
+def _messages() -> Mapping[str, DescriptorProto]:
+    """Every message by its full name."""
+    files = FileDescriptorSet.FromString(descriptor_bytes()).file
+    return {
+        name: message for file in files for name, message in _named(file.package, file.message_type)
+    }
+
+
+def _named(
+    within: str, messages: Iterable[DescriptorProto]
+) -> Iterator[tuple[str, DescriptorProto]]:
+    for message in messages:
+        name = f"{within}.{message.name}"
+        yield name, message
+        yield from _named(name, message.nested_type)

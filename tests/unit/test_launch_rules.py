@@ -1,0 +1,105 @@
+"""Whether an escrow covers a launch, and who may take what out of it."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.backend.launches import domain
+from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Shape
+from services.kit.errors import Error
+
+SHAPE = Shape(CREATE_TOKEN, locks=1, distributions=0)
+TOKEN = f"tokens/{UUID(int=1)}"
+
+
+def ended(**changes: Any) -> Launch:
+    """A launch that left something in escrow."""
+    standard: dict[str, Any] = {"token": TOKEN, "ended": True}
+    return Launch(UUID(int=1), "ann", None, b"", SHAPE, "trace", **standard | changes)
+
+
+def refusal(check: Any, *arguments: Any) -> str:
+    """Why it is refused; "" when it is not."""
+    try:
+        check(*arguments)
+    except Error as error:
+        return error.reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("supply", "outcome"),
+    [
+        (0, "ESCROW_NOT_COVERED"),
+        (321, "ESCROW_NOT_COVERED"),
+        (322, Coverage(322, 0)),
+        (323, "REMAINDER_TOO_SMALL"),
+        (333, "REMAINDER_TOO_SMALL"),
+        (334, Coverage(322, 1)),
+    ],
+)
+def test_a_supply_covers_its_parts_and_a_fee_for_each(supply: int, outcome: Coverage | str) -> None:
+    if isinstance(outcome, Coverage):
+        assert domain.coverage(supply, (100, 200), 11) == outcome
+    else:
+        assert refusal(domain.coverage, supply, (100, 200), 11) == outcome
+
+
+@given(st.integers(0, 10**39), st.lists(st.integers(1, 10**38), max_size=15), st.integers(0, 10**6))
+def test_what_is_accepted_is_shared_out_to_the_unit(
+    supply: int, amounts: list[int], fee: int
+) -> None:
+    try:
+        covered = domain.coverage(supply, amounts, fee)
+    except Error:
+        return
+    last = fee if covered.remainder else 0
+    assert covered.taken + covered.remainder + last == supply
+    assert covered.remainder >= 0
+
+
+def test_only_its_owner_launches_a_token() -> None:
+    assert not refusal(domain.check_owner, "ann", "ann")
+    assert refusal(domain.check_owner, "ben", "ann") == "NOT_TOKEN_OWNER"
+    assert refusal(domain.check_owner, "ann", "") == "NOT_TOKEN_OWNER"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"ended": False}, "LAUNCH_OPEN"),
+        ({"ended": False, "token": ""}, "LAUNCH_OPEN"),
+        ({"token": ""}, "NOTHING_TO_WITHDRAW"),
+        ({"drawn_by": UUID(int=2)}, "ESCROW_BUSY"),
+        ({"withdrawal": UUID(int=3)}, "WITHDRAWAL_UNDER_WAY"),
+    ],
+)
+def test_an_escrow_that_nobody_uses_may_be_withdrawn_and_drawn_on(
+    changes: dict[str, Any], reason: str
+) -> None:
+    launch = ended(**changes)
+    assert refusal(domain.check_withdrawable, launch) == reason
+    assert refusal(domain.check_drawable, launch, 10, 10) == reason
+
+
+def test_no_more_is_drawn_than_lies_there() -> None:
+    assert refusal(domain.check_drawable, ended(), 9, 10) == "ESCROW_NOT_COVERED"
+
+
+def test_what_cannot_pay_the_ledgers_fee_is_not_withdrawn() -> None:
+    assert domain.payout_of(11, 10) == 1
+    assert refusal(domain.payout_of, 10, 10) == "NOTHING_TO_WITHDRAW"
+
+
+@pytest.mark.parametrize(
+    ("allowance", "balance", "reason"),
+    [(10, 10, ""), (9, 10, "INSUFFICIENT_ALLOWANCE"), (10, 9, "INSUFFICIENT_FUNDS")],
+)
+def test_what_is_taken_of_an_owner_must_be_there_and_allowed(
+    allowance: int, balance: int, reason: str
+) -> None:
+    assert refusal(domain.check_takeable, allowance, balance, 10) == reason

@@ -1,0 +1,145 @@
+"""What Envoy is told: numbers that no caller sees, but on which the platform's safety rests."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from mesh import contract, topology
+from mesh.contract import Criticality
+from mesh.render import Paths, Renderer, no_keys
+
+CONTRACT: Final = contract.load("production")
+HERE: Final = Path("/nowhere")
+PRINCIPALS: Final = 10_000
+"""Active at one time: more than Envoy's 20, by far."""
+
+
+@cache
+def rendered(name: str) -> Any:
+    chosen = topology.load(CONTRACT, None)
+    return Renderer(CONTRACT, chosen, Paths(HERE, HERE)).resource(name)["resources"]
+
+
+def clusters() -> list[Any]:
+    """The clusters of services."""
+    return [cluster for cluster in rendered("clusters") if cluster["name"] in CONTRACT.services]
+
+
+def limits() -> Any:
+    """The edge's rate limits."""
+    (edge, *_) = rendered("listeners")
+    filters = edge["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    (found,) = [f for f in filters if f["name"] == "envoy.filters.http.local_ratelimit"]
+    return found["typed_config"]
+
+
+def routes() -> list[tuple[contract.Method, Any]]:
+    """The route of each method, at the edge and from service to service."""
+    methods = {method.full_name: method for method in CONTRACT.methods()}
+    hosts = [
+        rendered(name)[0]["virtual_hosts"][0]
+        for name in ("routes-edge", *(f"routes-egress-{i}" for i in CONTRACT.identities))
+    ]
+    found = [
+        (methods[route["name"]], route["route"])
+        for host in hosts
+        for route in host["routes"]
+        if route.get("name") in methods
+    ]
+    assert {method.full_name for method, _ in found} >= methods.keys() - {_ACCESS_LOG}
+    return found
+
+
+_ACCESS_LOG: Final = "opentelemetry.proto.collector.logs.v1.LogsService/Export"
+
+
+def test_critical_methods_have_a_breaker_class_of_their_own() -> None:
+    for method, route in routes():
+        critical = method.criticality is Criticality.CRITICAL
+        assert route["priority"] == ("HIGH" if critical else "DEFAULT"), method.full_name
+    assert any(method.criticality is Criticality.CRITICAL for method, _ in routes())
+    for cluster in clusters():
+        thresholds = cluster["circuit_breakers"]["thresholds"]
+        assert [one["priority"] for one in thresholds] == ["DEFAULT", "HIGH"]
+
+
+def test_replicas_are_ejected_by_what_does_not_reach_them_alone() -> None:
+    for cluster in clusters():
+        ejection = CONTRACT.services[cluster["name"]].ejection
+        assert cluster["outlier_detection"] == {
+            "interval": "1s",
+            "base_ejection_time": f"{ejection.base_time}s",
+            "max_ejection_time": "60s",
+            "max_ejection_percent": ejection.max_percent,
+            "always_eject_one_host": True,
+            "split_external_local_origin_errors": True,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_failure_percentage": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "consecutive_local_origin_failure": ejection.consecutive_failures,
+            "failure_percentage_threshold": ejection.failure_percent,
+            "failure_percentage_minimum_hosts": 2,
+            "failure_percentage_request_volume": 50,
+            "enforcing_failure_percentage_local_origin": 100,
+        }
+
+
+def test_calls_are_never_spread_over_replicas_known_to_be_dead() -> None:
+    for cluster in clusters():
+        assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
+        assert cluster["ignore_health_on_host_removal"] is True
+
+
+def test_there_are_more_buckets_than_principals_at_one_time() -> None:
+    assert limits()["max_dynamic_descriptors"] >= PRINCIPALS
+
+
+def test_whoever_writes_without_signing_in_is_limited_by_address() -> None:
+    """CreateChallenge and SignIn: a token of somebody else's must not lead out of the limit."""
+    anonymous = [m for m in CONTRACT.methods() if m.anonymous_write]
+    assert {m.name for m in anonymous} == {"CreateChallenge", "SignIn"}
+    keys = {
+        tuple(entry["key"] for entry in limit["entries"])
+        for limit in limits()["descriptors"]
+        if limit["entries"][0]["value"] in {m.rate_limit for m in anonymous}
+    }
+    assert keys == {("class", "remote_address")}
+    assert [
+        [next(iter(action)) for action in limit["actions"]] for limit in limits()["rate_limits"]
+    ] == [
+        ["metadata", "metadata"],
+        ["metadata", "header_value_match", "remote_address"],
+        ["metadata", "remote_address"],
+    ]
+
+
+# R is the identity and s is 0: for a key of small order this verifies about every fourth message.
+_FORGED: Final = b"\1" + bytes(63)
+
+
+@pytest.mark.parametrize("message", range(64))
+def test_nobody_can_sign_for_the_keys_that_verify_nothing(message: int) -> None:
+    (key,) = json.loads(no_keys())["keys"]
+    public = jwt.PyJWK(key).key
+    assert isinstance(public, Ed25519PublicKey)
+    with pytest.raises(InvalidSignature):
+        public.verify(_FORGED, str(message).encode())
+
+
+def test_the_keys_that_verify_nothing_are_never_the_same() -> None:
+    assert no_keys() != no_keys()
+
+
+def test_what_an_installation_calls_itself_breaks_no_template() -> None:
+    name = """a:#{"b"}'&<*!|>%@`"""
+    chosen = topology.apply(CONTRACT, {"edge": {"audience": name}})
+    (tokens,) = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).tokens(no_keys())["resources"]
+    for provider in tokens["typed_config"]["providers"].values():
+        assert provider["audiences"] == [name]
