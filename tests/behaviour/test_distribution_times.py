@@ -48,6 +48,8 @@ _NOW = "SELECT now() + shift FROM distribution_deployer.kit_clock"
 _SET_FEE = "UPDATE ledger.ledgers SET transfer_fee = $2 WHERE id = $1"
 _HOLD_LEDGER = "SELECT FROM ledger.ledgers WHERE id = $1 FOR UPDATE"
 _SET_BALANCE = "UPDATE ledger.balances SET balance = $3 WHERE ledger_id = $1 AND subaccount = $2"
+_SPEC = "SELECT spec FROM distribution_deployer.distributions WHERE id = $1"
+_SET_SPEC = "UPDATE distribution_deployer.distributions SET spec = $2 WHERE id = $1"
 _HOLD_PAYOUT = "SELECT FROM distribution_deployer.kit_payouts WHERE id = $1 FOR UPDATE"
 _RENEWS = """
 SELECT EXISTS (SELECT FROM pg_stat_activity
@@ -487,6 +489,26 @@ async def test_at_its_end_pools_close_and_at_the_deadline_the_rest_goes_back(
     assert await stage.held(name) == 0
     told = await stats(stage.creator, name)
     assert (told["claimed"], told["returned"], told["remaining"]) == ("5333", "5667", "0")
+
+
+async def test_one_that_cannot_be_looked_at_does_not_hold_the_others_up(stage: Stage) -> None:
+    """F-46: whatever is wrong with its row, and though it is always the first one that is due."""
+    names = []
+    for days in (1, 2):
+        end = await at(stage, days=days)
+        start = await at(stage, minutes=1)
+        mine = category(1, whitelist({somebody(): 1_000}))
+        names.append(await stage.open(spec(1_000, mine, startTime=start, endTime=end)))
+    broken, sound = names
+    async with stage.mesh.superuser() as database:
+        number = broken.partition("/")[2]
+        kept = await database.fetchval(_SPEC, number)
+        await database.execute(_SET_SPEC, number, b"no spec")
+        await wait(stage, days=3)
+        await stage.until_state(sound, "COMPLETED")
+        await database.execute(_SET_SPEC, number, kept)
+    await wait(stage, minutes=2)
+    await stage.until_state(broken, "COMPLETED")
 
 
 async def test_what_is_not_funded_in_time_fails_and_tells(stage: Stage) -> None:

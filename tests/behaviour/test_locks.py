@@ -506,6 +506,28 @@ async def test_a_lock_that_is_not_funded_in_time_fails_and_gives_back_what_it_go
     assert (await token.abandon(lock.operation)).delivered_lock == ""
 
 
+async def test_an_account_that_cannot_be_looked_at_does_not_hold_the_others_up(
+    own: Installation, token: Vault, ann: Client
+) -> None:
+    """F-49: whatever is wrong with its row, and though it is always the first one that is due."""
+    broken, sound = [await token.create(spec(INSTANT, (ann, 10**6))) for _ in range(2)]
+    change = "UPDATE lock_deployer.locks SET spec = $2 WHERE id = $1 RETURNING id"
+    number = broken.name.partition("/")[2]
+
+    async def failed(lock: pb.Lock) -> bool:
+        told = (await token.owner.rest("GET", f"/v1/{lock.name}")).body
+        return bool(told["state"] == "LOCK_STATE_FAILED")
+
+    async with own.superuser() as database:
+        kept = await database.fetchval("SELECT spec FROM lock_deployer.locks WHERE id = $1", number)
+        await database.execute(change, number, b"no spec")
+        await travel(own, timedelta(days=1, minutes=1))
+        await until(lambda: failed(sound), 15)
+        await database.execute(change, number, kept)
+    await travel(own, timedelta(minutes=2))
+    await until(lambda: failed(broken), 15)
+
+
 async def test_an_operation_makes_one_lock_and_a_payment_pays_for_one_launch(
     token: Vault, ann: Client
 ) -> None:
