@@ -80,6 +80,7 @@ class LaunchService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._changes.run())
             tasks.create_task(self._pipelines.run())
+            tasks.create_task(self._payouts.run())
 
     async def ValidateLaunch(
         self, request: pb.ValidateLaunchRequest, call: Call
