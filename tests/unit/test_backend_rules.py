@@ -128,3 +128,8 @@ def test_a_first_configuration_may_say_zero_and_false(monkeypatch: pytest.Monkey
     assert (config.features.token_deployment, standard.features.token_deployment) == (False, True)
     assert config.limits.pipeline_cooldown == standard.limits.pipeline_cooldown
     assert config.payment == standard.payment
+
+
+def test_a_quote_for_something_cheaper_is_told() -> None:
+    error = domain.quote_mismatch()
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "QUOTE_MISMATCH")

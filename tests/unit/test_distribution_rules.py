@@ -17,8 +17,10 @@ from services.distribution_deployer.domain import (
     Campaign,
     Category,
     ClaimRate,
+    Disbursement,
     Distribution,
     EarlyUnlock,
+    Kind,
     Listed,
     Pool,
     Recipient,
@@ -34,7 +36,19 @@ from services.distribution_deployer.specs import SealedList
 from services.kit import vesting
 from services.kit.errors import Error
 from services.kit.principal import of_service
-from services.kit.vesting import DAY, SECOND, Cliff, Instant, Linear, Schedule, Step, Stepped
+from services.kit.vesting import (
+    DAY,
+    SECOND,
+    Cliff,
+    Custom,
+    Instant,
+    Linear,
+    Schedule,
+    Single,
+    Step,
+    Stepped,
+    Unlock,
+)
 
 T = TypeVar("T")
 LIST = UUID("019a0000-0000-7000-8000-000000000001")
@@ -398,3 +412,96 @@ def test_burning_is_free_and_everything_else_costs_the_fee() -> None:
 def test_steps_of_one_launch_share_their_work() -> None:
     assert domain.work_of("launches/1/steps/distribution_2") == "launches/1"
     assert domain.work_of("deployments/1") == "deployments/1"
+
+
+def test_a_category_is_found_by_its_number_or_is_not_there() -> None:
+    first, second = category(named(1), 1), category(named(1), 2)
+    assert spec(first, second).category(2) == second
+    missing = attempt(lambda: spec(first, second).category(3))
+    assert isinstance(missing, Error)
+    assert missing.reason == "CATEGORY_NOT_FOUND"
+
+
+def test_a_category_starts_when_it_says_so_or_with_its_distribution() -> None:
+    early, plain = category(named(1), 1, start=NOW - DAY), category(named(1), 2)
+    made = distribution(spec(early, plain, start=NOW + DAY))
+    assert (made.start_of(early), made.start_of(plain)) == (NOW - DAY, NOW)
+    assert replace(made, timing=None).start_of(plain) == NOW + DAY
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after"),
+    [
+        (Schedule(Instant()), 0),
+        (Schedule(Single(3)), 3),
+        (Schedule(Linear(4)), 4),
+        (Schedule(Cliff(5, 0, 6)), 11),
+        (Schedule(Stepped((Step(1, 5_000), Step(7, 5_000)))), 7),
+        (Schedule(Custom((Unlock(NOW + 2, 1), Unlock(NOW + 8, 1)))), 8),
+        (Schedule(Custom((Unlock(NOW - 8, 1),))), 0),
+    ],
+    ids=lambda value: type(value.kind).__name__ if isinstance(value, Schedule) else str(value),
+)
+def test_everything_is_unlocked_with_the_last_part_of_a_schedule(
+    schedule: Schedule, after: int
+) -> None:
+    assert domain.vesting_end(schedule, NOW) == NOW + after
+
+
+def test_claims_without_a_deadline_never_end() -> None:
+    timing = domain.timing(spec(category(named(1)), start=NOW, end=NOW + DAY), NOW)
+    assert timing == Timing(NOW, NOW + DAY, None)
+    of_claims = domain.timing(spec(category(named(1)), start=NOW, claim_deadline=NOW + 5), NOW + 2)
+    assert of_claims == Timing(NOW, None, NOW + 7)
+
+
+def test_what_ends_by_its_claims_is_looked_at_when_they_end() -> None:
+    made = distribution(spec(category(named(1))), timing=Timing(NOW, None, NOW + 9))
+    assert domain.next_time(made) == NOW + 9
+
+
+@pytest.mark.parametrize(
+    ("timing", "over"),
+    [
+        (None, False),
+        (Timing(NOW), False),
+        (Timing(NOW, NOW + 1, NOW + 2), False),
+        (Timing(NOW, NOW, NOW + 2), True),
+        (Timing(NOW, None, NOW), True),
+    ],
+)
+def test_a_distribution_is_over_at_its_end_or_with_its_claims(
+    timing: Timing | None, over: bool
+) -> None:
+    assert domain.is_over(distribution(spec(category(named(1))), timing=timing)) is over
+
+
+@pytest.mark.parametrize(
+    ("state", "late", "reason"),
+    [
+        (State.CREATED, False, ""),
+        (State.CREATED, True, "FUNDING_DEADLINE_PASSED"),
+        (State.ACTIVE, True, ""),
+        (State.FAILED, False, "DISTRIBUTION_FAILED"),
+        (State.ABANDONED, False, "OPERATION_ABANDONED"),
+    ],
+)
+def test_what_waits_becomes_active_in_time_and_what_was_given_up_never(
+    state: State, late: bool, reason: str
+) -> None:
+    made = distribution(spec(category(named(1))), state)
+    asked = replace(made, now=made.funding_deadline if late else NOW)
+    told = attempt(lambda: domain.check_activatable(asked))
+    assert (told.reason if isinstance(told, Error) else "") == reason
+
+
+def test_refusals_say_what_is_missing_and_what_was_made_before() -> None:
+    """F-58."""
+    short = domain.not_funded(5, 7)
+    assert (short.reason, "holds 5, and needs 7" in short.message) == ("NOT_FUNDED", True)
+    assert domain.operation_reused("launches/x").reason == "OPERATION_REUSED"
+    assert domain.payment_consumed("payments/x").reason == "PAYMENT_CONSUMED"
+
+
+def test_of_what_leaves_arrives_what_the_fee_leaves() -> None:
+    assert Disbursement(LIST, LIST, Kind.VESTED, WHO[0], 100, FEE).net == 90

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,8 +13,10 @@ from icto.backend.v1 import deployments_pb2
 from services.kit.journal import (
     Definition,
     Ended,
+    Family,
     PipelineState,
     RetryPolicy,
+    Run,
     Step,
     StepContext,
     StepRecord,
@@ -204,3 +207,35 @@ def test_only_running_parked_and_queued_pipelines_may_go_on() -> None:
 def test_step_states_have_the_numbers_of_the_proto() -> None:
     proto = deployments_pb2.StepState
     assert all(proto.Name(int(state)) == f"STEP_STATE_{state.name}" for state in StepState)  # type: ignore[arg-type]
+
+
+def run(steps: dict[str, StepRecord], **more: Any) -> Run:
+    """A pipeline that a replica has."""
+    standard: dict[str, Any] = {"state": PipelineState.RUNNING, "leased": True, "cancelled": False}
+    told = standard | more
+    return Run(
+        id=UUID(int=1),
+        definition="test",
+        version=1,
+        steps=steps,
+        worker="replica",
+        parked_reason="",
+        create_time=MOMENT,
+        update_time=MOMENT,
+        **told,
+    )
+
+
+def test_what_runs_now_is_what_is_ready_at_a_replica_that_has_the_pipeline() -> None:
+    steps = records(charge=DONE, token=DONE)
+    assert LAUNCH.at_work(run(steps)) == {"lock", "distribution"}
+    assert LAUNCH.at_work(run(steps, leased=False)) == frozenset()
+    assert LAUNCH.at_work(run(steps, state=PipelineState.PARKED)) == frozenset()
+    assert LAUNCH.at_work(run(steps, cancelled=True)) == frozenset()
+    # What has a record is told by that.
+    assert LAUNCH.at_work(run(steps | records(lock=RETRYING))) == {"distribution"}
+
+
+def test_a_family_makes_the_definition_of_what_a_pipeline_began_with() -> None:
+    made = {b"launch": LAUNCH}
+    assert Family("test", 1, made.__getitem__, lambda: 1).shaped(b"launch") is LAUNCH

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.backend.launches import domain
-from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Shape
+from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Outcome, Shape
 from services.kit.errors import Error
+from services.kit.journal import PipelineState
 
 SHAPE = Shape(CREATE_TOKEN, locks=1, distributions=0)
 TOKEN = f"tokens/{UUID(int=1)}"
@@ -103,3 +104,27 @@ def test_what_is_taken_of_an_owner_must_be_there_and_allowed(
     allowance: int, balance: int, reason: str
 ) -> None:
     assert refusal(domain.check_takeable, allowance, balance, 10) == reason
+
+
+def test_a_token_that_exists_needs_something_to_launch() -> None:
+    assert refusal(domain.check_parts, Shape(domain.TAKE_IN, 0, 0)) == "INVALID_FIELD"
+    for shape in (Shape(CREATE_TOKEN, 0, 0), Shape(domain.TAKE_IN, 1, 0)):
+        domain.check_parts(shape)
+
+
+@pytest.mark.parametrize(
+    ("state", "nothing", "something"),
+    [
+        (PipelineState.QUEUED, Outcome.PENDING, Outcome.PENDING),
+        (PipelineState.RUNNING, Outcome.IN_PROGRESS, Outcome.IN_PROGRESS),
+        (PipelineState.PARKED, Outcome.IN_PROGRESS, Outcome.IN_PROGRESS),
+        (PipelineState.SUCCEEDED, Outcome.SUCCEEDED, Outcome.SUCCEEDED),
+        (PipelineState.FAILED, Outcome.FAILED, Outcome.PARTIALLY_SUCCEEDED),
+        (PipelineState.CANCELLED, Outcome.CANCELLED, Outcome.PARTIALLY_SUCCEEDED),
+    ],
+)
+def test_how_a_launch_stands_follows_from_its_pipeline_and_what_was_delivered(
+    state: PipelineState, nothing: int, something: int
+) -> None:
+    assert domain.outcome(state, anything=False) == nothing
+    assert domain.outcome(state, anything=True) == something

@@ -32,6 +32,7 @@ from services.lock_deployer.domain import (
     WAITING,
     Attestation,
     Beneficiary,
+    Claim,
     Lock,
     LockSpec,
     LockType,
@@ -302,3 +303,31 @@ def test_a_spec_survives_its_message() -> None:
 def test_malformed_claim_names_are_refused(name: str) -> None:
     with pytest.raises(Error):
         messages.parse_claim_name(name)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(State.ABANDONED, "OPERATION_ABANDONED"), (State.FAILED, "LOCK_FAILED")],
+)
+def test_a_lock_that_was_given_up_or_failed_never_begins(state: State, reason: str) -> None:
+    with pytest.raises(Error) as caught:
+        domain.check_activatable(replace(LOCK, state=state))
+    assert caught.value.reason == reason
+
+
+def test_a_lock_that_waits_or_has_begun_may_begin() -> None:
+    for state in (State.CREATED, State.FUNDED, State.LOCKED):
+        domain.check_activatable(replace(LOCK, state=state))
+
+
+def test_refusals_say_what_is_missing() -> None:
+    """F-58."""
+    short, unvested = domain.not_funded(5, 7), domain.nothing_to_revoke(3, FEE)
+    assert short.metadata == {"balance": "5", "required": "7"}
+    assert unvested.metadata == {"unvested": "3", "fee": str(FEE)}
+    assert domain.operation_reused("launches/x").reason == "OPERATION_REUSED"
+    assert domain.payment_consumed("payments/x").reason == "PAYMENT_CONSUMED"
+
+
+def test_of_a_claim_arrives_what_the_fee_leaves() -> None:
+    assert Claim(UUID(int=2), LOCK.id, ANN, 100, FEE).net == 90

@@ -351,3 +351,18 @@ def test_an_operation_that_was_given_up_and_a_payment_that_was_used_are_told() -
     assert (given_up.code, given_up.reason) == (Code.FAILED_PRECONDITION, "OPERATION_ABANDONED")
     used = domain.payment_consumed("payments/x")
     assert (used.code, used.reason) == (Code.ALREADY_EXISTS, "PAYMENT_CONSUMED")
+
+
+def test_a_launch_leaves_no_balances_to_its_owner() -> None:
+    custodian = Account(OWNER, bytes([1] * 32))
+    spec = replace(SPEC, initial_balances=((Account(OWNER), SPEC.total_supply),))
+    with pytest.raises(Error, match=r"initial_balances must be left out"):
+        domain.complete(spec, OWNER, custodian)
+
+
+def test_only_a_token_that_is_deployed_is_handed_over() -> None:
+    domain.check_delivered(State.ACTIVE)
+    for state in set(State) - {State.ACTIVE}:
+        with pytest.raises(Error) as caught:
+            domain.check_delivered(state)
+        assert caught.value.reason == "TOKEN_NOT_ACTIVE"
