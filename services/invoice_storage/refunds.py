@@ -169,12 +169,20 @@ class Refunds:
             return await self._move(tx, call, refund, RefundState.REJECTED, request.justification)
 
     async def process(self, request: pb.ProcessRefundRequest, call: Call) -> pb.Refund:
-        """An administrator has a failed transfer tried again, under the same key."""
+        """An administrator has a transfer that failed or was parked tried again, under its key."""
+        journal = self._pipelines.journal
         async with call.transaction() as tx:
             refund = await self._found(tx, request.name)
+            processing = refund.state is RefundState.PROCESSING
+            if processing and await journal.unpark(tx, refund.id):
+                response = refund_message(refund)
+                act = call.act(
+                    justification=request.justification, details={"amount": str(refund.amount)}
+                )
+                return tx.answer(response, subject=response.name, act=act)
             domain.check_transition(refund, RefundState.PROCESSING)
             if refund.state is RefundState.FAILED:
-                await self._pipelines.journal.resume(tx, refund.id, [_TRANSFER])
+                await journal.resume(tx, refund.id, [_TRANSFER])
             return await self._move(tx, call, refund, RefundState.PROCESSING, request.justification)
 
     async def _begin(self, tx: Effect, refund: Refund, decided_by: str) -> Claim:

@@ -392,6 +392,10 @@ async def test_whoever_asks_for_a_refund_waits_no_longer_for_it(
     assert await balance(alice) - before == int(settled.refunded_amount)
 
 
+PARK = """
+UPDATE invoice_storage.kit_pipelines SET state = 5, epoch = epoch + 1, worker = NULL,
+    lease_time = NULL, parked_reason = 'a test' WHERE id = $1
+"""
 MOVE = "UPDATE invoice_storage.refunds SET ledger = $2 WHERE id = $1"
 
 
@@ -451,6 +455,22 @@ async def test_a_treasury_that_is_short_holds_refunds_up_and_they_resume_by_them
     assert (done["problem"], await transfers(mesh, refund["name"])) == ("", [PRICE])
     assert before - await balance(alice) == 2 * FEE
     assert (await get(admin, "payments:totals"))["treasuryShortCount"] == 0
+
+
+async def test_a_refund_that_waits_for_a_person_goes_on_when_one_says_so(
+    mesh: Installation, alice: Client, admin: Client
+) -> None:
+    """The journal parks what never becomes known; nobody's money stays there."""
+    async with empty_treasury(mesh):
+        failed = await deployed(alice, displayName=REFUSED)
+        refund = await refund_in(alice, failed["payment"], "PROCESSING")
+        async with mesh.superuser() as database:
+            await database.execute(PARK, refund["name"].removeprefix("refunds/"))
+    assert await transfers(mesh, refund["name"]) == []
+    await decide(admin, refund["name"], "process")
+    await refund_in(alice, failed["payment"], "COMPLETED")
+    assert await transfers(mesh, refund["name"]) == [PRICE]
+    assert await reason_of(decide(admin, refund["name"], "process")) == "REFUND_STATE"
 
 
 async def test_all_money_is_accounted_for(mesh: Installation, admin: Client) -> None:
