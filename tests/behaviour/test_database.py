@@ -1,6 +1,5 @@
 """What is told of a database that is busy, hangs, or cannot work; and what its spans say."""
 
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,9 +16,9 @@ from services.kit.database import Database
 from services.kit.errors import Code, Error
 from tests.support import semconv
 from tests.support.edge import Rest, caller
-from tests.support.installation import Installation, kill, until
+from tests.support.installation import Installation, until
 from tests.support.postgres import Schema
-from tests.support.processes import descendants
+from tests.support.processes import frozen
 
 
 @pytest.fixture
@@ -121,21 +120,15 @@ async def test_a_database_that_hangs_takes_every_replica_out_of_service_until_it
 ) -> None:
     """Whoever calls meanwhile is told so, and does not wait for a deadline."""
     assert own_mesh.postgres_pid is not None
-    family = [process.pid for process in descendants(own_mesh.postgres_pid)]
 
     async def nobody_serves() -> bool:
         return not any(replica["healthy"] for replica in (await own_mesh.status())["replicas"])
 
-    try:
-        for pid in family:
-            kill(pid, signal.SIGSTOP)
+    with frozen(own_mesh.postgres_pid):
         await until(nobody_serves, 30)
         async with caller(own_mesh.target) as edge:
             outcome = await edge.rest(Rest("GET", "/v1/system/status"))
         assert (outcome.status, outcome.reason) == (503, "SERVICE_UNAVAILABLE")
-    finally:
-        for pid in family:
-            kill(pid, signal.SIGCONT)
     await own_mesh.until_healthy()
     async with caller(own_mesh.target) as edge:
         assert (await edge.rest(Rest("GET", "/v1/system/status"))).status == 200
