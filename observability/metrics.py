@@ -3,7 +3,7 @@
 A metric exists once it was measured: nothing here has a made-up value.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
@@ -26,6 +26,12 @@ _SDK_PROCESSED: Final = "otel.sdk.processor.span.processed"
 _SDK_EXPORTED: Final = "otel.sdk.exporter.span.exported"
 
 
+# The attributes of the semantic conventions. An error type that is empty stands for none.
+_CALL_LABELS: Final = (
+    "rpc_system_name", "rpc_method", "rpc_response_status_code", "error_type",
+)  # fmt: skip
+
+
 class Metrics:
     """The metrics of one process."""
 
@@ -34,14 +40,14 @@ class Metrics:
         self.call_duration = Histogram(
             names.CALL_DURATION,
             "Duration of calls that this replica served.",
-            ("rpc_method", "rpc_response_status_code"),
+            _CALL_LABELS,
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
         self.client_call_duration = Histogram(
             names.CLIENT_CALL_DURATION,
             "Duration of calls that this replica made.",
-            ("rpc_method", "rpc_response_status_code"),
+            _CALL_LABELS,
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
@@ -96,11 +102,11 @@ class Metrics:
 
     def server_durations(self, method: str) -> Mapping[str, Histogram]:
         """The histogram of a method that is served, by status code. To be looked up once."""
-        return _by_status(self.call_duration, method)
+        return _Lazily(self.call_duration, method, names.SERVER_FAULTS.__contains__)
 
     def client_durations(self, method: str) -> Mapping[str, Histogram]:
         """The histogram of a method that is called, by status code."""
-        return _by_status(self.client_call_duration, method)
+        return _Lazily(self.client_call_duration, method, names.OK.__ne__)
 
     def counter(self, name: str, documentation: str, *labels: str) -> Counter:
         """A counter of one service's own."""
@@ -118,18 +124,17 @@ class Metrics:
 class _Lazily(dict[str, Histogram]):
     """Children of a histogram, made when a status occurs: no metric without a sample."""
 
-    def __init__(self, histogram: Histogram, method: str) -> None:
+    def __init__(self, histogram: Histogram, method: str, is_error: Callable[[str], bool]) -> None:
         super().__init__()
         self._histogram = histogram
         self._method = method
+        self._is_error = is_error
 
     def __missing__(self, status: str) -> Histogram:
-        child = self[status] = self._histogram.labels(self._method, status)
+        error_type = status if self._is_error(status) else ""
+        child = self._histogram.labels(names.GRPC, self._method, status, error_type)
+        self[status] = child
         return child
-
-
-def _by_status(histogram: Histogram, method: str) -> Mapping[str, Histogram]:
-    return _Lazily(histogram, method)
 
 
 class _SpanCollector(Collector):

@@ -27,6 +27,11 @@ RPC_SYSTEM: Final = rpc_attributes.RPC_SYSTEM_NAME
 RPC_METHOD: Final = rpc_attributes.RPC_METHOD
 RPC_STATUS: Final = rpc_attributes.RPC_RESPONSE_STATUS_CODE
 GRPC: Final = "grpc"
+OK: Final = "OK"
+SERVER_FAULTS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""Statuses that say something of the server; the rest are the caller's."""
 SERVER_ADDRESS: Final = server_attributes.SERVER_ADDRESS
 ERROR_TYPE: Final = error_attributes.ERROR_TYPE
 CALLER: Final = "icto.caller"
@@ -51,6 +56,7 @@ MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
 MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
 MESSAGING_DESTINATION: Final = "messaging.destination.name"
 MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+MESSAGING_BATCH_COUNT: Final = "messaging.batch.message_count"
 
 # Spans of pipeline steps.
 PIPELINE_ID: Final = "icto.pipeline.id"

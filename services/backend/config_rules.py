@@ -7,6 +7,7 @@ the fee token, e8s.
 from datetime import timedelta
 from typing import Final
 
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
 from icto.config.v1 import config_pb2 as pb
@@ -108,6 +109,11 @@ def _check_prices(settings: pb.PaymentConfig) -> None:
             raise invalid(f"{field}.amount", "must be 0 exactly when `free` is set")
         if price.discounts and not price.price_variable:
             raise invalid(f"{field}.discounts", "are for prices that are variable")
+
+
+def as_text(config: pb.SystemConfig) -> str:
+    """A configuration as the audit keeps it, whole: the largest there is fits its bound."""
+    return json_format.MessageToJson(config, indent=None)
 
 
 def check_revision(given: int, current: int) -> None:

@@ -15,12 +15,12 @@ from services.backend import config_rules, config_store
 from services.backend.config_store import Revision
 from services.kit import Call, Effect, Kit, paging, settings
 from services.kit.errors import Code, Error
+from services.kit.platform import HEARTBEAT_SECONDS
 from services.kit.settings import Environment, SettingsError
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.25
-_HEARTBEAT_SECONDS: Final = 10.0
 _SYSTEM: Final = "system"
 _SUBJECT: Final = "config"
 
@@ -79,7 +79,7 @@ class ConfigService:
             if self._newest is not None:
                 yield self._newest
             try:
-                async with asyncio.timeout(_HEARTBEAT_SECONDS), self._changed:
+                async with asyncio.timeout(HEARTBEAT_SECONDS), self._changed:
                     await self._changed.wait()
             except TimeoutError:
                 continue
@@ -153,8 +153,8 @@ class ConfigService:
         await tx.apply(config_store.added(Revision(after, call.principal, justification)))
         act = call.act(
             severity=severity,
-            previous_value=_text(before.config),
-            new_value=_text(after),
+            previous_value=config_rules.as_text(before.config),
+            new_value=config_rules.as_text(after),
             justification=justification,
         )
         return after, act
@@ -236,8 +236,3 @@ def _first(environment: Environment) -> pb.SystemConfig:
         raise SettingsError(f"ICTO_INITIAL_CONFIG is not a SystemConfig: {error}") from None
     config_rules.check(standard)
     return standard
-
-
-def _text(config: pb.SystemConfig) -> str:
-    """A configuration as the audit keeps it, within its bound."""
-    return json_format.MessageToJson(config, indent=None)[:2000]

@@ -25,10 +25,12 @@ from services.kit.journal import (
     StepRecord,
     StepState,
 )
+from services.kit.operations import Operation
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step
-_ACTION: Final = "CreateToken"
-_METHOD: Final = f"{pb.DESCRIPTOR.services_by_name['DeploymentService'].full_name}/DeployToken"
+_DEPLOYMENT: Final = Operation.of(
+    pb.DESCRIPTOR.services_by_name["DeploymentService"], "DeployToken"
+)
 _STATUS: Final = {
     PipelineState.SUCCEEDED: events.ACT_STATUS_COMPLETED,
     PipelineState.FAILED: events.ACT_STATUS_FAILED,
@@ -167,21 +169,15 @@ def _outcome(ended: Ended) -> tuple[str, str]:
 
 
 def _ending(ended: Ended, deployment: Deployment) -> events.Event:
-    name = _name(deployment)
     failed = [record for record in ended.records.values() if record.error_reason]
     state = PipelineState.SUCCEEDED if deployment.token else ended.state
-    act = events.Act(
-        action=_ACTION,
-        status=_STATUS[state],
+    return _DEPLOYMENT.told(
+        _STATUS[state],
+        _name(deployment),
         principal=deployment.owner,
         actor=events.ACTOR_KIND_USER,
         caller="backend",
-        method=_METHOD,
-        operation=name,
-        severity=events.SEVERITY_ERROR if state is PipelineState.FAILED else events.SEVERITY_INFO,
         error_reason=failed[0].error_reason if failed and not deployment.token else "",
         details={"token": deployment.token} if deployment.token else {},
-    )
-    return events.Event(
-        subject=name, partition_key=name, act=act, traceparent=ended.claim.traceparent
+        traceparent=ended.claim.traceparent,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
+from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import claiming, merkle, store
 from services.distribution_deployer.claiming import Allocation
 from services.distribution_deployer.domain import (
@@ -292,7 +293,7 @@ class Claims:
 def _answered(tx: Effect, call: Call, claim: Disbursement) -> pb.DistributionClaim:
     response = claim_message(claim)
     details = {"amount": str(claim.gross), "fee": str(claim.fee), "penalty": str(claim.penalty)}
-    act = call.act(details=details)
+    act = call.act(status=events.ACT_STATUS_INITIATED, operation=response.name, details=details)
     return tx.answer(response, subject=distribution_name(claim.distribution_id), act=act)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from services.distribution_deployer import claiming, domain, store
@@ -18,25 +19,29 @@ from services.distribution_deployer.domain import (
     Token,
     Whitelist,
 )
-from services.distribution_deployer.messages import distribution_name, parse_account
+from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
 from services.kit import Kit, ids, vesting
 from services.kit.database import Connection
 from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.journal import Pipelines
+from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.statement import Statement
 from services.kit.transfers import Transfers
 
 BURNED: Final = Account("aaaaa-aa")
 """The management principal's account: nobody has a key to it."""
-_ACTIONS: Final = {
-    Kind.VESTED: "PayDistributionClaim",
-    Kind.EARLY_UNLOCK: "PayDistributionClaim",
-    Kind.PENALTY: "PayDistributionPenalty",
-    Kind.TO_OWNER: "ReturnDistributed",
-    Kind.TO_ESCROW: "ReturnDistributed",
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["DistributionService"]
+_CLAIMED: Final = {
+    Kind.VESTED: Operation.of(_SERVICE, "Claim"),
+    Kind.EARLY_UNLOCK: Operation.of(_SERVICE, "EarlyUnlock"),
+}
+_CONSEQUENCES: Final = {
+    Kind.PENALTY: Operation("PayDistributionPenalty"),
+    Kind.TO_OWNER: Operation("ReturnDistributed"),
+    Kind.TO_ESCROW: Operation("ReturnDistributed"),
 }
 
 
@@ -211,18 +216,19 @@ def _subaccount(distribution: Distribution) -> bytes:
 
 
 def _told(one: Disbursement, traceparent: str) -> events.Event:
-    name = distribution_name(one.distribution_id)
-    act = events.Act(
-        action=_ACTIONS[one.kind],
-        status=events.ACT_STATUS_COMPLETED,
+    """What the audit is told of a payment: the end of a claim, or what followed from an act."""
+    claimed = _CLAIMED.get(one.kind)
+    kind = claimed or _CONSEQUENCES[one.kind]
+    return kind.told(
+        events.ACT_STATUS_COMPLETED,
+        claim_message(one).name if claimed else "",
+        subject=distribution_name(one.distribution_id),
         principal=one.principal,
-        actor=events.ACTOR_KIND_SERVICE,
         caller=MESH_NAME,
-        severity=events.SEVERITY_INFO,
         details={
             "amount": str(one.net),
             "block_index": str(one.block_index),
             "kind": one.kind.name,
         },
+        traceparent=traceparent,
     )
-    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)

@@ -30,12 +30,13 @@ from services.kit.journal import (
     Step,
     StepContext,
 )
+from services.kit.operations import Operation
 from services.kit.statement import Statement
 from services.kit.transfers import INSUFFICIENT_FUNDS
 
 AUTOMATIC: Final = "automatic"
 TREASURY_SHORT: Final = "TREASURY_SHORT"
-_ACTION: Final = "RefundPayment"
+_TRANSFERRED: Final = Operation("RefundPayment")
 _TRANSFER: Final = "transfer"
 _RETRY: Final = RetryPolicy(first=0.1, longest=5.0)
 
@@ -54,6 +55,7 @@ class Refunds:
 
     def __init__(self, kit: Kit, treasury: Treasury) -> None:
         self._database = kit.database
+        self._outbox = kit.outbox
         self._platform = kit.platform
         self._treasury = treasury
         transfer = Step(_TRANSFER, self._transfer, retry=_RETRY)
@@ -94,8 +96,8 @@ class Refunds:
         written = store.changed_request(refund) if asked else store.added_refund(refund)
         if not automatic:
             return Owed(refund, (written,))
-        claim, begun = self._pipelines.begin(self.definition, refund.id)
-        return Owed(refund, (written, begun), claim)
+        claim, *begun = self._transfer_begun(refund)
+        return Owed(refund, (written, *begun), claim)
 
     def follow(self, owed: Owed) -> None:
         """Goes on with the transfer, once the settlement has committed."""
@@ -183,6 +185,7 @@ class Refunds:
             domain.check_transition(refund, RefundState.PROCESSING)
             if refund.state is RefundState.FAILED:
                 await journal.resume(tx, refund.id, [_TRANSFER])
+                await tx.apply(self._outbox.added([_told(events.ACT_STATUS_INITIATED, refund)]))
             return await self._move(tx, call, refund, RefundState.PROCESSING, request.justification)
 
     async def _begin(self, tx: Effect, refund: Refund, decided_by: str) -> Claim:
@@ -190,9 +193,14 @@ class Refunds:
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
             raise overtaken()
-        claim, begun = self._pipelines.begin(self.definition, refund.id)
-        await tx.apply(begun)
+        claim, *begun = self._transfer_begun(replace(refund, decided_by=decided_by))
+        await tx.apply(*begun)
         return claim
+
+    def _transfer_begun(self, refund: Refund) -> tuple[Claim, Statement, Statement]:
+        """A transfer that begins, and what is written of it; its end is told of by `_settle`."""
+        claim, begun = self._pipelines.begin(self.definition, refund.id)
+        return claim, begun, self._outbox.added([_told(events.ACT_STATUS_INITIATED, refund)])
 
     async def _move(
         self,
@@ -250,7 +258,7 @@ class Refunds:
         """Records how transfers ended, and tells the audit."""
         refunds = await store.finish_refunds(connection, [_end(one) for one in ended])
         traces = {one.claim.id: one.claim.traceparent for one in ended}
-        return [_told(refund, traces[refund.id]) for refund in refunds]
+        return [_told(_status(refund), refund, traces[refund.id]) for refund in refunds]
 
 
 def _end(ended: Ended) -> RefundEnd:
@@ -260,20 +268,25 @@ def _end(ended: Ended) -> RefundEnd:
     return RefundEnd(ended.claim.id, RefundState.FAILED, None, record.error_reason)
 
 
-def _told(refund: Refund, traceparent: str) -> events.Event:
-    paid = refund.state is RefundState.COMPLETED
-    name = ids.resource_name("refunds", refund.id)
-    act = events.Act(
-        action=_ACTION,
-        status=events.ACT_STATUS_COMPLETED if paid else events.ACT_STATUS_FAILED,
+def _status(refund: Refund) -> "events.ActStatus.ValueType":
+    if refund.state is RefundState.COMPLETED:
+        return events.ACT_STATUS_COMPLETED
+    return events.ACT_STATUS_FAILED
+
+
+def _told(
+    status: "events.ActStatus.ValueType", refund: Refund, traceparent: str = ""
+) -> events.Event:
+    """What the audit is told of a transfer that began or ended."""
+    return _TRANSFERRED.told(
+        status,
+        ids.resource_name("refunds", refund.id),
         principal=refund.owner,
-        actor=events.ACTOR_KIND_SERVICE,
         caller="invoice_storage",
-        severity=events.SEVERITY_INFO if paid else events.SEVERITY_ERROR,
         error_reason=refund.problem,
         details={"amount": str(refund.amount), "decided_by": refund.decided_by},
+        traceparent=traceparent,
     )
-    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)
 
 
 def overtaken() -> Error:

@@ -94,7 +94,7 @@ class _Unary:
     ) -> Any:
         method = self._contract.method(self._path)
         budget = _budget(method, timeout)
-        started, status = time.perf_counter(), "OK"
+        started, status = time.perf_counter(), names.OK
         try:
             return await self._inner(
                 request, timeout=budget, metadata=_metadata(metadata), wait_for_ready=True

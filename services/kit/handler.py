@@ -41,12 +41,6 @@ log = logging.getLogger(__name__)
 
 # Less than this is not enough to do anything and answer.
 _MINIMUM_SECONDS: Final = 0.002
-_OK: Final = "OK"
-# For the server's own health these are faults; the rest are the caller's.
-_SERVER_FAULTS: Final = frozenset(
-    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE,
-     Code.DATA_LOSS}
-)  # fmt: skip
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -162,7 +156,7 @@ class _Served:
         try:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 answer, error = await self._guarded(metadata, span, context, work)
-            outcome = error.code.name if error else _OK
+            outcome = error.code.name if error else names.OK
         finally:
             telemetry.metrics.in_flight.dec()
             self._durations[outcome].observe(time.perf_counter() - started)
@@ -311,7 +305,7 @@ def _time_remaining(context: Context) -> float | None:
 
 def _marked(span: trace.Span, error: Error) -> Error:
     span.set_attribute(names.REASON, error.reason)
-    if error.code in _SERVER_FAULTS:
+    if error.code.name in names.SERVER_FAULTS:
         span.set_attribute(names.ERROR_TYPE, error.code.name)
         span.set_status(StatusCode.ERROR, error.reason)
     return error

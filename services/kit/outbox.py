@@ -50,6 +50,12 @@ _STATE: Final = """
 SELECT count(*) AS pending, coalesce(extract(epoch FROM kit_now() - min(create_time)), 0)::float8
     AS oldest FROM (SELECT create_time FROM kit_outbox ORDER BY position LIMIT 10000) AS queue
 """
+_SENDING: Final = {
+    names.MESSAGING_SYSTEM: "icto_outbox",
+    names.MESSAGING_OPERATION_NAME: "publish",
+    names.MESSAGING_OPERATION_TYPE: "send",
+    names.MESSAGING_DESTINATION: "audit",
+}
 
 
 class Reader(Protocol):
@@ -174,7 +180,12 @@ class Outbox:
         current = spans[0]
         if len(traces) > 1 or len(traced) < len(batch):
             links = [Link(span.get_span_context()) for span in spans]
-            current = self._tracer.start_span(names.OUTBOX_PUBLISH, links=links)
+            current = self._tracer.start_span(
+                names.OUTBOX_PUBLISH,
+                links=links,
+                kind=SpanKind.PRODUCER,
+                attributes=_SENDING | {names.MESSAGING_BATCH_COUNT: len(batch)},
+            )
             spans.append(current)
         try:
             with use_span(current):
@@ -188,13 +199,7 @@ class Outbox:
             names.OUTBOX_PUBLISH,
             context=parent_context(event.traceparent),
             kind=SpanKind.PRODUCER,
-            attributes={
-                names.MESSAGING_SYSTEM: "icto_outbox",
-                names.MESSAGING_OPERATION_NAME: "publish",
-                names.MESSAGING_OPERATION_TYPE: "send",
-                names.MESSAGING_DESTINATION: "audit",
-                names.MESSAGING_MESSAGE_ID: event.id,
-            },
+            attributes=_SENDING | {names.MESSAGING_MESSAGE_ID: event.id},
         )
 
     async def measure(self) -> None:

@@ -6,8 +6,9 @@ what it knew.
 """
 
 import asyncio
+import contextlib
 import logging
-from typing import Final
+from typing import Any, Final
 
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
@@ -18,13 +19,20 @@ from services.kit.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
+HEARTBEAT_SECONDS: Final = 2.0
+"""How often whoever follows hears of the configuration, changed or not."""
 _RETRY_SECONDS: Final = 0.25
+# A stream to a frozen replica says nothing, and ends only after half a minute.
+_SILENT_HEARTBEATS: Final = 2
 
 
 class Platform:
     """The configuration, followed."""
 
-    def __init__(self, clients: Clients, metrics: Metrics) -> None:
+    def __init__(
+        self, clients: Clients, metrics: Metrics, heartbeat: float = HEARTBEAT_SECONDS
+    ) -> None:
+        self._silence = _SILENT_HEARTBEATS * heartbeat
         self._metrics = metrics
         self._stub = clients.stub(ConfigServiceStub)
         self._config: config_pb2.SystemConfig | None = None
@@ -49,11 +57,26 @@ class Platform:
         """Keeps up with every change, as long as the replica lives."""
         while True:
             try:
-                async for newest in self._stub.WatchConfig(config_pb2.WatchConfigRequest()):
-                    self._take(newest)
-            except Error as error:
-                log.debug("configuration stream: %s", error)
+                await self._follow_one()
+            except (Error, TimeoutError) as error:
+                log.debug("configuration stream: %r", error)
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _follow_one(self) -> None:
+        """Follows one stream until it ends.
+
+        Raises:
+            TimeoutError: it was silent; another replica may know more.
+            Error: it broke.
+        """
+        stream: Any = self._stub.WatchConfig(config_pb2.WatchConfigRequest())
+        async with contextlib.aclosing(stream):
+            while True:
+                async with asyncio.timeout(self._silence):
+                    newest = await anext(stream, None)
+                if newest is None:
+                    return
+                self._take(newest)
 
     def _take(self, newest: config_pb2.SystemConfig) -> None:
         """Takes a configuration in, unless a newer one is known: streams may overtake another."""

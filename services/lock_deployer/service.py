@@ -14,6 +14,7 @@ from services.kit.database import Connection
 from services.kit.errors import Code, Error
 from services.kit.escrow import account_of
 from services.kit.journal import Pipelines
+from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.rehearsal import rehearse
@@ -34,6 +35,7 @@ from services.lock_deployer.messages import (
 )
 from services.lock_deployer.returns import Returns
 
+_CLAIM: Final = Operation.of(pb.DESCRIPTOR.services_by_name["LockService"], "ClaimLock")
 _LOCKS: Final = "icto_locks_total"
 _CLAIMS: Final = "icto_lock_claims_total"
 
@@ -269,7 +271,11 @@ class LockService:
             begun, ordered = self._payouts.ordered(_payout(lock, claim))
             await tx.apply(*store.claimed(claim, state), *ordered)
             response = claim_message(claim)
-            act = call.act(details={"amount": str(claim.amount), "fee": str(fee)})
+            act = call.act(
+                status=events.ACT_STATUS_INITIATED,
+                operation=response.name,
+                details={"amount": str(claim.amount), "fee": str(fee)},
+            )
             tx.answer(response, subject=request.name, act=act)
         self._faults.point("lock.claim.committed")
         self._payouts.adopt(begun)
@@ -391,17 +397,15 @@ def _payout(lock: Lock, claim: Claim) -> Payout:
 
 
 def _told(claim: Claim, traceparent: str) -> events.Event:
-    name = lock_name(claim.lock_id)
-    act = events.Act(
-        action="PayLockClaim",
-        status=events.ACT_STATUS_COMPLETED,
+    return _CLAIM.told(
+        events.ACT_STATUS_COMPLETED,
+        claim_message(claim).name,
+        subject=lock_name(claim.lock_id),
         principal=claim.owner,
-        actor=events.ACTOR_KIND_SERVICE,
         caller=MESH_NAME,
-        severity=events.SEVERITY_INFO,
         details={"amount": str(claim.net), "block_index": str(claim.block_index)},
+        traceparent=traceparent,
     )
-    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)
 
 
 def _fingerprint(lock: Lock, payment: str) -> bytes:

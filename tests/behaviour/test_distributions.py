@@ -34,6 +34,7 @@ from tests.support.distributions import (
     whitelist,
 )
 from tests.support.installation import Installation, until
+from tests.support.operations import story
 from tests.support.services import refusal
 from tests.support.tokens import somebody
 
@@ -42,7 +43,6 @@ ALL = somebody()
 _ALL_PAID = """
 SELECT NOT EXISTS (SELECT FROM distribution_deployer.disbursements WHERE block_index IS NULL)
 """
-_TOLD = "SELECT event FROM audit_storage.entries WHERE subject = $1 AND action = $2"
 # What a claim in flight holds, and the row of the distribution beside it.
 _AS_A_CLAIM_OF = """
 WITH one AS (SELECT id FROM distribution_deployer.distributions WHERE id = $1::uuid FOR UPDATE)
@@ -117,15 +117,12 @@ async def test_numbers_are_told_in_base_units_and_payments_once_they_are_on_the_
     assert numbers == ("23456789", "123456789")
     name = await stage.open(spec(1_000, category(1, whitelist({alice.principal: 1_000}))))
     claim = await paid(alice, await act(alice, name, "claim"))
-
-    async def heard() -> list[events.Act]:
-        async with stage.mesh.superuser() as database:
-            rows = await database.fetch(_TOLD, name, "PayDistributionClaim")
-        return [events.Event.FromString(row["event"]).act for row in rows]
-
-    (entry,) = await until(heard)
-    assert entry.details["block_index"] == claim["blockIndex"]
-    assert entry.details["amount"] == claim["netAmount"]
+    begun, ended = await story(stage.mesh, claim["name"], "ClaimDistribution")
+    assert begun.status == events.ACT_STATUS_INITIATED
+    assert "block_index" not in begun.details
+    assert ended.status == events.ACT_STATUS_COMPLETED
+    assert ended.details["block_index"] == claim["blockIndex"]
+    assert ended.details["amount"] == claim["netAmount"]
 
 
 async def test_what_is_not_the_callers_or_more_than_there_is_moves_nothing(

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from mesh.cli.client import CallError, Client
 from services.kit import principal
@@ -18,6 +19,7 @@ from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
 from tests.support.installation import Installation, installation, kill, until
+from tests.support.operations import story
 from tests.support.services import Peer, peer, refusal
 from tests.support.vaults import Vault, account, claim, new_operation, vault
 
@@ -163,8 +165,13 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
     assert await token.balance(account(lock)) == 0
     assert await token.balance(ann.principal) == T - 4 * token.fee
     assert await token.balance(ben.principal) == 3 * T - token.fee
-    paid = await acted(own, lock, "PayLockClaim")
-    assert paid["principal"] in (ann.principal, ben.principal)
+    begun, ended = await story(own, rest["name"], "ClaimLock")
+    assert (begun.status, ended.status) == (
+        events.ACT_STATUS_INITIATED,
+        events.ACT_STATUS_COMPLETED,
+    )
+    assert (ended.principal, ended.method) == (ann.principal, "icto.lock.v1.LockService/ClaimLock")
+    assert ended.details["amount"] == rest["netAmount"]
 
 
 async def test_a_lock_is_funded_before_it_is_active(

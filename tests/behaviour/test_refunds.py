@@ -9,6 +9,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
@@ -45,6 +46,7 @@ from tests.support.money import (
     reason_of,
     refund_in,
 )
+from tests.support.operations import story
 from tests.support.tokens import Mint
 
 PRICE = E8S
@@ -123,6 +125,12 @@ async def test_what_could_not_be_delivered_is_paid_back_to_the_unit(
     assert before - await balance(alice) == 2 * FEE
     assert held - await balance(alice, TREASURY) == FEE
     assert await transfers(mesh, refund["name"]) == [PRICE]
+    begun, ended = await story(mesh, refund["name"], "RefundPayment")
+    assert (begun.status, ended.status) == (
+        events.ACT_STATUS_INITIATED,
+        events.ACT_STATUS_COMPLETED,
+    )
+    assert (ended.principal, ended.details["amount"]) == (alice.principal, str(PRICE))
 
 
 async def test_only_the_share_of_what_is_missing_goes_back(alice: Client, backend: Backend) -> None:

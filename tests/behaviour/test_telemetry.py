@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,8 @@ DEPLOY_STEP = "icto.token.v1.TokenService/DeployToken"
 CREATE_LEDGER = "icto.ledger.v1.LedgerService/CreateLedger"
 APPEND = "icto.audit.v1.AuditService/AppendEvents"
 STEP = "deploy_token create_token"
+# What a span of a kind says at least, by OTLP's number of the kind: served calls, sent events.
+SAID_BY = {2: semconv.CALL, 4: semconv.SENT}
 
 # From the edge span to the last statement: service and span of each parent and child.
 EDGES = [
@@ -140,7 +143,7 @@ async def test_spans_carry_current_names_and_no_deprecated_one(house: House) -> 
     allowed = semconv.current()
     assert {"rpc.service", "rpc.system", "db.system", "db.statement"}.isdisjoint(allowed)
     batches = (await ask(house, f"/api/v3/traces/{house.trace_id}"))["result"]["resourceSpans"]
-    ours = 0
+    kinds = Counter[int]()
     for batch in batches:
         resource = {pair["key"]: pair["value"] for pair in batch["resource"]["attributes"]}
         if resource[names.SERVICE_NAME]["stringValue"] == "envoy":
@@ -148,12 +151,15 @@ async def test_spans_carry_current_names_and_no_deprecated_one(house: House) -> 
         used = set(resource)
         for scope in batch["scopeSpans"]:
             for span in scope["spans"]:
-                used |= {pair["key"] for pair in span.get("attributes", ())}
-                ours += 1
+                said = {pair["key"] for pair in span.get("attributes", ())}
+                assert said >= SAID_BY.get(span["kind"], set()), span["name"]
+                used |= said
+                kinds[span["kind"]] += 1
         foreign = {n for n in used - allowed if not n.startswith(("icto.", "@jaeger@"))}
         assert foreign == set()
         assert {names.SERVICE_NAMESPACE, names.SERVICE_INSTANCE_ID} < set(resource)
-    assert ours > 10
+    assert kinds.keys() >= SAID_BY.keys()
+    assert kinds.total() > 10
 
 
 async def test_an_unsampled_caller_gets_an_answer_and_leaves_no_span(house: House) -> None:

@@ -149,17 +149,24 @@ async def of_ledgers(connection: Connection) -> list[str]:
     return first("ledgers", found)
 
 
+# Every operation that the databases know, and every one that the audit alone knows.
 _AUDIT_COUNTS: Final = """
-WITH accepted AS (
+WITH known AS (
     SELECT 'deployments/' || id AS name, 'CreateToken' AS action FROM backend.deployments
-    UNION ALL SELECT 'launches/' || id, 'StartPipeline' FROM backend.launches)
-SELECT name, count(*) FILTER (WHERE e.status = 1) AS initiated,
+    UNION ALL SELECT 'launches/' || id, 'StartPipeline' FROM backend.launches
+    UNION ALL SELECT 'refunds/' || id, 'RefundPayment' FROM invoice_storage.refunds
+        WHERE state IN (3, 4, 5)
+    UNION ALL SELECT 'locks/' || lock_id || '/claims/' || id, 'ClaimLock'
+        FROM lock_deployer.lock_claims
+    UNION ALL SELECT 'distributions/' || distribution_id || '/claims/' || id, 'ClaimDistribution'
+        FROM distribution_deployer.disbursements WHERE kind = 1
+    UNION SELECT operation, action FROM audit_storage.entries WHERE status = 1)
+SELECT name, known.action, count(*) FILTER (WHERE e.status = 1) AS initiated,
     count(*) FILTER (WHERE e.status IN (2, 3, 4)) AS terminal,
     min(e.sequence) FILTER (WHERE e.status = 1) < min(e.sequence) FILTER (WHERE e.status <> 1)
         AS in_order
-FROM accepted LEFT JOIN audit_storage.entries AS e ON e.operation = name
-    AND e.action = accepted.action AND e.source = '/icto/backend'
-GROUP BY name HAVING count(*) FILTER (WHERE e.status = 1) <> 1
+FROM known LEFT JOIN audit_storage.entries AS e ON e.operation = name AND e.action = known.action
+GROUP BY name, known.action HAVING count(*) FILTER (WHERE e.status = 1) <> 1
     OR count(*) FILTER (WHERE e.status IN (2, 3, 4)) <> 1
     OR min(e.sequence) FILTER (WHERE e.status = 1) > min(e.sequence) FILTER (WHERE e.status <> 1)
 """
@@ -169,7 +176,8 @@ async def of_audit(connection: Connection, installation: Installation) -> list[s
     """One Initiated and then one end for each, nothing lost, and the chain verifies (5)."""
     rows = await connection.fetch(_AUDIT_COUNTS)
     found = [
-        f"{r['name']}: {r['initiated']} begun, {r['terminal']} ended, in order: {r['in_order']}"
+        f"{r['name']}: {r['action']} begun {r['initiated']} times, ended {r['terminal']}, "
+        f"in order: {r['in_order']}"
         for r in rows
     ]
     dead = await connection.fetchval("SELECT count(*) FROM audit_storage.dead_letters")

@@ -1,11 +1,15 @@
 """The configuration: complete, within bounds, and never free by mistake."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
 from icto.config.v1 import config_pb2 as pb
+from icto.events.v1 import events_pb2
 from icto.payment.v1 import payment_pb2
 from services.backend import config_rules
 from services.kit.errors import Code, Error
@@ -110,3 +114,20 @@ def test_a_change_starts_from_the_current_revision() -> None:
         with pytest.raises(Error) as caught:
             config_rules.check_revision(given, 3)
         assert (caught.value.code, caught.value.metadata) == (Code.ABORTED, {"revision": "3"})
+
+
+def test_the_largest_configuration_is_kept_whole_by_the_audit() -> None:
+    largest = config_rules.initial()
+    for price in largest.payment.prices:
+        price.amount, price.price_variable = str(2**127), True
+        del price.discounts[:]
+        for _ in range(_most(pb.Price.DESCRIPTOR.fields_by_name["discounts"]).repeated.max_items):
+            price.discounts.add(min_volume=2**32 - 1, basis_points=10_000, active=True)
+    config_rules.check(largest)
+    for name in ("previous_value", "new_value"):
+        bound = _most(events_pb2.Act.DESCRIPTOR.fields_by_name[name]).string.max_len
+        assert len(config_rules.as_text(largest)) < bound
+
+
+def _most(field: FieldDescriptor) -> Any:
+    return field.GetOptions().Extensions[validate_pb2.field]

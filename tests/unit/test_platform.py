@@ -1,6 +1,7 @@
 """What the configuration forbids, for every method of the contract (F-16), and who may call it."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -226,3 +227,34 @@ def test_changes_are_told_from_reads() -> None:
     for method in METHODS:
         if method.has_request_id and method.kind is Kind.UNARY:
             assert method.mutates, method.full_name
+
+
+async def test_a_stream_that_is_silent_is_given_up_for_another() -> None:
+    """A frozen replica of the backend keeps no stop from those who follow it."""
+    made = Platform(_Frozen(), Metrics(), heartbeat=0.02)  # type: ignore[arg-type]
+    following = asyncio.create_task(made.follow())
+    try:
+        async with asyncio.timeout(10):
+            while not made._config or not made.config.emergency_stop:
+                await asyncio.sleep(0.01)
+    finally:
+        following.cancel()
+    assert not made.running
+
+
+class _Frozen:
+    """The first stream tells of a configuration and is silent then; the next tells of a stop."""
+
+    def __init__(self) -> None:
+        self._streams = 0
+
+    def stub(self, _: Any) -> "_Frozen":
+        return self
+
+    async def WatchConfig(  # noqa: N802  # the stub's name
+        self, _: Any
+    ) -> AsyncIterator[config_pb2.SystemConfig]:
+        self._streams += 1
+        stopped = self._streams > 1
+        yield config_pb2.SystemConfig(revision=self._streams, emergency_stop=stopped)
+        await asyncio.Event().wait()

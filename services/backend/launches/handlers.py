@@ -17,7 +17,6 @@ from icto.lock.v1 import lock_pb2
 from icto.lock.v1.lock_pb2_grpc import LockServiceStub
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
-from icto.policy.v1 import policy_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from observability import names
@@ -33,13 +32,13 @@ from services.kit import Call, Effect, Kit, ids, not_found, paging, principal, s
 from services.kit.database import Connection
 from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.journal import ChangeFeed, Pipelines, PostgresJournal, Run, change_log
+from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 
 T = TypeVar("T")
 
 _SEQUENCE_DIGITS: Final = 9
-_SERVICE: Final = pb.DESCRIPTOR.services_by_name["LaunchService"]
-_WITHDRAW: Final = _SERVICE.methods_by_name["WithdrawEscrow"]
+_WITHDRAWAL: Final = Operation.of(pb.DESCRIPTOR.services_by_name["LaunchService"], "WithdrawEscrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,19 +488,15 @@ def _order(shape: Shape) -> orders.Order:
 
 def _withdrawal(withdrawn: store.Withdrawn, paid: PaidOut) -> events.Event:
     """What the audit is told of a withdrawal that has arrived."""
-    name = ids.resource_name("launches", withdrawn.launch_id)
-    act = events.Act(
-        action=_WITHDRAW.GetOptions().Extensions[policy_pb2.method].audit_action,
-        status=events.ACT_STATUS_COMPLETED,
+    return _WITHDRAWAL.told(
+        events.ACT_STATUS_COMPLETED,
+        ids.resource_name("launches", withdrawn.launch_id),
         principal=withdrawn.owner,
         actor=events.ACTOR_KIND_USER,
         caller="backend",
-        method=f"{_SERVICE.full_name}/{_WITHDRAW.name}",
-        operation=name,
-        severity=events.SEVERITY_INFO,
-        details={"amount": str(withdrawn.amount), "block": str(paid.block_index)},
+        details={"amount": str(withdrawn.amount), "block_index": str(paid.block_index)},
+        traceparent=paid.traceparent,
     )
-    return events.Event(subject=name, partition_key=name, act=act, traceparent=paid.traceparent)
 
 
 async def _about(field: str, answer: Awaitable[T]) -> T:

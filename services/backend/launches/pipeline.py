@@ -45,13 +45,13 @@ from services.kit.journal import (
     StepContext,
     StepState,
 )
+from services.kit.operations import Operation
 
 CHARGE: Final = "charge"
 OWNERSHIP: Final = "transfer_ownership"
 FINALIZE: Final = "finalize"
 SETTLE: Final = "settle"
-ACTION: Final = "StartPipeline"
-_METHOD: Final = f"{pb.DESCRIPTOR.services_by_name['LaunchService'].full_name}/CreateLaunch"
+_LAUNCH: Final = Operation.of(pb.DESCRIPTOR.services_by_name["LaunchService"], "CreateLaunch")
 
 Work = Callable[[StepContext], Awaitable[bytes]]
 
@@ -409,21 +409,14 @@ def _ending(ended: Ended, launch: Launch) -> events.Event:
     }
     outcome = domain.outcome(ended.state, anything=bool(delivered))
     failed = [record for record in ended.records.values() if record.error_reason]
-    act = events.Act(
-        action=ACTION,
-        status=_STATUS[outcome],
+    return _LAUNCH.told(
+        _STATUS[outcome],
+        launch.name,
         principal=launch.owner,
         actor=events.ACTOR_KIND_USER,
         caller="backend",
-        method=_METHOD,
-        operation=launch.name,
         severity=events.SEVERITY_INFO if outcome == Outcome.SUCCEEDED else events.SEVERITY_ERROR,
         error_reason=failed[0].error_reason if failed else "",
         details=delivered,
-    )
-    return events.Event(
-        subject=launch.name,
-        partition_key=launch.name,
-        act=act,
         traceparent=ended.claim.traceparent,
     )
