@@ -25,6 +25,7 @@ from services.kit.journal import (
     Pipelines,
     PipelineState,
     PostgresJournal,
+    Run,
 )
 
 _HEARTBEAT_SECONDS: Final = 10.0
@@ -163,9 +164,7 @@ class DeploymentService:
         async with call.transaction() as tx:
             row = await store.get_deployment(tx, deployment_id)
             deployment = call.owned(row, "deployment", request.name)
-            response = await self._stop(tx, deployment)
-            act = call.act(operation=request.name)
-            tx.answer(response, subject=request.name, act=act)
+            response = await self._stop(tx, call, deployment)
         self._stopped(deployment_id)
         return response
 
@@ -196,15 +195,14 @@ class DeploymentService:
             deployment = await store.get_deployment(tx, deployment_id)
             if deployment is None:
                 raise not_found("deployment", request.name)
+            before = await self._run(tx, deployment_id)
             if not await self._journal.unpark(tx, deployment_id):
                 raise Error(
                     Code.FAILED_PRECONDITION,
                     "DEPLOYMENT_NOT_PARKED",
                     "Only a deployment that waits for a person can be retried.",
                 )
-            response = await self._as_it_is(tx, deployment)
-            act = call.act(operation=request.name, justification=request.justification)
-            tx.answer(response, subject=request.name, act=act)
+            response = await self._changed(tx, call, deployment, before, request.justification)
         self._journal.tell(deployment_id)
         return response
 
@@ -217,27 +215,43 @@ class DeploymentService:
             deployment = await store.get_deployment(tx, deployment_id)
             if deployment is None:
                 raise not_found("deployment", request.name)
-            act = call.act(operation=request.name, justification=request.justification)
-            response = await self._stop(tx, deployment)
-            tx.answer(response, subject=request.name, act=act)
+            response = await self._stop(tx, call, deployment, request.justification)
         self._stopped(deployment_id)
         return response
 
-    async def _stop(self, tx: Effect, deployment: Deployment) -> pb.Deployment:
-        """Asks a pipeline to stop."""
+    async def _stop(
+        self, tx: Effect, call: Call, deployment: Deployment, justification: str = ""
+    ) -> pb.Deployment:
+        """Asks a pipeline to stop, and tells the audit."""
+        before = await self._run(tx, deployment.id)
         if not await self._journal.cancel(tx, deployment.id):
             raise Error(Code.FAILED_PRECONDITION, "DEPLOYMENT_ENDED", "The deployment has ended.")
-        return await self._as_it_is(tx, deployment)
+        return await self._changed(tx, call, deployment, before, justification)
+
+    async def _changed(
+        self, tx: Effect, call: Call, deployment: Deployment, before: Run, justification: str
+    ) -> pb.Deployment:
+        """The answer to a change of a pipeline, and what the audit is told of it."""
+        after = await self._run(tx, deployment.id)
+        name = ids.resource_name("deployments", deployment.id)
+        act = call.act(
+            operation=name,
+            previous_value=before.standing,
+            new_value=after.standing,
+            justification=justification,
+        )
+        response = deployment_message(deployment, self._definition, after)
+        return tx.answer(response, subject=name, act=act)
 
     def _stopped(self, deployment_id: UUID) -> None:
         """Tells whoever works on it or watches it, once the transaction has committed."""
         self._engine.cancel(deployment_id)
         self._journal.tell(deployment_id)
 
-    async def _as_it_is(self, tx: Effect, deployment: Deployment) -> pb.Deployment:
-        """A deployment as the transaction sees it."""
-        (run,) = await self._journal.get([deployment.id], tx)
-        return deployment_message(deployment, self._definition, run)
+    async def _run(self, tx: Effect, deployment_id: UUID) -> Run:
+        """A pipeline as the transaction sees it."""
+        (run,) = await self._journal.get([deployment_id], tx)
+        return run
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}

@@ -100,6 +100,10 @@ class PaymentState(IntEnum):
     REFUNDED = 5
 
 
+CHARGED: Final = frozenset({PaymentState.COMPLETED, PaymentState.SETTLED, PaymentState.REFUNDED})
+"""States of a payment whose money was taken: those that have an invoice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payment:
     """A charge and what became of it."""

@@ -110,7 +110,7 @@ def payment_message(payment: Payment, refund: Refund | None = None) -> pb.Paymen
 def invoice_message(payment: Payment) -> pb.Invoice:
     """The invoice of a payment that was charged."""
     subtotal = sum(line.price for line in payment.lines)
-    refunded = payment.state is PaymentState.REFUNDED
+    refunded = (payment.refunded_amount or 0) if payment.state is PaymentState.REFUNDED else 0
     return pb.Invoice(
         name=ids.resource_name("invoices", payment.id),
         owner=payment.owner,
@@ -120,9 +120,18 @@ def invoice_message(payment: Payment) -> pb.Invoice:
         discount=str(subtotal - payment.amount),
         total=str(payment.amount),
         ledger=payment.ledger,
-        state=pb.INVOICE_STATE_REFUNDED if refunded else pb.INVOICE_STATE_PAID,
+        state=_invoice_state(payment.amount, refunded),
         pay_time=timestamp(payment.charge_time) if payment.charge_time else None,
+        refunded=str(refunded),
     )
+
+
+def _invoice_state(total: int, refunded: int) -> "pb.InvoiceState.ValueType":
+    if not refunded:
+        return pb.INVOICE_STATE_PAID
+    if refunded == total:
+        return pb.INVOICE_STATE_REFUNDED
+    return pb.INVOICE_STATE_PARTIALLY_REFUNDED
 
 
 def refund_message(refund: Refund) -> pb.Refund:

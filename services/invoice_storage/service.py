@@ -8,7 +8,7 @@ from typing import Final
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
 from services.invoice_storage.charges import Charges
-from services.invoice_storage.domain import PaymentState, Quote, RefundState
+from services.invoice_storage.domain import CHARGED, Quote, RefundState
 from services.invoice_storage.messages import (
     invoice_message,
     parse_items,
@@ -24,7 +24,7 @@ from services.kit.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
-_FLOAT_SECONDS: Final = 60.0
+_FLOAT_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 # A charge follows its quote within this time; an approval that ends sooner is not good enough.
 _APPROVAL_SECONDS: Final = 60
@@ -145,9 +145,21 @@ class PaymentService:
         """The invoice of a payment that was charged."""
         payment_id = ids.parse_name("invoices", request.name)
         payment = await store.get_payment(self._database, payment_id)
-        if payment is not None and payment.state in (PaymentState.IN_FLIGHT, PaymentState.FAILED):
+        if payment is not None and payment.state not in CHARGED:
             payment = None
         return invoice_message(call.owned(payment, "invoice", request.name))
+
+    async def ListInvoices(
+        self, request: pb.ListInvoicesRequest, call: Call
+    ) -> pb.ListInvoicesResponse:
+        """Invoices, newest first."""
+        owner = _visible_owner(request.owner, call, "MANAGE_PAYMENTS")
+        cursor = paging.decode_token(request.page_token, str)
+        before = paging.as_uuid(cursor[0]) if cursor else None
+        size = paging.page_size(request.page_size)
+        rows = await store.list_payments(self._database, owner, before, size + 1, CHARGED)
+        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
+        return pb.ListInvoicesResponse(invoices=map(invoice_message, page), next_page_token=token)
 
     async def RequestRefund(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
         """A user asks for money back."""
@@ -206,6 +218,7 @@ class PaymentService:
 
     async def _watch_treasury(self) -> None:
         """Measures what the treasury holds; a treasury below its float shows before it is short."""
+        short = False
         while True:
             pause = _FLOAT_SECONDS
             try:
@@ -214,8 +227,9 @@ class PaymentService:
                 held = await self._treasury.balance(settings.ledger)
                 self._balance.set(held)
                 self._float.set(wanted)
-                if held < wanted:
+                if held < wanted and not short:
                     log.warning("the treasury holds %d, below its float of %d", held, wanted)
+                short = held < wanted
             except Error as error:
                 log.debug("the treasury cannot be seen: %s", error)
                 pause = _RETRY_SECONDS

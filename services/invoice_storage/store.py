@@ -1,6 +1,6 @@
 """SQL of payments. One function an operation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -62,6 +62,7 @@ _PAYMENT_OF: Final = f"SELECT {_PAYMENT_COLUMNS} FROM payments WHERE operation =
 _LIST_PAYMENTS: Final = f"""
 SELECT {_PAYMENT_COLUMNS} FROM payments
 WHERE ($1::text IS NULL OR owner = $1) AND ($2::uuid IS NULL OR id < $2)
+    AND state = ANY ($4::smallint[])
 ORDER BY id DESC LIMIT $3
 """
 _COMPLETE: Final = """
@@ -232,10 +233,14 @@ async def lock_payment(connection: Connection, payment_id: UUID) -> Payment | No
 
 
 async def list_payments(
-    database: Database, owner: str | None, before: UUID | None, limit: int
+    database: Database,
+    owner: str | None,
+    before: UUID | None,
+    limit: int,
+    states: Iterable[PaymentState] = PaymentState,
 ) -> Sequence[Payment]:
-    """Payments of an owner, or of everybody, newest first."""
-    rows = await database.fetch(_LIST_PAYMENTS, owner, before, limit)
+    """Payments of an owner, or of everybody, newest first; those in some states, if it matters."""
+    rows = await database.fetch(_LIST_PAYMENTS, owner, before, limit, list(map(int, states)))
     return [_payment(row) for row in rows]
 
 

@@ -103,7 +103,11 @@ class LedgerService:
             await store.set_controller(tx, ledger_id, request.controller, minter)
             if book.blocks:
                 await tx.apply(store.written_head(book), *store.written_book(book))
-            act = call.act(previous_value=locked.ledger.controller, new_value=request.controller)
+            act = call.act(
+                previous_value=locked.ledger.controller,
+                new_value=request.controller,
+                details={"burned": str(sum(block.amount for block in book.blocks))},
+            )
             response = ledger_message(book.ledger, locked.create_time)
             return tx.answer(response, subject=response.name, act=act)
 

@@ -1,10 +1,6 @@
 """The audit: who reads what of it, how it is paged, and what happens while it is away."""
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +9,7 @@ import pytest
 
 from mesh.cli.client import CallError, Client
 from tests.support.edge import Edge, Rest, bearer
-from tests.support.installation import Installation, deployed, kill, until
+from tests.support.installation import Installation, deployed, until
 from tests.support.tokens import Mint
 
 ENTRIES = "/v1/auditEntries"
@@ -86,20 +82,6 @@ async def test_pages_hold_still_while_the_audit_grows(alice: Client, admin: Clie
     assert sequences == sorted(sequences, reverse=True)
 
 
-@contextlib.asynccontextmanager
-async def frozen(mesh: Installation, service: str) -> AsyncIterator[None]:
-    """A service that hangs, until the block ends."""
-    pids = [replica["pid"] for replica in await mesh.replicas(service)]
-    for pid in pids:
-        kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        await mesh.until_healthy()
-
-
 async def pending_events(mesh: Installation) -> float:
     """What the metrics say of events that wait for the audit."""
     async with httpx.AsyncClient() as client:
@@ -113,7 +95,7 @@ async def test_while_the_audit_is_away_work_goes_on_and_nothing_is_lost(
     mesh: Installation, alice: Client, admin: Client
 ) -> None:
     """Events wait in the outbox, and the metrics say how many (F-28)."""
-    async with frozen(mesh, "audit_storage"):
+    async with mesh.frozen("audit_storage"):
         ended = await deployed(alice)
         assert ended["state"] == "DEPLOYMENT_STATE_SUCCEEDED"
 

@@ -35,6 +35,7 @@ from tests.support.launches import (
     validated,
 )
 from tests.support.money import configured, get, post, reason_of
+from tests.support.operations import act
 
 REFUSED_PART = f"{REFUSED_PREFIX}part"
 
@@ -251,6 +252,7 @@ async def test_what_is_sent_to_the_future_minting_account_meanwhile_is_burned_wi
     # Two parts, the claim, the dust's transfer, and the remainder to the owner.
     supply = int((await get(creator, ledger))["totalSupply"])
     assert supply == SUPPLY - 5 * FEE - dust
+    assert (await act(mesh, ledger, "SetController")).details["burned"] == str(dust)
     async with mesh.superuser() as database:
         problems = await invariants.of_ledgers(database)
     assert not [problem for problem in problems if ledger.partition("/")[2] in problem]

@@ -94,6 +94,7 @@ async def test_a_token_costs_what_its_quote_says_and_the_invoice_shows_it(alice:
     quote = await get(alice, deployment["quote"])
     invoice = await get(alice, payment["invoice"])
     assert deployment["cost"] == quote["total"] == payment["amount"] == invoice["total"]
+    assert (await get(alice, "invoices"))["invoices"][0] == invoice
     assert int(quote["total"]) == PRICE
     assert quote["spender"]["owner"] == TREASURY
     assert (quote["state"], payment["state"]) == (USED, "PAYMENT_STATE_SETTLED")

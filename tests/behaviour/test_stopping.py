@@ -39,6 +39,7 @@ from tests.support.launches import (
 from tests.support.launches import balance as held_by
 from tests.support.money import FEE as ICP_FEE
 from tests.support.money import balance, configured, get, person, post, reason_of
+from tests.support.operations import act
 from tests.support.tokens import Mint
 
 PAYMENTS: Final = "invoice_storage.payments"
@@ -197,6 +198,9 @@ async def test_a_parked_deployment_is_shown_and_goes_on_where_it_stopped(
         assert steps(answer)["charge"] == "SUCCEEDED"
         assert answer["parkedReason"] == ""
         assert await retry(admin, name, requestId=request_id) == answer
+    told = await act(mesh, name, "RetryDeployment")
+    assert (told.previous_value, told.new_value) == (f"PARKED, {WHY}", "RUNNING")
+    assert told.justification == WHY
     done = await finished(alice, name)
     assert done["state"] == "DEPLOYMENT_STATE_SUCCEEDED", done
     assert (await charges(mesh, name), len(await tokens(mesh, name))) == (1, 1)
@@ -220,6 +224,9 @@ async def test_a_create_whose_outcome_is_unknown_is_decided_by_who_would_have_de
         await until(lambda: asyncio.sleep(0, hit.exists()))
         await park(mesh, name)
     await post(admin, f"/v1/{name}:reconcile", justification=WHY)
+    told = await act(mesh, name, "ReconcileDeployment")
+    assert (told.previous_value, told.justification) == (f"PARKED, {WHY}", WHY)
+    assert told.new_value == "RUNNING, asked to stop"
     done = await finished(alice, name)
     assert done["state"] == f"DEPLOYMENT_STATE_{state}"
     assert bool(done["token"]) is (refunded == 0)
@@ -289,6 +296,8 @@ async def test_a_parked_launch_is_shown_and_goes_on_where_it_stopped(
         assert answer["state"] == "LAUNCH_STATE_IN_PROGRESS"
         assert steps(answer)["create_token"] == "SUCCEEDED"
         await step(alice, name, "lock_1", "RUNNING", "RETRYING")
+    told = await act(mesh, name, "RetryPipeline")
+    assert (told.previous_value, told.new_value) == (f"PARKED, {WHY}", "RUNNING")
     done = await ended(alice, name)
     assert done["state"] == "LAUNCH_STATE_SUCCEEDED", done
     assert (await charges(mesh, name), len(await tokens(mesh, name))) == (1, 1)
@@ -296,6 +305,19 @@ async def test_a_parked_launch_is_shown_and_goes_on_where_it_stopped(
     shown = await get(admin, "launches:pending")
     assert name not in {x["name"] for x in shown["launches"]}
     await until(lambda: parked_launches(mesh, 0))
+
+
+async def test_whoever_stops_somebody_else_s_launch_says_why(
+    mesh: Installation, alice: Client, admin: Client
+) -> None:
+    async with mesh.held(LOCKS):
+        name = await under_way(alice)
+        assert await reason_of(cancel(admin, name)) == "INVALID_FIELD"
+        await post(admin, f"/v1/{name}:cancel", justification=WHY)
+    told = await act(mesh, name, "CancelPipeline")
+    assert (told.principal, told.justification) == (admin.principal, WHY)
+    assert (told.previous_value, told.new_value) == ("RUNNING", "RUNNING, asked to stop")
+    await ended(alice, name)
 
 
 async def test_a_launch_that_failed_is_not_retried_for_free(alice: Client, admin: Client) -> None:

@@ -356,11 +356,12 @@ class LaunchService:
         launch_id = ids.parse_name("launches", request.name)
         async with call.transaction() as tx:
             launch = call.owned(await store.get(tx, launch_id), "launch", request.name)
+            if launch.owner != call.principal and not request.justification:
+                raise invalid("justification", "must say why you stop somebody else's launch")
+            before = await self._run(tx, launch_id)
             if not await self._journal.cancel(tx, launch_id):
                 raise Error(Code.FAILED_PRECONDITION, "LAUNCH_ENDED", "The launch has ended.")
-            act = call.act(operation=request.name)
-            response = await self._as_it_is(tx, launch)
-            tx.answer(response, subject=request.name, act=act)
+            response = await self._changed(tx, call, launch, before, request.justification)
         self._pipelines.engine.cancel(launch_id)
         self._journal.tell(launch_id)
         return response
@@ -386,6 +387,7 @@ class LaunchService:
             launch = await store.get(tx, launch_id)
             if launch is None:
                 raise not_found("launch", request.name)
+            before = await self._run(tx, launch_id)
             if not await self._journal.unpark(tx, launch_id):
                 raise Error(
                     Code.FAILED_PRECONDITION,
@@ -393,16 +395,27 @@ class LaunchService:
                     "Only a launch that waits for a person can be retried. What failed was "
                     "refunded: launch it again, from the escrow of this launch.",
                 )
-            act = call.act(operation=request.name, justification=request.justification)
-            response = await self._as_it_is(tx, launch)
-            tx.answer(response, subject=request.name, act=act)
+            response = await self._changed(tx, call, launch, before, request.justification)
         self._journal.tell(launch_id)
         return response
 
-    async def _as_it_is(self, tx: Effect, launch: Launch) -> pb.Launch:
-        """A launch as the transaction sees it."""
-        (run,) = await self._journal.get([launch.id], tx)
-        return self._message(launch, run)
+    async def _run(self, tx: Effect, launch_id: UUID) -> Run:
+        """A pipeline as the transaction sees it."""
+        (run,) = await self._journal.get([launch_id], tx)
+        return run
+
+    async def _changed(
+        self, tx: Effect, call: Call, launch: Launch, before: Run, justification: str
+    ) -> pb.Launch:
+        """The answer to a change of a pipeline, and what the audit is told of it."""
+        after = await self._run(tx, launch.id)
+        act = call.act(
+            operation=launch.name,
+            previous_value=before.standing,
+            new_value=after.standing,
+            justification=justification,
+        )
+        return tx.answer(self._message(launch, after), subject=launch.name, act=act)
 
     async def WithdrawEscrow(
         self, request: pb.WithdrawEscrowRequest, call: Call

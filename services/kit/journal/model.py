@@ -193,6 +193,12 @@ class Run:
     create_time: datetime
     update_time: datetime
 
+    @property
+    def standing(self) -> str:
+        """How it stands, in a few words for the audit."""
+        asked = "asked to stop" if self.cancelled and not self.state.final else ""
+        return ", ".join(filter(None, (self.state.name, self.parked_reason, asked)))
+
 
 @dataclass(frozen=True, slots=True)
 class NewPipeline:
