@@ -27,13 +27,6 @@ async def mesh() -> AsyncIterator[Installation]:
         yield running
 
 
-@pytest.fixture
-async def own_mesh() -> AsyncIterator[Installation]:
-    """A mesh of the test's own, to break."""
-    async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
-        yield running
-
-
 @pytest.fixture(scope="session")
 async def edge(mesh: Installation) -> AsyncIterator[Edge]:
     """A caller of the shared mesh, whoever it says it is."""

@@ -23,7 +23,6 @@ from services.kit.errors import Code, Error
 from services.kit.journal import (
     ChangeFeed,
     Pipelines,
-    PipelineState,
     PostgresJournal,
     Run,
 )
@@ -255,11 +254,10 @@ class DeploymentService:
 
     async def _messages(self, deployments: list[Deployment]) -> list[pb.Deployment]:
         runs = {run.id: run for run in await self._journal.get([d.id for d in deployments])}
-        # One that succeeded between the two reads has its token by now.
+        # One that ended between the two reads has its token by now: one that was cancelled after
+        # it was delivered, too.
         missed = [
-            d.id
-            for d in deployments
-            if not d.token and d.id in runs and runs[d.id].state is PipelineState.SUCCEEDED
+            d.id for d in deployments if not d.token and d.id in runs and runs[d.id].state.final
         ]
         fresh = await store.get_deployments(self._database, missed) if missed else {}
         return [

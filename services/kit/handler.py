@@ -35,6 +35,7 @@ from services.kit.outbox import Outbox
 from services.kit.overload import Overload
 from services.kit.oversize import instead_of_many
 from services.kit.platform import Platform
+from services.kit.readiness import Readiness
 from services.kit.validation import RequestValidator
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Surroundings:
     overload: Overload
     platform: Platform
     denials: Denials
+    readiness: Readiness
     validator: RequestValidator
 
 
@@ -139,7 +141,10 @@ class _Served:
 
     async def _send(self, responses: AsyncIterator[Message], call: Call, context: Context) -> None:
         """Sends responses; the first, and the end of none, only after the ownership check."""
-        async with contextlib.aclosing(responses):  # type: ignore[type-var]  # a generator
+        async with (
+            self._around.readiness.stream(),
+            contextlib.aclosing(responses),  # type: ignore[type-var]  # a generator
+        ):
             async for response in responses:
                 call.verify_ownership()
                 await context.write(response.SerializeToString())

@@ -181,6 +181,7 @@ class Replica:
             self._overload,
             self._kit.platform,
             self._kit.denials,
+            self._readiness,
             RequestValidator(),
         )
         handlers = Handlers(around)
@@ -236,13 +237,14 @@ class Replica:
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _drain(self, server: grpc.aio.Server) -> None:
-        """Lets the mesh look away, then lets calls in flight end; a second signal skips both."""
+        """Lets the mesh look away, ends streams, and lets calls end; a second signal skips both."""
         log.info("draining")
         await self._readiness.drain()
         chosen = self._kit.settings
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(chosen.drain_seconds):
                 await self._signals.hurry.wait()
+        self._readiness.leave()
         await server.stop(0 if self._signals.hurry.is_set() else chosen.grace_seconds)
 
 

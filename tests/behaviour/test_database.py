@@ -15,10 +15,7 @@ from services.kit import database as kit
 from services.kit.database import Database
 from services.kit.errors import Code, Error
 from tests.support import semconv
-from tests.support.edge import Rest, caller
-from tests.support.installation import Installation, until
 from tests.support.postgres import Schema
-from tests.support.processes import frozen
 
 
 @pytest.fixture
@@ -113,22 +110,3 @@ async def test_a_statement_s_span_says_where_it_ran_and_how_it_failed(schema: Sc
     assert names.ERROR_TYPE not in done
     assert failed.keys() >= semconv.STATEMENT | semconv.STATEMENT_FAILED
     assert (failed[names.DB_RESPONSE_STATUS], failed[names.ERROR_TYPE]) == ("53100", "53100")
-
-
-async def test_a_database_that_hangs_takes_every_replica_out_of_service_until_it_answers(
-    own_mesh: Installation,
-) -> None:
-    """Whoever calls meanwhile is told so, and does not wait for a deadline."""
-    assert own_mesh.postgres_pid is not None
-
-    async def nobody_serves() -> bool:
-        return not any(replica["healthy"] for replica in (await own_mesh.status())["replicas"])
-
-    with frozen(own_mesh.postgres_pid):
-        await until(nobody_serves, 30)
-        async with caller(own_mesh.target) as edge:
-            outcome = await edge.rest(Rest("GET", "/v1/system/status"))
-        assert (outcome.status, outcome.reason) == (503, "SERVICE_UNAVAILABLE")
-    await own_mesh.until_healthy()
-    async with caller(own_mesh.target) as edge:
-        assert (await edge.rest(Rest("GET", "/v1/system/status"))).status == 200

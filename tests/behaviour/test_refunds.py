@@ -461,6 +461,7 @@ async def test_a_treasury_that_is_short_holds_refunds_up_and_they_resume_by_them
     assert totals["treasuryShortCount"] == 0
     before = await balance(alice)
     async with empty_treasury(mesh):
+        await until(lambda: below_its_float(mesh), 20)
         failed = await deployed(alice, displayName=REFUSED)
         # What was just charged suffices for the amount, and not for the ledger's fee.
 
@@ -475,7 +476,6 @@ async def test_a_treasury_that_is_short_holds_refunds_up_and_they_resume_by_them
             "TREASURY_SHORT",
         )
         assert (await get(admin, "payments:totals"))["treasuryShortCount"] == 1
-        await until(lambda: below_its_float(mesh), 20)
         assert await transfers(mesh, refund["name"]) == []
     done = await refund_in(alice, failed["payment"], "COMPLETED")
     assert (done["problem"], await transfers(mesh, refund["name"])) == ("", [PRICE])

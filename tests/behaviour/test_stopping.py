@@ -91,12 +91,12 @@ async def step(client: Client, name: str, wanted: str, *states: str) -> dict[str
     return found
 
 
-async def cancel(client: Client, name: str) -> dict[str, Any]:
-    return await post(client, f"/v1/{name}:cancel")
+async def cancel(client: Client, name: str, **more: Any) -> dict[str, Any]:
+    return await post(client, f"/v1/{name}:cancel", **more)
 
 
 async def retry(admin: Client, name: str, **more: Any) -> dict[str, Any]:
-    return await post(admin, f"/v1/{name}:retry", justification=WHY, **more)
+    return await post(admin, f"/v1/{name}:retry", **({"justification": WHY} | more))
 
 
 async def charges(mesh: Installation, name: str) -> int:
@@ -483,8 +483,8 @@ async def test_watchers_learn_of_a_cancellation_and_of_a_retry(
             watching = await stack.enter_async_context(at_work(watch(name)))
             await until(lambda: asyncio.sleep(0, len(seen) >= 3))
             await park(mesh, name)
-            for act, least in ((retry, 1), (cancel, 2)):
-                await act(admin, name)
+            for stop_or_go_on, least in ((retry, 1), (cancel, 2)):
+                await stop_or_go_on(admin, name, justification=WHY)
                 await until(lambda least=least: asyncio.sleep(0, turns(seen) >= least))
         async with asyncio.timeout(30):
             await watching

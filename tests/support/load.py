@@ -36,7 +36,7 @@ _USERS: Final = 2
 _FUNDS: Final = 1_000_000 * E8S
 _FEE: Final = 10
 _SUPPLY: Final = 10**12
-_PAUSE_SECONDS: Final = 0.05
+_PAUSE_SECONDS: Final = 0.1
 _FAILURES: Final = (CallError, grpc.aio.AioRpcError, httpx.HTTPError)
 
 _CONTRACT: Final = contracts.load(Environment.TEST)

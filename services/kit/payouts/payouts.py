@@ -23,7 +23,7 @@ _TRANSFER: Final = "transfer"
 _PAYOUT: Final = "payout"
 # What is owed is owed until it is paid: no number of attempts ends that.
 _RETRY: Final = RetryPolicy(first=0.1, longest=30.0, attempts=2**31 - 1)
-_SECONDS: Final = 10.0
+_SECONDS: Final = 3.0
 _BATCH: Final = 100
 _NOW: Final = "(extract(epoch FROM kit_now()) * 1000000)::bigint * 1000"
 _ADD: Final = f"""

@@ -1,6 +1,6 @@
 """The supervisor keeps the platform up whatever is killed, and goes away without a trace.
 
-The tests share one installation, and each leaves it running for the next.
+Each test leaves it running for the next.
 """
 
 import asyncio
@@ -12,14 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import httpx
 import pytest
 
 from icto.identity.v1.identity_pb2 import GetDenyListResponse
+from icto.lab.v1 import lab_pb2
+from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from mesh import contract as contracts
 from mesh import control, supervisor
 from mesh.cli.demo import free_ports
@@ -29,12 +32,12 @@ from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
 from mesh.supervisor import Options, StartError, Supervisor
 from services.kit.settings import Environment
+from services.kit.status import from_rpc_error
 from tests.support.installation import (
     HEALTH_INTERVAL,
     Installation,
     deployed,
     finished,
-    installation,
     kill,
     paid_body,
     until,
@@ -45,13 +48,6 @@ from tests.support.processes import ProcessId, command_of, descendants, listener
 _HEAL_SECONDS = 30.0
 _REPEATS = 100
 _TRIES = 20
-
-
-@pytest.fixture(scope="module")
-async def house() -> AsyncIterator[Installation]:
-    """The installation of these tests."""
-    async with installation() as running:
-        yield running
 
 
 async def test_a_second_supervisor_is_refused_with_its_reason(house: Installation) -> None:
@@ -189,6 +185,28 @@ async def test_a_rolling_restart_fails_no_call(house: Installation) -> None:
         assert new["pid"] != old["pid"]
         assert f"{new['name']} is fresh and healthy after" in output
     assert not re.search(r"warning +\S+ ended", house.output(logged).decode())
+
+
+async def read_all(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_stream_ends_with_its_replica_and_says_that_another_goes_on(
+    house: Installation,
+) -> None:
+    """A stream has no end of its own: whoever waited for it would wait out the whole grace."""
+    request = lab_pb2.StreamRequest(count=10_000)
+    request.pause.FromMilliseconds(50)
+    async with grpc.aio.insecure_channel(house.target) as channel:
+        stream = LabServiceStub(channel).Stream(request)
+        await stream.read()
+        restarting = asyncio.create_task(house.icto("restart", "lab"))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await read_all(stream)
+        assert from_rpc_error(ended.value).reason == "REPLICA_LEAVING"
+        status, output = await restarting
+        assert status == 0, output
 
 
 async def test_nothing_outlives_a_killed_supervisor_and_its_successor_serves_the_old_token(

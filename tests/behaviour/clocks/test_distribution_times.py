@@ -39,7 +39,7 @@ from tests.support.distributions import (
     stats,
     whitelist,
 )
-from tests.support.installation import Installation, installation, kill, until
+from tests.support.installation import Installation, kill, until
 from tests.support.services import peer, refusal
 from tests.support.tokens import somebody
 
@@ -66,13 +66,6 @@ _OVERDUE = re.compile(
 _EVENTS = """
 SELECT count(*) FROM audit_storage.entries WHERE action = $1 AND operation = $2 AND status = $3
 """
-
-
-@pytest.fixture(scope="module")
-async def mesh() -> AsyncIterator[Installation]:
-    """A mesh of this file's own, since time only goes on."""
-    async with installation() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

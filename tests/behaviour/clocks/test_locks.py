@@ -18,7 +18,7 @@ from services.kit.escrow import account_of
 from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
-from tests.support.installation import Installation, installation, kill, until
+from tests.support.installation import Installation, kill, until
 from tests.support.operations import story
 from tests.support.services import Peer, peer, refusal
 from tests.support.vaults import Vault, account, claim, new_operation, vault
@@ -33,47 +33,40 @@ INSTANT: dict[str, Any] = {"instant": {}}
 
 
 @pytest.fixture(scope="module")
-async def own() -> AsyncIterator[Installation]:
-    """A mesh of this file's own, since its clocks are moved."""
-    async with installation(environment={"ICTO_AUDIT_CHECKPOINT_SECONDS": "1"}) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def backend(own: Installation) -> AsyncIterator[Peer]:
+async def backend(mesh: Installation) -> AsyncIterator[Peer]:
     """The service that creates locks."""
-    async with peer(own, "backend") as made:
+    async with peer(mesh, "backend") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-async def token(own: Installation, backend: Peer) -> AsyncIterator[Vault]:
+async def token(mesh: Installation, backend: Peer) -> AsyncIterator[Vault]:
     """A token to lock."""
-    made = await vault(own, backend)
+    made = await vault(mesh, backend)
     yield made
     await made.owner.close()
 
 
 @pytest.fixture(scope="module")
-async def ann(own: Installation) -> AsyncIterator[Client]:
+async def ann(mesh: Installation) -> AsyncIterator[Client]:
     """A beneficiary."""
-    client = await own.user(funds=0)
+    client = await mesh.user(funds=0)
     yield client
     await client.close()
 
 
 @pytest.fixture(scope="module")
-async def ben(own: Installation) -> AsyncIterator[Client]:
+async def ben(mesh: Installation) -> AsyncIterator[Client]:
     """Another one."""
-    client = await own.user(funds=0)
+    client = await mesh.user(funds=0)
     yield client
     await client.close()
 
 
 @pytest.fixture(scope="module")
-async def admin(own: Installation) -> AsyncIterator[Client]:
+async def admin(mesh: Installation) -> AsyncIterator[Client]:
     """A super-admin."""
-    async with administrator(own) as client:
+    async with administrator(mesh) as client:
         yield client
 
 
@@ -103,11 +96,11 @@ async def claimable(client: Client, lock: pb.Lock, query: str = "") -> dict[str,
     return (await client.rest("GET", f"/v1/{lock.name}:claimable{query}")).body
 
 
-async def acted(own: Installation, lock: pb.Lock, action: str) -> Any:
+async def acted(mesh: Installation, lock: pb.Lock, action: str) -> Any:
     """The audit's entry of an act on a lock, once it is there."""
 
     async def found() -> Any:
-        async with own.superuser() as database:
+        async with mesh.superuser() as database:
             return await database.fetchrow(
                 "SELECT * FROM audit_storage.entries WHERE subject = $1 AND action = $2",
                 lock.name,
@@ -118,7 +111,7 @@ async def acted(own: Installation, lock: pb.Lock, action: str) -> Any:
 
 
 async def test_a_lock_pays_what_its_vectors_say_when_they_say(
-    own: Installation, token: Vault, ann: Client, ben: Client
+    mesh: Installation, token: Vault, ann: Client, ben: Client
 ) -> None:
     """F-33, F-34, F-35: real escrow, claims at simulated times, 10 % and then monthly."""
     lock = await token.create(spec(MONTHLY, (ann, T), (ben, 3 * T)))
@@ -139,14 +132,14 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
     assert await token.balance(ann.principal) == 10_000_000_000_000 - token.fee
     assert await refused(claim(ann, lock)) == "NOTHING_TO_CLAIM"
 
-    await travel(own, timedelta(days=30) - timedelta(minutes=5))
+    await travel(mesh, timedelta(days=30) - timedelta(minutes=5))
     assert await refused(claim(ann, lock)) == "NOTHING_TO_CLAIM"
     following = await claimable(ann, lock)
     assert int(following["nextUnlockAmount"]) == 17_397_260_273_972 - 10_000_000_000_000
     started = active.start_time.ToDatetime(UTC)
     assert datetime.fromisoformat(following["nextUnlockTime"]) == started + timedelta(days=30)
 
-    await travel(own, timedelta(days=15))
+    await travel(mesh, timedelta(days=15))
     found = await claimable(ann, lock)
     assert int(found["unlockedAmount"]) == 17_397_260_273_972
     assert found["progressBasisPoints"] == 1739
@@ -156,7 +149,7 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
     state = await token.check(lock)
     assert state["state"] == "LOCK_STATE_PARTIALLY_CLAIMED"
 
-    await travel(own, timedelta(days=360))
+    await travel(mesh, timedelta(days=360))
     for who in (ann, ben):
         await claim(who, lock)
         assert await refused(claim(who, lock)) == "NOTHING_TO_CLAIM"
@@ -165,7 +158,7 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
     assert await token.balance(account(lock)) == 0
     assert await token.balance(ann.principal) == T - 4 * token.fee
     assert await token.balance(ben.principal) == 3 * T - token.fee
-    begun, ended = await story(own, rest["name"], "ClaimLock")
+    begun, ended = await story(mesh, rest["name"], "ClaimLock")
     assert (begun.status, ended.status) == (
         events.ACT_STATUS_INITIATED,
         events.ACT_STATUS_COMPLETED,
@@ -175,7 +168,7 @@ async def test_a_lock_pays_what_its_vectors_say_when_they_say(
 
 
 async def test_a_lock_is_funded_before_it_is_active(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """What was seen on its account is remembered by itself, with its time."""
     lock = await token.create(spec(LINEAR, (ann, T)))
@@ -187,7 +180,7 @@ async def test_a_lock_is_funded_before_it_is_active(
     async def funded() -> bool:
         return bool((await told())["state"] == "LOCK_STATE_FUNDED")
 
-    async with own.superuser() as database, database.transaction():
+    async with mesh.superuser() as database, database.transaction():
         # Activations wait until they can keep their answers.
         await database.execute("LOCK TABLE lock_deployer.kit_answers IN SHARE MODE")
         activating = asyncio.create_task(token.activate(lock.operation))
@@ -285,10 +278,10 @@ async def test_only_a_beneficiary_claims_and_sees_only_their_part(
 
 
 async def test_locks_are_listed_for_those_who_made_them_and_those_who_benefit(
-    own: Installation, backend: Peer, ann: Client, admin: Client
+    mesh: Installation, backend: Peer, ann: Client, admin: Client
 ) -> None:
-    mine = await vault(own, backend)
-    newcomer = await own.user(funds=0)
+    mine = await vault(mesh, backend)
+    newcomer = await mesh.user(funds=0)
     locks = [await mine.create(spec(INSTANT, (newcomer, 10**6))) for _ in range(3)]
     names = [lock.name for lock in reversed(locks)]
 
@@ -311,11 +304,11 @@ async def test_locks_are_listed_for_those_who_made_them_and_those_who_benefit(
 
 
 async def test_a_revocation_returns_what_is_not_unlocked_and_no_more(
-    own: Installation, token: Vault, ann: Client, ben: Client
+    mesh: Installation, token: Vault, ann: Client, ben: Client
 ) -> None:
     """F-44: one payment to the owner; what is unlocked stays claimable; it ends once."""
     lock = await token.active(spec(LINEAR, (ann, T), (ben, T), revocable=True))
-    await travel(own, timedelta(days=73))
+    await travel(mesh, timedelta(days=73))
     await claim(ann, lock, 10**13)
     for other in (ann, ben):
         assert await refused(revoke(other, lock)) == "LOCK_NOT_FOUND"
@@ -326,7 +319,7 @@ async def test_a_revocation_returns_what_is_not_unlocked_and_no_more(
     await token.until_balance(token.owner.principal, before + returned - token.fee)
     assert await refused(revoke(token.owner, lock)) == "LOCK_NOT_ACTIVE"
 
-    await travel(own, timedelta(days=400))
+    await travel(mesh, timedelta(days=400))
     parts = [int((await claimable(who, lock))["claimableAmount"]) for who in (ann, ben)]
     assert 10**13 + sum(parts) + returned == 2 * T
     assert parts[1] == pytest.approx(T // 5, rel=0.01)
@@ -343,11 +336,11 @@ async def revoke(client: Client, lock: pb.Lock) -> dict[str, Any]:
 
 
 async def test_revocations_and_claims_at_once_leave_nothing_over(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """F-42, F-44: whoever comes first, the parts are the whole."""
     lock = await token.active(spec(LINEAR, (ann, T), revocable=True))
-    await travel(own, timedelta(days=100))
+    await travel(mesh, timedelta(days=100))
     await asyncio.gather(
         *(revoke(token.owner, lock) for _ in range(5)),
         *(claim(ann, lock, 10**10) for _ in range(20)),
@@ -377,7 +370,7 @@ async def unlock(
 
 
 async def test_an_emergency_unlock_needs_an_administrator_and_a_reason(
-    own: Installation, token: Vault, ann: Client, admin: Client
+    mesh: Installation, token: Vault, ann: Client, admin: Client
 ) -> None:
     """F-44: everything becomes claimable, and the audit knows who, why, and how grave it was."""
     lock = await token.active(spec(LINEAR, (ann, T), emergencyUnlock=True))
@@ -390,7 +383,7 @@ async def test_an_emergency_unlock_needs_an_administrator_and_a_reason(
     assert int(made["amount"]) == T
     await token.check(lock)
     assert await token.balance(account(lock)) == 0
-    entry = await acted(own, lock, "EmergencyUnlock")
+    entry = await acted(mesh, lock, "EmergencyUnlock")
     assert entry["principal"] == admin.principal
     assert entry["severity"] == 4
 
@@ -426,7 +419,7 @@ async def test_milestones_unlock_by_their_attestor_alone(
 
 
 async def test_what_is_given_up_is_gone_for_good_and_its_tokens_go_back(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """F-44, F-49: before it was heard of, before it was funded, after it was, and too late."""
     unheard = new_operation()
@@ -449,7 +442,7 @@ async def test_what_is_given_up_is_gone_for_good_and_its_tokens_go_back(
 
     # A transfer that was on its way arrives after all: it goes back by itself.
     await token.pay_in(account(lock), 50_000)
-    await travel(own, timedelta(minutes=2))
+    await travel(mesh, timedelta(minutes=2))
     await token.until_balance(account(lock), 0)
     await token.until_balance(token.escrow, before + 10**6 + 50_000 - 2 * token.fee)
 
@@ -460,7 +453,7 @@ async def test_what_is_given_up_is_gone_for_good_and_its_tokens_go_back(
     assert int((await token.abandon(early)).returned_amount) == 50_000 - token.fee
     await token.until_balance(token.escrow, before + 50_000 - token.fee)
     await token.pay_in(account_of("lock_deployer", early), 60_000)
-    await travel(own, timedelta(minutes=2))
+    await travel(mesh, timedelta(minutes=2))
     await token.until_balance(token.escrow, before + 110_000 - 2 * token.fee)
 
     active = await token.active(spec(INSTANT, (ann, 10**6)))
@@ -497,24 +490,24 @@ async def test_activation_and_abandonment_at_once_have_one_winner(
 
 
 async def test_a_lock_that_is_not_funded_in_time_fails_and_gives_back_what_it_got(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """F-49: nothing waits for ever."""
     lock = await token.create(spec(INSTANT, (ann, 10**6)))
     await token.pay_in(account(lock), 500_000)
     before = await token.balance(token.escrow)
-    await travel(own, timedelta(days=1, minutes=1))
+    await travel(mesh, timedelta(days=1, minutes=1))
     await token.until_balance(token.escrow, before + 500_000 - token.fee)
     state = (await token.owner.rest("GET", f"/v1/{lock.name}")).body
     assert state["state"] == "LOCK_STATE_FAILED"
     assert await refusal(token.activate(lock.operation)) == "LOCK_FAILED"
-    entry = await acted(own, lock, "ActivateLock")
+    entry = await acted(mesh, lock, "ActivateLock")
     assert entry["principal"] == token.owner.principal
     assert (await token.abandon(lock.operation)).delivered_lock == ""
 
 
 async def test_an_account_that_cannot_be_looked_at_does_not_hold_the_others_up(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """F-49: whatever is wrong with its row, and though it is always the first one that is due."""
     broken, sound = [await token.create(spec(INSTANT, (ann, 10**6))) for _ in range(2)]
@@ -525,13 +518,13 @@ async def test_an_account_that_cannot_be_looked_at_does_not_hold_the_others_up(
         told = (await token.owner.rest("GET", f"/v1/{lock.name}")).body
         return bool(told["state"] == "LOCK_STATE_FAILED")
 
-    async with own.superuser() as database:
+    async with mesh.superuser() as database:
         kept = await database.fetchval("SELECT spec FROM lock_deployer.locks WHERE id = $1", number)
         await database.execute(change, number, b"no spec")
-        await travel(own, timedelta(days=1, minutes=1))
+        await travel(mesh, timedelta(days=1, minutes=1))
         await until(lambda: failed(sound), 15)
         await database.execute(change, number, kept)
-    await travel(own, timedelta(minutes=2))
+    await travel(mesh, timedelta(minutes=2))
     await until(lambda: failed(broken), 15)
 
 
@@ -627,17 +620,17 @@ async def test_a_lock_can_be_asked_to_be_refused_in_tests(token: Vault, ann: Cli
 
 
 async def test_a_killed_replica_loses_no_claim(
-    own: Installation, token: Vault, ann: Client
+    mesh: Installation, token: Vault, ann: Client
 ) -> None:
     """F-42, F-46: what was ordered is paid by another replica, once."""
     part = 100_000
     lock = await token.active(spec(INSTANT, (ann, 40 * part)))
-    victim, *_ = await own.replicas("lock_deployer")
+    victim, *_ = await mesh.replicas("lock_deployer")
     claims = [asyncio.ensure_future(claim(ann, lock, part)) for _ in range(40)]
     await asyncio.sleep(0.05)
     kill(victim["pid"])
     answers = await asyncio.gather(*claims, return_exceptions=True)
-    await own.until_healthy()
+    await mesh.until_healthy()
     assert [a for a in answers if not isinstance(a, dict)] == []
     state = await token.check(lock)
     assert state["state"] == "LOCK_STATE_COMPLETED"
@@ -645,11 +638,11 @@ async def test_a_killed_replica_loses_no_claim(
 
 
 async def test_claims_go_on_in_an_emergency_stop(
-    own: Installation, token: Vault, ann: Client, admin: Client
+    mesh: Installation, token: Vault, ann: Client, admin: Client
 ) -> None:
     """F-41: what is vested is claimed and paid; nothing else changes."""
     lock = await token.active(spec(INSTANT, (ann, 10**6), revocable=True))
-    async with emergency_stop(own, admin):
+    async with emergency_stop(mesh, admin):
         await token.paid(await claim(ann, lock, 500_000))
         assert await refused(revoke(token.owner, lock)) == "EMERGENCY_STOP"
     await claim(ann, lock)
