@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ _KEYS_SECONDS: Final = 15.0
 _DENY_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 0.1
 _READY_SECONDS: Final = 60.0
+_TRIES: Final = 50
 _STOP_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0
 TREASURY: Final = "invoice_storage"
@@ -282,9 +283,22 @@ class Supervisor:
             raise StartError(
                 f"{', '.join(waiting)} did not become healthy; see {self._run.logs}."
             ) from None
-        await self._offer_bootstrap_key(operator)
+        await self._insist(self._offer_bootstrap_key, operator)
         if self._options.environment.is_play:
-            await self._fund_treasury(operator)
+            await self._insist(self._fund_treasury, operator)
+
+    async def _insist(self, act: Callable[[Operator], Awaitable[None]], operator: Operator) -> None:
+        """Does what a replica refuses that has not heard of the configuration yet."""
+        for left in reversed(range(_TRIES)):
+            try:
+                await act(operator)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not left:
+                    log.warning("left undone at the start: %s", error.details())
+                    return
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def _waiting_for(self) -> list[str]:
         """Services without a healthy replica."""
@@ -329,16 +343,14 @@ class Supervisor:
     async def _offer_bootstrap_key(self, operator: Operator) -> None:
         """A key for the first operator, if there is none and no key is outstanding."""
         key = new_bootstrap_key()
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            if await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=True):
-                self.bootstrap_key = key
+        if await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=True):
+            self.bootstrap_key = key
 
     async def _fund_treasury(self, operator: Operator) -> None:
         """Where tokens are worth nothing, the treasury gets the float that it needs for refunds."""
         treasury = principal.of_service(TREASURY)
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            if await operator.balance(treasury) < _FLOAT:
-                await operator.give(treasury, _FLOAT)
+        if await operator.balance(treasury) < _FLOAT:
+            await operator.give(treasury, _FLOAT)
 
     def _started_replicas(self) -> Replicas:
         if self._replicas is None:

@@ -180,6 +180,8 @@ class _Served:
     ) -> tuple[bytes, Error | None]:
         caller = identity.read(metadata, self._method)
         try:
+            if self._method.mutates:
+                await self._around.platform.heard()
             call = self._admit(caller, metadata, span, context)
             async with asyncio.timeout(self._own_timeout(context)):
                 with deadline.within(call.remaining):

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS: Final = 2.0
 """How often whoever follows hears of the configuration, changed or not."""
 _RETRY_SECONDS: Final = 0.25
+_FIRST_SECONDS: Final = 1.0
 # A stream to a frozen replica says nothing, and ends only after half a minute.
 _SILENT_HEARTBEATS: Final = 2
 
@@ -36,6 +37,7 @@ class Platform:
         self._metrics = metrics
         self._stub = clients.stub(ConfigServiceStub)
         self._config: config_pb2.SystemConfig | None = None
+        self._heard = asyncio.Event()
 
     @property
     def config(self) -> config_pb2.SystemConfig:
@@ -52,6 +54,13 @@ class Platform:
                 retriable=True,
             )
         return self._config
+
+    async def heard(self) -> None:
+        """Waits a moment for the first configuration: whoever calls right after the start may."""
+        if self._config is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_SECONDS):
+                    await self._heard.wait()
 
     async def follow(self) -> None:
         """Keeps up with every change, as long as the replica lives."""
@@ -82,6 +91,7 @@ class Platform:
         """Takes a configuration in, unless a newer one is known: streams may overtake another."""
         if self._config is None or newest.revision > self._config.revision:
             self._config = newest
+            self._heard.set()
             self._metrics.config_revision.set(newest.revision)
 
     @property

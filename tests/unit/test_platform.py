@@ -242,6 +242,16 @@ async def test_a_stream_that_is_silent_is_given_up_for_another() -> None:
     assert not made.running
 
 
+async def test_whoever_calls_right_after_the_start_waits_a_moment_for_the_configuration() -> None:
+    made = Platform(_NoClients(), Metrics())  # type: ignore[arg-type]
+    waiting = asyncio.create_task(made.heard())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    made._take(config_rules.initial())
+    await waiting
+    await made.heard()
+
+
 class _Frozen:
     """The first stream tells of a configuration and is silent then; the next tells of a stop."""
 
