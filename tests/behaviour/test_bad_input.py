@@ -23,6 +23,7 @@ from tests.support.installation import (
     finished,
     quoted_body,
 )
+from tests.support.requests import extremes
 
 CONTRACT: Final = contracts.load("test")
 load_messages(CONTRACT)
@@ -101,6 +102,20 @@ async def test_wrong_types_and_strange_texts_are_refused_by_every_method(
             body = json.dumps({"requestId": str(uuid4())} | wrong).encode()
             outcome = await edge.rest(Rest(rest.verb, rest.path, body, headers))
             assert_typed(outcome, (method.path, wrong))
+            count += 1
+    assert count > 500
+
+
+async def test_extreme_values_in_requests_that_are_well_formed_are_refused_or_served(
+    edge: Edge, alice: Client
+) -> None:
+    """Far times, endless durations, numbers at the edge of their type, in each field there is."""
+    headers = bearer(await alice.token())
+    count = 0
+    for method in METHODS:
+        for what, extreme in extremes(method, alice.principal, "ledgers/icp"):
+            outcome = await edge.grpc(Rpc(method.path, extreme.SerializeToString(), headers))
+            assert_typed(outcome, (method.path, what))
             count += 1
     assert count > 500
 
