@@ -627,6 +627,10 @@ def _http_rules(method: Method) -> Iterator[str]:
 
 
 def _write_rules(method: Method) -> Iterator[str]:
+    if method.kind in (Kind.CLIENT_STREAM, Kind.BIDI_STREAM):
+        yield "it takes a stream: browsers and REST have none, and no request id covers one"
+    if method.kind is Kind.SERVER_STREAM and method.retry_safety is RetrySafety.IDEMPOTENT:
+        yield "a stream of answers writes nothing"
     anonymous = method.mutates and method.audience.public
     if anonymous and not method.anonymous_write:
         yield "it is public and writes: say why under anonymous_write"

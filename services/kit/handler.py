@@ -69,15 +69,9 @@ class Handlers:
     def wrap(self, method: Method, behavior: Callable[..., Any]) -> Any:
         """The gRPC handler of one method."""
         served = _Served(method, behavior, _message_class(method.request_type), self._around)
-        match method.kind:
-            case Kind.UNARY:
-                return grpc.unary_unary_rpc_method_handler(served.unary)
-            case Kind.SERVER_STREAM:
-                return grpc.unary_stream_rpc_method_handler(served.server_stream)
-            case Kind.BIDI_STREAM:
-                return grpc.stream_stream_rpc_method_handler(served.bidi_stream)
-            case Kind.CLIENT_STREAM:
-                return grpc.stream_unary_rpc_method_handler(served.client_stream)
+        if method.kind is Kind.UNARY:
+            return grpc.unary_unary_rpc_method_handler(served.unary)
+        return grpc.unary_stream_rpc_method_handler(served.server_stream)
 
 
 class _Served:
@@ -110,31 +104,12 @@ class _Served:
 
         return await self._observe(context, work)
 
-    async def client_stream(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
-        """Serves a call with many requests and one response."""
-
-        async def work(call: Call) -> bytes:
-            response: Message = await self._behavior(self._requests(raws), call)
-            call.verify_ownership()
-            return response.SerializeToString()
-
-        return await self._observe(context, work)
-
     async def server_stream(self, raw: bytes, context: Context) -> None:
         """Serves a call with one request and many responses."""
 
         async def work(call: Call) -> bytes:
             request = self._request(raw, call, context)
             await self._send(self._behavior(request, call), call, context)
-            return b""
-
-        await self._observe(context, work)
-
-    async def bidi_stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
-        """Serves a call with many requests and many responses."""
-
-        async def work(call: Call) -> bytes:
-            await self._send(self._behavior(self._requests(raws), call), call, context)
             return b""
 
         await self._observe(context, work)
@@ -262,12 +237,6 @@ class _Served:
             call.span.set_attribute(names.REQUEST_ID, request_id)
         call.accept(request, request_id)
         return request
-
-    async def _requests(self, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for raw in raws:
-            request = self._parse(raw)
-            self._around.validator.check(request)
-            yield request
 
     def _parse(self, raw: bytes) -> Message:
         if len(raw) > self._method.max_request_bytes:
