@@ -1,6 +1,7 @@
 """The platform's account on the ledger: charges come in by allowance, refunds go out."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from icto.ledger.v1 import ledger_pb2
 from services.invoice_storage.domain import Payment, Refund
@@ -17,6 +18,12 @@ class Spender:
     allowance: int
     expires: int | None
     balance: int
+
+
+def is_charge(payment: Payment, block: ledger_pb2.Block) -> bool:
+    """Whether a block under a payment's memo is its charge: by its payer, of its amount."""
+    payer: ledger_pb2.Account = getattr(block, "from")
+    return (payer.owner, block.amount) == (payment.owner, str(payment.amount))
 
 
 class Treasury:
@@ -41,12 +48,13 @@ class Treasury:
             self._faults.point("payment.charge.after")
             return int(answer.block_index)
 
-        def is_charge(block: ledger_pb2.Block) -> bool:
-            payer: ledger_pb2.Account = getattr(block, "from")
-            return (payer.owner, block.amount) == (payment.owner, str(payment.amount))
-
         return await self._transfers.once(
-            payment.ledger, payment.memo, payment.created_at, attempt, renew, is_charge
+            payment.ledger,
+            payment.memo,
+            payment.created_at,
+            attempt,
+            renew,
+            partial(is_charge, payment),
         )
 
     def _charge(self, payment: Payment, created_at: int) -> ledger_pb2.TransferFromRequest:

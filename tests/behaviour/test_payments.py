@@ -597,3 +597,38 @@ async def test_a_request_id_belongs_to_one_body(alice: Client) -> None:
     assert (await finished(alice, accepted["name"]))["state"] == SUCCEEDED
     forged = token_body() | {"quote": f"quotes/{uuid4()}"}
     assert await reason_of(alice.rest("POST", "/v1/tokens", forged)) == "QUOTE_NOT_FOUND"
+
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass"
+
+
+async def test_a_charge_that_another_attempt_made_after_it_was_refused_is_not_given_up(
+    mesh: Installation, alice: Client, backend: Backend
+) -> None:
+    """What was in a frozen replica arrives between the refusal and the end of the payment."""
+    quote, operation = await quote_for(alice, TOKEN_ORDER), new_operation()
+    before, payments = await balance(alice), "invoice_storage.payments"
+    async with (
+        mesh.superuser() as watching,
+        mesh.superuser() as database,
+        channel_of(mesh, "invoice_storage") as channel,
+        database.transaction(),
+    ):
+
+        async def somebody_waits_for(table: str) -> bool:
+            return bool(await watching.fetchval(WAITING, table))
+
+        async with mesh.held("ledger.ledgers"):
+            charging = asyncio.create_task(backend.charge(alice, quote["name"], operation))
+            await until(lambda: somebody_waits_for("ledger.ledgers"))
+            late = await late_charge(mesh, alice, quote, operation)
+            await database.execute(f"LOCK TABLE {payments} IN ACCESS EXCLUSIVE MODE")
+        await until(lambda: somebody_waits_for(payments))
+        await approve(alice, quote, PRICE + FEE)
+        made = await LedgerServiceStub(channel).TransferFrom(late, timeout=5)
+    payment = await charging
+    assert (payment.state, payment.block_index) == (_DONE, made.block_index)
+    # Its approval and the charge.
+    assert before - await balance(alice) == PRICE + 2 * FEE
+    assert await charges(mesh, operation) == 1
+    await backend.settle(operation, "create_token")

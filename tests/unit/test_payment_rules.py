@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icto.ledger.v1 import ledger_pb2
 from icto.payment.v1 import payment_pb2
 from services.invoice_storage import domain
 from services.invoice_storage.domain import (
@@ -25,6 +26,7 @@ from services.invoice_storage.domain import (
     RefundReason,
     RefundState,
 )
+from services.invoice_storage.treasury import is_charge
 from services.kit.errors import Code, Error
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -235,3 +237,16 @@ def test_states_have_the_numbers_of_the_proto(ours: Any, proto: Any) -> None:
     assert {int(state) for state in ours} == {int(value) for value in proto.values()} - {0}
     for state in ours:
         assert proto.Name(int(state)).endswith(f"_{state.name}")
+
+
+@pytest.mark.parametrize(
+    ("payer", "amount", "expected"),
+    [("owner", 2 * ICP, True), ("somebody", 2 * ICP, False), ("owner", 2 * ICP - 1, False)],
+)
+def test_a_block_is_a_payment_s_charge_by_its_payer_and_its_amount(
+    payer: str, amount: int, *, expected: bool
+) -> None:
+    """Anybody may copy a memo: what others paid under it, or less, settles nothing."""
+    block = ledger_pb2.Block(amount=str(amount))
+    getattr(block, "from").owner = payer
+    assert is_charge(PAYMENT, block) is expected
