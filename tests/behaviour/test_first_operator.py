@@ -29,7 +29,7 @@ async def redeemed(client: Client, key: str) -> str:
 
 
 async def test_a_bootstrap_key_makes_one_super_admin_once(mesh: Installation) -> None:
-    """However many redeem it at the same time, at whatever replica."""
+    """F-57: no seed list; however many redeem it at the same time, at whatever replica."""
     key = new_bootstrap_key()
     async with mesh.operator() as operator:
         assert await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=False)

@@ -216,7 +216,7 @@ async def test_a_parked_deployment_is_shown_and_goes_on_where_it_stopped(
 async def test_a_create_whose_outcome_is_unknown_is_decided_by_who_would_have_delivered(
     mesh: Installation, alice: Client, admin: Client, moment: str, state: str, refunded: int
 ) -> None:
-    """Whoever asked for the token died; what was delivered stays so, and is not refunded."""
+    """F-52: whoever asked for the token died; what was delivered stays so, and is not refunded."""
     point = f"deploy_token.create_token.{moment}"
     async with mesh.crash_at(point):
         name = await token_order(alice)

@@ -89,6 +89,7 @@ async def test_what_nobody_could_probe_in_time_is_unknown() -> None:
 
 
 async def test_a_sample_of_two_intervals_ago_is_as_good_as_unknown() -> None:
+    """F-54: no stale health, and none that nobody measured."""
     service = SlowHealth()
     service.answers.set()
     system = SystemService(kit(service, interval=60.0))
