@@ -98,6 +98,10 @@ async def _launches(report: Report) -> None:
                 await launches.claims(report, launchers)
             await launchers.close()
     launches.proofs(report)
+    async with traced(0.0) as running:
+        client = await running.user()
+        await launches.stored_proofs(report, client)
+        await client.close()
 
 
 async def _durability(report: Report, running: Installation) -> None:

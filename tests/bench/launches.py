@@ -4,6 +4,7 @@ How launches are offered and counted is as for deployments.
 """
 
 import asyncio
+import base64
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
@@ -13,10 +14,11 @@ from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
 from services.distribution_deployer import merkle
-from services.kit import ids
+from services.kit import ids, principal
 from tests.bench.deployments import Creators
 from tests.bench.report import Figure, Report
 from tests.support import launches
+from tests.support.distributions import recipient_list
 
 _CROWDS: Final = (150, 1000)
 _AT_ONCE: Final = 64
@@ -24,6 +26,8 @@ _CLAIMS: Final = 1500
 _CLAIM_AMOUNT: Final = 100
 _CLAIMERS: Final = 64
 _PROOFS: Final = 2000
+_LISTED: Final = 1_000_000
+_PAGE: Final = 1_000
 _DELIVERED: Final = """
 SELECT count(*) AS count, extract(epoch FROM max(update_time) - $1)::float8 AS seconds
 FROM backend.kit_pipelines WHERE definition = 'launch' AND state = 2 AND update_time > $1
@@ -168,3 +172,23 @@ def proofs(report: Report) -> None:
         tree.proof(number * 499)
     each = (time.perf_counter() - began) / _PROOFS
     report.add(Figure("one proof", each * 1e6, "us", "", _PROOFS))
+
+
+async def stored_proofs(report: Report, client: Client) -> None:
+    """A list of a million that is sent in pages, sealed, and asked for proofs one by one."""
+    everybody = [(principal.encode(number.to_bytes(29)), number + 1) for number in range(_LISTED)]
+    began = time.perf_counter()
+    pages = [dict(everybody[start : start + _PAGE]) for start in range(0, _LISTED, _PAGE)]
+    name, tree = await recipient_list(client, 1, pages)
+    told = f"{_LISTED:,} recipients in pages of {_PAGE:,}, sent"
+    report.add(Figure(told, time.perf_counter() - began, "s"))
+    began = time.perf_counter()
+    seal = {"requestId": str(uuid4()), "root": base64.b64encode(tree.root).decode()}
+    await client.rest("POST", f"/v1/{name}:seal", seal)
+    report.add(Figure("the list, sealed", time.perf_counter() - began, "s"))
+    latencies = []
+    for number in range(0, _LISTED, _LISTED // _PROOFS):
+        began = time.perf_counter()
+        await client.rest("GET", f"/v1/{name}/proofs/{everybody[number][0]}")
+        latencies.append(time.perf_counter() - began)
+    report.latencies("a proof over REST", latencies)
