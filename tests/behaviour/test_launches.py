@@ -162,7 +162,7 @@ async def test_the_owner_withdraws_what_lies_in_escrow_once(
     assert again.value.reason == "NOTHING_TO_WITHDRAW"
     begun, arrived_act = await withdrawals(creator, launch["name"])
     assert begun["details"] == {"amount": str(SUPPLY - FEE)}
-    block = f"/v1/{ledger_of(launch)}/blocks/{arrived_act['details']['block']}"
+    block = f"/v1/{ledger_of(launch)}/blocks/{arrived_act['details']['block_index']}"
     transfer = (await creator.rest("GET", block)).body
     assert transfer["amount"] == arrived_act["details"]["amount"] == str(SUPPLY - FEE)
     assert transfer["to"]["owner"] == me
