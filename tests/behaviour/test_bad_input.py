@@ -1,10 +1,12 @@
 """Whatever is sent: a typed error, nothing changed, and nothing of the inside is told."""
 
+import asyncio
 import base64
+import itertools
 import json
 import random
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -38,6 +40,8 @@ INSIDE: Final = (".py", "Traceback", "asyncpg", "postgres", "/work", "/tmp/", ".
 OURS: Final = {Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS}
 """Codes that say that we are at fault."""
 SEED: Final = 20_241_218
+_AT_ONCE: Final = 16
+T = TypeVar("T")
 
 TEXTS: Final = (
     "\0", "\ud7ff\ue000", "\u202etxt.exe", "\ufeff", "a\u0301" * 40, "\U0001f600" * 200,
@@ -88,6 +92,12 @@ def with_one_wrong(message: Message) -> Iterator[dict[str, Any]]:
         yield from ({field.json_name: value} for value in values)
 
 
+def batches(many: Iterator[T]) -> Iterator[list[T]]:
+    """What is sent at the same time."""
+    while some := list(itertools.islice(many, _AT_ONCE)):
+        yield some
+
+
 async def test_wrong_types_and_strange_texts_are_refused_by_every_method(
     edge: Edge, alice: Client
 ) -> None:
@@ -98,11 +108,14 @@ async def test_wrong_types_and_strange_texts_are_refused_by_every_method(
         rest = sample(method).rest
         if rest is None or not method.http[0].body:
             continue
-        for wrong in with_one_wrong(message_class(method.request_type)()):
-            body = json.dumps({"requestId": str(uuid4())} | wrong).encode()
-            outcome = await edge.rest(Rest(rest.verb, rest.path, body, headers))
-            assert_typed(outcome, (method.path, wrong))
-            count += 1
+        for some in batches(with_one_wrong(message_class(method.request_type)())):
+            bodies = [json.dumps({"requestId": str(uuid4())} | wrong).encode() for wrong in some]
+            outcomes = await asyncio.gather(
+                *(edge.rest(Rest(rest.verb, rest.path, body, headers)) for body in bodies)
+            )
+            for wrong, outcome in zip(some, outcomes, strict=True):
+                assert_typed(outcome, (method.path, wrong))
+            count += len(some)
     assert count > 500
 
 
@@ -113,10 +126,13 @@ async def test_extreme_values_in_requests_that_are_well_formed_are_refused_or_se
     headers = bearer(await alice.token())
     count = 0
     for method in METHODS:
-        for what, extreme in extremes(method, alice.principal, "ledgers/icp"):
-            outcome = await edge.grpc(Rpc(method.path, extreme.SerializeToString(), headers))
-            assert_typed(outcome, (method.path, what))
-            count += 1
+        for some in batches(extremes(method, alice.principal, "ledgers/icp")):
+            outcomes = await asyncio.gather(
+                *(edge.grpc(Rpc(method.path, one.SerializeToString(), headers)) for _, one in some)
+            )
+            for (what, _), outcome in zip(some, outcomes, strict=True):
+                assert_typed(outcome, (method.path, what))
+            count += len(some)
     assert count > 500
 
 

@@ -236,6 +236,41 @@ async def test_a_create_whose_outcome_is_unknown_is_decided_by_who_would_have_de
     await mesh.until_healthy()
 
 
+READING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%FROM kit_pipelines WHERE id = ANY%'
+"""
+
+
+async def test_a_deployment_that_is_read_while_it_ends_shows_what_was_delivered(
+    mesh: Installation, alice: Client, admin: Client
+) -> None:
+    """Asked to stop too late: its row is read before it has its token, its pipeline after."""
+    async with mesh.held(TOKENS):
+        name = await token_order(alice)
+        await step(alice, name, "create_token", "RUNNING", "RETRYING")
+        await park(mesh, name)
+    async with mesh.superuser() as database, mesh.superuser() as watching:
+        ending = database.transaction()
+        await ending.start()
+        await database.execute("LOCK TABLE backend.kit_pipelines IN ACCESS EXCLUSIVE MODE")
+        reading = asyncio.create_task(get(alice, name))
+        await until(lambda: watching.fetchval(READING))
+        await database.execute(SHOWN_AS, _id(name), 4, "tokens/made")
+        await ending.commit()
+        shown = await reading
+        await database.execute(SHOWN_AS, _id(name), 5, "")
+    assert (shown["state"], shown["token"]) == ("DEPLOYMENT_STATE_SUCCEEDED", "tokens/made")
+    await retry(admin, name)
+    assert (await finished(alice, name))["state"] == "DEPLOYMENT_STATE_SUCCEEDED"
+
+
+SHOWN_AS = """
+WITH run AS (UPDATE backend.kit_pipelines SET state = $2 WHERE id = $1)
+UPDATE backend.deployments SET token = $3 WHERE id = $1
+"""
+
+
 async def test_a_deployment_is_watched_by_grpc_to_its_end(
     mesh: Installation, alice: Client
 ) -> None:

@@ -332,6 +332,44 @@ async def test_a_full_disk_does_not_end_what_envoy_is_told(
     await operator.close()
 
 
+class HesitantOperator(Operator):
+    """Is refused at first, as by a replica that has not heard of the configuration yet."""
+
+    def __init__(self, paths: Paths, refusals: int) -> None:
+        super().__init__(paths)
+        self.left = refusals
+        self.given: list[int] = []
+
+    async def balance(self, owner: str) -> int:
+        """Nothing."""
+        del owner
+        return 0
+
+    async def give(self, owner: str, amount: int) -> None:
+        """Keeps what was given."""
+        del owner
+        self.left -= 1
+        if self.left >= 0:
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, NOTHING, NOTHING, "not yet")
+        self.given.append(amount)
+
+
+NOTHING: Final = grpc.aio.Metadata()
+
+
+async def test_what_is_refused_at_the_start_is_done_as_soon_as_it_is_taken(
+    tmp_path: Path,
+) -> None:
+    """A treasury without its float pays no refund: F-25."""
+    made = Supervisor(
+        Options(RunDirectory(tmp_path), Environment.TEST), lambda *_: None, lambda _: None
+    )
+    operator = HesitantOperator(Paths(tmp_path, tmp_path), refusals=2)
+    await made._insist(made._fund_treasury, operator)
+    assert len(operator.given) == 1
+    await operator.close()
+
+
 _LOGS: Final = """
 import sys
 from pathlib import Path
