@@ -283,7 +283,7 @@ def _told(
         ids.resource_name("refunds", refund.id),
         principal=refund.owner,
         caller="invoice_storage",
-        error_reason=refund.problem,
+        error_reason=refund.problem if status == events.ACT_STATUS_FAILED else "",
         details={"amount": str(refund.amount), "decided_by": refund.decided_by},
         traceparent=traceparent,
     )
