@@ -17,7 +17,7 @@ from icto.backend.v1 import deployments_pb2 as pb
 from icto.backend.v1.deployments_pb2_grpc import DeploymentServiceStub
 from mesh.cli.client import Client
 from tests.bench import usage
-from tests.bench.http import Pool
+from tests.bench.http import Pool, RefusedError
 from tests.bench.report import Figure, Report
 from tests.support.installation import (
     E8S,
@@ -111,7 +111,7 @@ class Creators:
         """One order from when it was due until its success was seen."""
         try:
             name = await self.accept(client, body)
-        except RuntimeError:
+        except RefusedError:
             to.refused += 1
             return
         to.accepted.append(time.perf_counter() - due)
@@ -165,7 +165,7 @@ async def capacity(creators: Creators) -> tuple[float, int]:
         first = await database.fetchval("SELECT clock_timestamp()")
 
         async def order(client: Client, body: dict[str, Any], _: float) -> None:
-            with contextlib.suppress(RuntimeError):  # refused: it is not delivered then
+            with contextlib.suppress(RefusedError):  # refused: it is not delivered then
                 await creators.accept(client, body)
 
         await arrive(orders, rate, order)

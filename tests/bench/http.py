@@ -36,6 +36,14 @@ class Connection:
             self._writer.close()
 
 
+class RefusedError(Exception):
+    """An answer that is none: its status and its text."""
+
+    def __init__(self, path: str, status: int, text: str) -> None:
+        super().__init__(f"{path}: {status} {text}")
+        self.status = status
+
+
 class Pool:
     """Connections to one edge, as many as are in use at the same time."""
 
@@ -56,12 +64,12 @@ class Pool:
         """The body of an answer.
 
         Raises:
-            RuntimeError: it is a refusal.
+            RefusedError: it is a refusal.
         """
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         status, content = await self.call("POST", path, headers, json.dumps(body).encode())
         if status != 200:
-            raise RuntimeError(f"{path}: {status} {content.decode()}")
+            raise RefusedError(path, status, content.decode())
         answer: dict[str, Any] = json.loads(content)
         return answer
 

@@ -16,6 +16,7 @@ from mesh.cli.client import Client
 from services.distribution_deployer import merkle
 from services.kit import ids, principal
 from tests.bench.deployments import Creators
+from tests.bench.http import RefusedError
 from tests.bench.report import Figure, Report
 from tests.support import launches
 from tests.support.distributions import recipient_list
@@ -26,6 +27,7 @@ _CLAIMS: Final = 1500
 _CLAIM_AMOUNT: Final = 100
 _CLAIMERS: Final = 64
 _PROOFS: Final = 2000
+_REPEATS: Final = 50
 _LISTED: Final = 1_000_000
 _PAGE: Final = 1_000
 _DELIVERED: Final = """
@@ -96,31 +98,41 @@ async def crowds(report: Report, launchers: Launchers) -> None:
                 now: Any = await database.fetchrow(_OPEN)
                 running, queued = max(running, now["running"]), max(queued, now["queued"])
                 await asyncio.sleep(0.05)
-            await draining
+            repeats = await draining
             row = await database.fetchrow(_SPAN, first)
         assert row is not None
         name = f"{size} launches at one time"
+        report.add(Figure(f"{name}, orders repeated", float(repeats), "", "", size))
         report.add(Figure(f"{name}, most in flight", float(running), "", "", size))
         report.add(Figure(f"{name}, most in the queue", float(queued), "", "", size))
         report.add(Figure(f"{name}, rate", size / row["seconds"], "1/s", "bar 100", size))
         report.latencies(f"{name}, until ended", row["latencies"])
 
 
-async def _drained(launchers: Launchers, offered: Awaitable[None]) -> None:
-    """Waits until all that was offered has ended."""
-    await offered
+async def _drained(launchers: Launchers, offered: Awaitable[int]) -> int:
+    """Waits until all that was offered has ended; how often one was repeated."""
+    repeats = await offered
     await launchers.drained()
+    return repeats
 
 
-async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> None:
-    """Offers orders as fast as they are taken."""
+async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> int:
+    """Offers orders as fast as they are taken; how often one was repeated, told to wait."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(client: Client, body: dict[str, Any]) -> None:
+    async def one(client: Client, body: dict[str, Any]) -> int:
         async with slots:
-            await launchers.accept(client, body)
+            for repeats in range(_REPEATS):
+                try:
+                    await launchers.accept(client, body)
+                except RefusedError as refused:
+                    if refused.status not in (503, 504):
+                        raise
+                else:
+                    return repeats
+        raise AssertionError(f"an order was not taken in {_REPEATS} attempts")
 
-    await asyncio.gather(*(one(*order) for order in orders))
+    return sum(await asyncio.gather(*(one(*order) for order in orders)))
 
 
 async def claims(report: Report, launchers: Launchers) -> None:
