@@ -638,4 +638,42 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "",
         [_STOPPING + "test_watchers_learn_of_a_cancellation_and_of_a_retry"],
     ),
+    Mutant(
+        "launch: whoever stops somebody else's says why",
+        "services/backend/launches/handlers.py",
+        "if launch.owner != call.principal and not request.justification:",
+        "if False:",
+        [_STOPPING + "test_whoever_stops_somebody_else_s_launch_says_why"],
+    ),
+    Mutant(
+        "deployment: read again when it has ended meanwhile",
+        "services/backend/deployments.py",
+        "d.id in runs and runs[d.id].state.final",
+        "False",
+        [_STOPPING + "test_a_deployment_that_is_read_while_it_ends_shows_what_was_delivered"],
+    ),
+    Mutant(
+        "charge: a block counts by its payer and its amount",
+        "services/invoice_storage/treasury.py",
+        "return (payer.owner, block.amount) == (payment.owner, str(payment.amount))",
+        "return bool(payer.owner and payment.owner)",
+        [_RULES + "test_a_block_is_a_payment_s_charge_by_its_payer_and_its_amount"],
+    ),
+    Mutant(
+        "charge: what was made after its refusal is not given up",
+        "services/invoice_storage/charges.py",
+        "        if block is not None:\n            return block\n",
+        "",
+        [
+            _PAYMENTS
+            + "test_a_charge_that_another_attempt_made_after_it_was_refused_is_not_given_up"
+        ],
+    ),
+    Mutant(
+        "configuration: a silent stream is given up",
+        "services/kit/platform.py",
+        "async with asyncio.timeout(self._silence):",
+        "async with asyncio.timeout(None):",
+        [_PLATFORM + "test_a_stream_that_is_silent_is_given_up_for_another"],
+    ),
 )
