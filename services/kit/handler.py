@@ -71,7 +71,9 @@ class Handlers:
         served = _Served(method, behavior, _message_class(method.request_type), self._around)
         if method.kind is Kind.UNARY:
             return grpc.unary_unary_rpc_method_handler(served.unary)
-        return grpc.unary_stream_rpc_method_handler(served.server_stream)
+        if method.kind is Kind.SERVER_STREAM:
+            return grpc.unary_stream_rpc_method_handler(served.server_stream)
+        return grpc.stream_stream_rpc_method_handler(served.bidi_stream)
 
 
 class _Served:
@@ -110,6 +112,15 @@ class _Served:
         async def work(call: Call) -> bytes:
             request = self._request(raw, call, context)
             await self._send(self._behavior(request, call), call, context)
+            return b""
+
+        await self._observe(context, work)
+
+    async def bidi_stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
+        """Serves a call with many requests and many responses: reflection, no method of ours."""
+
+        async def work(call: Call) -> bytes:
+            await self._send(self._behavior(self._requests(raws), call), call, context)
             return b""
 
         await self._observe(context, work)
@@ -237,6 +248,12 @@ class _Served:
             call.span.set_attribute(names.REQUEST_ID, request_id)
         call.accept(request, request_id)
         return request
+
+    async def _requests(self, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for raw in raws:
+            request = self._parse(raw)
+            self._around.validator.check(request)
+            yield request
 
     def _parse(self, raw: bytes) -> Message:
         if len(raw) > self._method.max_request_bytes:
