@@ -1,6 +1,7 @@
 """What a pipeline is: which steps are ready, which are skipped, and how it ends."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -224,6 +225,22 @@ def run(steps: dict[str, StepRecord], **more: Any) -> Run:
         update_time=MOMENT,
         **told,
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "cancelled", "told"),
+    [
+        (PipelineState.RUNNING, "", False, "RUNNING"),
+        (PipelineState.RUNNING, "", True, "RUNNING, asked to stop"),
+        (PipelineState.PARKED, "a person", False, "PARKED, a person"),
+        (PipelineState.CANCELLED, "", True, "CANCELLED"),
+    ],
+)
+def test_the_audit_is_told_how_a_pipeline_stands(
+    state: PipelineState, reason: str, told: str, *, cancelled: bool
+) -> None:
+    stands = replace(run({}, state=state, cancelled=cancelled), parked_reason=reason)
+    assert stands.standing == told
 
 
 def test_what_runs_now_is_what_is_ready_at_a_replica_that_has_the_pipeline() -> None:
