@@ -142,10 +142,11 @@ class DeploymentService:
     ) -> AsyncIterator[pb.WatchDeploymentResponse]:
         """The deployment at every change, until it has ended; a heartbeat when it is quiet."""
         deployment_id = ids.parse_name("deployments", request.name)
+        row = await store.get_deployment(self._database, deployment_id)
+        deployment = call.owned(row, "deployment", request.name)
         told = b""
         async for _ in self._changes.watch(deployment_id, _HEARTBEAT_SECONDS):
-            row = await store.get_deployment(self._database, deployment_id)
-            (message,) = await self._messages([call.owned(row, "deployment", request.name)])
+            (message,) = await self._messages([deployment])
             now = message.SerializeToString(deterministic=True)
             if now == told:
                 yield pb.WatchDeploymentResponse()

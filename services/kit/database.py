@@ -180,11 +180,13 @@ class Database:
             yield Connection(raw, self._tracer, self._place)
             self._answered = time.monotonic()
         finally:
-            await _translated(self._pool.release(raw))
+            await _translated(self._pool.release(raw, timeout=_ACQUIRE_SECONDS))
 
     async def _acquire(self) -> Any:
         try:
-            return await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+            # Not by the pool's own timeout, which takes a task for each connection.
+            async with asyncio.timeout(_ACQUIRE_SECONDS):
+                return await self._pool.acquire()
         except TimeoutError:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise  # it waited for a new connection, not for its turn

@@ -36,7 +36,7 @@ _BATCH: Final = 200
 _POLL_SECONDS: Final = 0.5
 # What comes within this time of one another is handed on together: a batch costs little more than
 # one event does.
-_GATHER_SECONDS: Final = 0.1
+_GATHER_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 1.0
 _LEASE_SECONDS: Final = 3.0
 _REFUSED: Final = frozenset({Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.OUT_OF_RANGE})

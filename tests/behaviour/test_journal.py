@@ -190,7 +190,7 @@ async def test_who_works_keeps_the_lease_without_a_heartbeat(
 async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
     ann: Worker, ben: Worker
 ) -> None:
-    waiting = [await ann.enqueue(new_pipeline()) for _ in range(5)]
+    waiting = await ann.queue(5)
     assert await ann.journal.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
     assert not await ann.claim()
     admitted = await asyncio.gather(*(worker.admit(2) for worker in (ann, ben) * 5))
@@ -205,7 +205,7 @@ async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
 
 
 async def test_no_more_are_admitted_than_there_is_room_for(ann: Worker) -> None:
-    waiting = [await ann.enqueue(new_pipeline()) for _ in range(3)]
+    waiting = await ann.queue(3)
     assert await ann.admit(10, room=2) == waiting[:2]
 
 

@@ -60,6 +60,12 @@ class Worker:
         await self.database.apply(self.journal.enqueue(new))
         return new.id
 
+    async def queue(self, count: int) -> list[UUID]:
+        """Begins pipelines that wait, in the order of their turns: that of their ids, of which some
+        may be of the same millisecond.
+        """
+        return sorted([await self.enqueue(new_pipeline()) for _ in range(count)])
+
     async def admit(self, limit: int, version: int = 1, room: int = 100) -> list[UUID]:
         """Claims what waits longest, as far as the limit allows."""
         return [c.id for c in await self.journal.admit(self.name, NAME, version, limit, room)]

@@ -331,7 +331,10 @@ class LaunchService:
         self, launch: Launch, after: int
     ) -> AsyncIterator[tuple[pb.LaunchChange, bool]]:
         """Changes after a number, each with whether it is the last there will ever be."""
-        while changes := await change_log.read(self._database, launch.id, after):
+        full = True
+        while full:
+            changes = await change_log.read(self._database, launch.id, after)
+            full = len(changes) == change_log.PAGE
             for change in changes:
                 after = change.sequence
                 final = change.state is not None and change.state.final

@@ -25,7 +25,8 @@ SELECT sequence, step, state, attempts, error_reason, error_message, start_time,
     change_time
 FROM kit_changes WHERE pipeline_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
 """
-_PAGE: Final = 100
+PAGE: Final = 100
+"""How many changes are read at a time; fewer, and there were no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +42,9 @@ class Change:
 
 
 def appended(rows: Iterable[tuple[Any, ...]]) -> Statement:
-    """Appends rows made by `of_step` and `of_pipeline`."""
+    """Appends rows made by `of_pipeline`."""
     columns = zip(*rows, strict=True)
     return Statement(_APPEND, tuple(list(column) for column in columns))
-
-
-def of_step(pipeline_id: UUID, sequence: int, record: StepRecord) -> tuple[Any, ...]:
-    """The row of a step's change."""
-    return (
-        pipeline_id, sequence, record.name, int(record.state), record.attempts,
-        record.error_reason, record.error_message, record.start_time, record.end_time,
-        record.replica,
-    )  # fmt: skip
 
 
 def of_pipeline(
@@ -63,8 +55,8 @@ def of_pipeline(
 
 
 async def read(database: Database | Connection, pipeline_id: UUID, after: int) -> Sequence[Change]:
-    """The next changes after a number, at most 100."""
-    rows = await database.fetch(_READ, pipeline_id, after, _PAGE)
+    """The next changes after a number, at most a page."""
+    rows = await database.fetch(_READ, pipeline_id, after, PAGE)
     return [_change(row) for row in rows]
 
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -29,6 +29,9 @@ class ChangeFeed:
         self._database = database
         self._dsn = dsn
         self._channel = f"{service}_pipelines"
+        # Ends what is told: whoever told it has woken its own watchers already. An id like the
+        # others, so that a replica of another version takes it for a pipeline nobody watches.
+        self._own = uuid4()
         self._events: dict[UUID, set[asyncio.Event]] = {}
         self._untold: set[UUID] = set()
         self._something = asyncio.Event()
@@ -73,7 +76,7 @@ class ChangeFeed:
             self._something.clear()
             told = list(self._untold)[:_PAYLOAD_IDS]
             self._untold.difference_update(told)
-            payload = " ".join(map(str, told))
+            payload = " ".join(map(str, (*told, self._own)))
             with contextlib.suppress(Error):
                 await self._database.execute("SELECT pg_notify($1, $2)", self._channel, payload)
             if self._untold:
@@ -96,5 +99,7 @@ class ChangeFeed:
 
     def _heard(self, *arguments: Any) -> None:
         payload: str = arguments[3]
-        for text in payload.split():
-            self._wake(UUID(text))
+        heard = [UUID(text) for text in payload.split()]
+        if heard[-1] != self._own:
+            for pipeline_id in heard:
+                self._wake(pipeline_id)

@@ -1,6 +1,6 @@
 """The journal in Postgres: rows, leases and an epoch that fences every write."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -76,11 +76,11 @@ SELECT id, (
 FROM kit_pipelines WHERE id = ANY ($1::uuid[]) AND state = 6
 """
 _QUEUED: Final = "SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)"
-_STEPS: Final = """
-SELECT pipeline_id, name, state, attempts, result, error_reason, error_message, start_time,
-    end_time, replica, counted
-FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])
+_STEP_COLUMNS: Final = """
+    pipeline_id, name, state, attempts, result, error_reason, error_message, start_time, end_time,
+    replica, counted
 """
+_STEPS: Final = f"SELECT {_STEP_COLUMNS} FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])"
 # One that is being written is left out: a heartbeat never waits for a batch, or deadlocks with it.
 _RENEW: Final = """
 WITH good AS (
@@ -102,30 +102,47 @@ UPDATE kit_pipelines SET lease_time = NULL, worker = NULL
 FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
 WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
 """
-# Locks the pipelines of a batch whose claims are good, and sets how each goes on.
-_FENCE: Final = """
-UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
-    update_time = kit_now(), sequence = sequence + batch.changes,
-    worker = CASE WHEN batch.release THEN NULL ELSE worker END,
-    lease_time = CASE WHEN batch.release THEN NULL
-        ELSE clock_timestamp() + make_interval(secs => $8) END,
-    wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
-FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
-    $7::int[]) AS batch (id, epoch, state, reason, release, sleep, changes)
-WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
-  AND kit_pipelines.state = 1
-RETURNING kit_pipelines.id, kit_pipelines.epoch, kit_pipelines.sequence, cancelled
+# Goes on with the pipelines of a batch whose claims are good, and writes what their steps came to.
+# A change that watchers are told of has a number: the last one of the batch is the pipeline's own.
+_ADVANCE: Final = f"""
+WITH fenced AS (
+    UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
+        update_time = kit_now(), sequence = sequence + batch.changes,
+        worker = CASE WHEN batch.release THEN NULL ELSE worker END,
+        lease_time = CASE WHEN batch.release THEN NULL
+            ELSE clock_timestamp() + make_interval(secs => $9) END,
+        wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
+    FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
+        $7::int[], $8::boolean[])
+        AS batch (id, epoch, state, reason, release, sleep, changes, turns)
+    WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
+      AND kit_pipelines.state = 1
+    RETURNING kit_pipelines.id AS pipeline_id, kit_pipelines.epoch, cancelled,
+        kit_pipelines.sequence, kit_pipelines.state, parked_reason, turns),
+step AS (
+    SELECT step.*, fenced.sequence - behind AS sequence
+    FROM unnest($10::uuid[], $11::bigint[], $12::int[], $13::text[], $14::smallint[], $15::int[],
+        $16::bytea[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
+        $21::text[], $22::int[]) AS step (pipeline_id, epoch, behind, name, state, attempts, result,
+        error_reason, error_message, start_time, end_time, replica, counted)
+    JOIN fenced USING (pipeline_id, epoch)),
+recorded AS (
+    INSERT INTO kit_steps ({_STEP_COLUMNS}) SELECT {_STEP_COLUMNS} FROM step
+    ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state,
+        attempts = excluded.attempts, result = excluded.result,
+        error_reason = excluded.error_reason, error_message = excluded.error_message,
+        end_time = excluded.end_time, replica = excluded.replica, counted = excluded.counted),
+logged AS (
+    INSERT INTO kit_changes (pipeline_id, sequence, step, state, attempts, error_reason,
+        error_message, start_time, end_time, replica)
+    SELECT pipeline_id, sequence, name, state, attempts, error_reason, error_message, start_time,
+        end_time, replica FROM step WHERE $23
+    UNION ALL
+    SELECT pipeline_id, sequence, '', state, 0, '', parked_reason, NULL, NULL, '' FROM fenced
+    WHERE turns AND $23)
+SELECT pipeline_id, epoch, cancelled FROM fenced
 """
-_RECORD: Final = """
-INSERT INTO kit_steps (pipeline_id, name, state, attempts, result, error_reason, error_message,
-    start_time, end_time, replica, counted)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::int[], $5::bytea[], $6::text[],
-    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int[])
-ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
-    result = excluded.result, error_reason = excluded.error_reason,
-    error_message = excluded.error_message, end_time = excluded.end_time,
-    replica = excluded.replica, counted = excluded.counted
-"""
+_STEP_ARRAYS: Final = 13
 _CANCEL: Final = """
 UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
@@ -143,27 +160,23 @@ RETURNING sequence
 _COUNT_ANEW: Final = "UPDATE kit_steps SET counted = 0 WHERE pipeline_id = $1 AND counted > 0"
 _FORGET_STEPS: Final = "DELETE FROM kit_steps WHERE pipeline_id = $1 AND name = ANY ($2::text[])"
 _RUN_COLUMNS: Final = """
-    id, definition, version, state, cancelled, parked_reason, create_time, update_time,
-    coalesce(lease_time > clock_timestamp(), false) AS leased, coalesce(worker, '') AS worker
+    id, definition, version, state AS run_state, cancelled, parked_reason, create_time,
+    update_time, coalesce(lease_time > clock_timestamp(), false) AS leased,
+    coalesce(worker, '') AS worker
 """
-_GET: Final = f"SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE id = ANY ($1::uuid[])"
-_PARKED: Final = f"""
-SELECT {_RUN_COLUMNS} FROM kit_pipelines WHERE state = 5 AND id > $1 ORDER BY id LIMIT $2
+# A row for each step, or one where there is none yet.
+_RUNS: Final = f"""
+SELECT run.*, {_STEP_COLUMNS} FROM (SELECT {_RUN_COLUMNS} FROM kit_pipelines %s) AS run
+LEFT JOIN kit_steps ON pipeline_id = run.id ORDER BY run.id
 """
+_GET: Final = _RUNS % "WHERE id = ANY ($1::uuid[])"
+_PARKED: Final = _RUNS % "WHERE state = 5 AND id > $1 ORDER BY id LIMIT $2"
 _PARKED_COUNTS: Final = """
 SELECT definition, count(*) AS parked FROM kit_pipelines WHERE state = 5 GROUP BY definition
 """
 
 
 _Key = tuple[UUID, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Fenced:
-    """How a pipeline stands whose claim is good: number of its last change, asked to stop."""
-
-    sequence: int
-    cancelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,11 @@ class _Advance:
     def changes(self) -> int:
         """How many changes a watcher is told of."""
         return len(self.records) + self.turns
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """A row for each step: whose it is, how many changes follow, and what is kept of it."""
+        for number, record in enumerate(self.records, start=1):
+            yield *self.key, self.changes - number, *_row(record)
 
 
 class PostgresJournal:
@@ -252,7 +270,7 @@ class PostgresJournal:
         names = [name for name, _ in known]
         versions = [version for _, version in known]
         rows = await self._database.fetch(_CLAIM, worker, limit, LEASE_SECONDS, names, versions)
-        steps = await self._steps([row["id"] for row in rows], self._database) if rows else {}
+        steps = await self._steps([row["id"] for row in rows])
         return [Claim(**row, records=steps.get(row["id"], {})) for row in rows]
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
@@ -288,31 +306,29 @@ class PostgresJournal:
             return [(await self._commit(_, [one]))[0] for one in batch]
 
     async def _write(self, batch: Sequence[_Advance]) -> Sequence[Exception | bool]:
-        async with self._database.transaction() as connection:
-            good = await self._fence(connection, batch)
-            mine = [advance for advance in batch if advance.key in good]
-            events = await self._settle(connection, mine)
-            parts = [*self._recorded(mine), *([self._outbox.added(events)] if events else [])]
-            if self._logged:
-                parts += _changes(mine, good)
-            if parts:
-                await connection.apply(*parts)
-        self._outbox.hint()
+        if any(isinstance(advance.then, Finish) for advance in batch):
+            async with self._database.transaction() as connection:
+                good = await self._advanced(connection, batch)
+                events = await self._settle(connection, [a for a in batch if a.key in good])
+                if events:
+                    await connection.apply(self._outbox.added(events))
+            self._outbox.hint()
+        else:
+            good = await self._advanced(self._database, batch)
         self._told(pipeline_id for pipeline_id, _ in good)
-        return [
-            good[a.key].cancelled if a.key in good else FencedError(str(a.claim.id)) for a in batch
-        ]
+        return [good[a.key] if a.key in good else FencedError(str(a.claim.id)) for a in batch]
 
     def _told(self, pipelines: Iterable[UUID]) -> None:
         if self._changes is not None:
             self._changes.tell(pipelines)
 
-    async def _fence(
-        self, connection: Connection, batch: Sequence[_Advance]
-    ) -> Mapping[_Key, _Fenced]:
-        """Claims of the batch that are good, and how their pipelines stand."""
-        rows = await connection.fetch(
-            _FENCE,
+    async def _advanced(
+        self, source: Database | Connection, batch: Sequence[_Advance]
+    ) -> Mapping[_Key, bool]:
+        """Claims of the batch that are good, each with whether it was asked to stop."""
+        steps = [row for advance in batch for row in advance.rows()]
+        rows = await source.fetch(
+            _ADVANCE,
             [a.claim.id for a in batch],
             [a.claim.epoch for a in batch],
             [int(_state(a.then)) for a in batch],
@@ -320,18 +336,12 @@ class PostgresJournal:
             [not isinstance(a.then, Continue) for a in batch],
             [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
             [a.changes if self._logged else 0 for a in batch],
+            [a.turns for a in batch],
             LEASE_SECONDS,
+            *([row[column] for row in steps] for column in range(_STEP_ARRAYS)),
+            self._logged,
         )
-        return {
-            (row["id"], row["epoch"]): _Fenced(row["sequence"], row["cancelled"]) for row in rows
-        }
-
-    def _recorded(self, batch: Sequence[_Advance]) -> list[Statement]:
-        rows = {(a.claim.id, r.name): _row(a.claim.id, r) for a in batch for r in a.records}
-        if not rows:
-            return []
-        columns = zip(*rows.values(), strict=True)
-        return [Statement(_RECORD, tuple(list(column) for column in columns))]
+        return {(row["pipeline_id"], row["epoch"]): row["cancelled"] for row in rows}
 
     async def _settle(
         self, connection: Connection, batch: Sequence[_Advance]
@@ -385,71 +395,59 @@ class PostgresJournal:
     ) -> Sequence[Run]:
         """Pipelines by id."""
         source = connection or self._database
-        return await self._runs(await source.fetch(_GET, list(pipeline_ids)), source)
+        return _runs(await source.fetch(_GET, list(pipeline_ids)))
 
     async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
         """Pipelines that wait for a person."""
         rows = await self._database.fetch(_PARKED, after, limit)
-        return await self._runs(rows, self._database)
+        return _runs(rows)
 
     async def parked_counts(self) -> Mapping[str, int]:
         """How many pipelines of each definition wait for a person."""
         rows = await self._database.fetch(_PARKED_COUNTS)
         return {row["definition"]: row["parked"] for row in rows}
 
-    async def _runs(self, rows: Sequence[Any], source: Database | Connection) -> list[Run]:
-        steps = await self._steps([row["id"] for row in rows], source) if rows else {}
-        return [
-            Run(
-                id=row["id"],
-                definition=row["definition"],
-                version=row["version"],
-                state=PipelineState(row["state"]),
-                steps=steps.get(row["id"], {}),
-                leased=row["leased"],
-                worker=row["worker"],
-                cancelled=row["cancelled"],
-                parked_reason=row["parked_reason"],
-                create_time=row["create_time"],
-                update_time=row["update_time"],
-            )
-            for row in rows
-        ]
-
-    async def _steps(
-        self, ids: Sequence[UUID], source: Database | Connection
-    ) -> dict[UUID, dict[str, StepRecord]]:
-        found: dict[UUID, dict[str, StepRecord]] = {}
-        for row in await source.fetch(_STEPS, ids):
-            record = StepRecord(
-                name=row["name"],
-                state=StepState(row["state"]),
-                attempts=row["attempts"],
-                start_time=row["start_time"],
-                end_time=row["end_time"],
-                replica=row["replica"],
-                result=row["result"],
-                error_reason=row["error_reason"],
-                error_message=row["error_message"],
-                counted=row["counted"],
-            )
-            found.setdefault(row["pipeline_id"], {})[record.name] = record
-        return found
+    async def _steps(self, ids: Sequence[UUID]) -> dict[UUID, dict[str, StepRecord]]:
+        return _steps(await self._database.fetch(_STEPS, ids)) if ids else {}
 
 
-def _changes(batch: Sequence[_Advance], fenced: Mapping[_Key, _Fenced]) -> list[Statement]:
-    """Appends the changes of a batch, numbered up to the last of each pipeline."""
-    rows: list[tuple[Any, ...]] = []
-    for advance in batch:
-        pipeline_id, then = advance.claim.id, advance.then
-        end = fenced[advance.key].sequence
-        first = end - advance.changes + 1
-        for number, record in enumerate(advance.records, start=first):
-            rows.append(change_log.of_step(pipeline_id, number, record))
-        if advance.turns:
-            reason = then.reason if isinstance(then, Park) else ""
-            rows.append(change_log.of_pipeline(pipeline_id, end, _state(then), reason))
-    return [change_log.appended(rows)] if rows else []
+def _runs(rows: Sequence[Any]) -> list[Run]:
+    steps = _steps(row for row in rows if row["name"] is not None)
+    return [
+        Run(
+            id=row["id"],
+            definition=row["definition"],
+            version=row["version"],
+            state=PipelineState(row["run_state"]),
+            steps=steps.get(row["id"], {}),
+            leased=row["leased"],
+            worker=row["worker"],
+            cancelled=row["cancelled"],
+            parked_reason=row["parked_reason"],
+            create_time=row["create_time"],
+            update_time=row["update_time"],
+        )
+        for row in {row["id"]: row for row in rows}.values()
+    ]
+
+
+def _steps(rows: Iterable[Any]) -> dict[UUID, dict[str, StepRecord]]:
+    found: dict[UUID, dict[str, StepRecord]] = {}
+    for row in rows:
+        record = StepRecord(
+            name=row["name"],
+            state=StepState(row["state"]),
+            attempts=row["attempts"],
+            start_time=row["start_time"],
+            end_time=row["end_time"],
+            replica=row["replica"],
+            result=row["result"],
+            error_reason=row["error_reason"],
+            error_message=row["error_message"],
+            counted=row["counted"],
+        )
+        found.setdefault(row["pipeline_id"], {})[record.name] = record
+    return found
 
 
 def _state(then: Next) -> PipelineState:
@@ -458,9 +456,8 @@ def _state(then: Next) -> PipelineState:
     return PipelineState.PARKED if isinstance(then, Park) else PipelineState.RUNNING
 
 
-def _row(pipeline_id: UUID, record: StepRecord) -> tuple[Any, ...]:
+def _row(record: StepRecord) -> tuple[Any, ...]:
     return (
-        pipeline_id, record.name, int(record.state), record.attempts, record.result,
-        record.error_reason, record.error_message, record.start_time, record.end_time,
-        record.replica, record.counted,
+        record.name, int(record.state), record.attempts, record.result, record.error_reason,
+        record.error_message, record.start_time, record.end_time, record.replica, record.counted,
     )  # fmt: skip
