@@ -2,13 +2,15 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from typing import Any
 
 import pytest
 
 from mesh.cli.client import Client
 from tests.support.administration import administrator
 from tests.support.edge import Edge, caller
+from tests.support.failures import told_since
 from tests.support.installation import Installation, installation
 from tests.support.postgres import Postgres, Replica, Schema, embedded
 from tests.support.tokens import Mint, mint_of
@@ -18,6 +20,19 @@ REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 PAGE = "https://app.example"
 NARROW_IDLE_SECONDS = 1.2
 NARROW_SIGN_INS = 5
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what its installation logged meanwhile."""
+    report = yield
+    if report.failed:
+        told = told_since(call.start, getattr(item, "funcargs", {}).values())
+        if told:
+            report.sections.append(("Warnings and errors of the installation", told))
+    return report
 
 
 @pytest.fixture(scope="session")
