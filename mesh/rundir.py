@@ -3,7 +3,8 @@
 Whoever can read it is the operator. It holds the lock, secrets, logs, Envoy's configuration and the
 database. Sockets lie elsewhere, in a short directory named by a hash, since their paths are limited
 to 107 bytes; as root the database lies elsewhere too, since Postgres refuses to run as root. A run
-directory that was lost finds it again: what opens the database is kept beside it.
+directory that was lost finds it again: what opens the database is kept beside it, and so is what
+the services sign with.
 """
 
 import contextlib
@@ -60,8 +61,19 @@ class RunDirectory:
         return self.sockets / "control.sock"
 
     def state(self, mesh_name: str) -> Path:
-        """Files that a service keeps beside its database."""
-        return self.path / "state" / mesh_name
+        """Files of a service, beside its database: the audit's key must not be lost without it."""
+        return self._states / mesh_name
+
+    @property
+    def _states(self) -> Path:
+        if os.getuid() == 0:
+            return self.database.with_name(f"{self._hash}.state")
+        return self._states_before
+
+    @property
+    def _states_before(self) -> Path:
+        """Where they were kept, whoever ran it."""
+        return self.path / "state"
 
     @property
     def database(self) -> Path:
@@ -94,10 +106,13 @@ class RunDirectory:
         """
         for folder in (self.path, self.envoy, self.logs, self.sockets):
             _make_private(folder)
+        if self._states_before.is_dir() and not self._states.exists():
+            self._states.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            shutil.move(self._states_before, self._states)
 
     def remove(self) -> None:
         """Deletes everything. Only for an installation that is not running."""
-        for folder in (self.database, self.sockets, self.path):
+        for folder in (self.database, self._states, self.sockets, self.path):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager

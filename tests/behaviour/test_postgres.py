@@ -41,11 +41,14 @@ async def with_data(run: RunDirectory) -> None:
 
 
 def lose(run: RunDirectory) -> None:
-    """The run directory goes; the database, which root keeps elsewhere, stays."""
+    """The run directory goes; what lies beside the database, which root keeps elsewhere, stays."""
+    kept = (run.database, run.state("audit_storage").parent)
     for path in run.path.iterdir():
-        if path.is_dir() and path != run.database:
+        if path in kept:
+            continue
+        if path.is_dir():
             shutil.rmtree(path)
-        elif path != run.database:
+        else:
             path.unlink()
 
 
@@ -58,6 +61,20 @@ async def test_data_is_found_again_when_the_run_directory_was_lost(
     async with served(RunDirectory(tmp_path / "link" / "run")) as server:
         assert await ask(server, "SELECT answer FROM kept") == 42
     assert stat.S_IMODE(run.database_password.stat().st_mode) == 0o600
+
+
+async def test_what_the_audit_signs_with_lies_beside_the_data(run: RunDirectory) -> None:
+    """Or a lost run directory would have the audit call its own past forged."""
+    await with_data(run)
+    key = run.state("audit_storage") / "checkpoint.key"
+    before = run.path / "state" / "audit_storage" / "checkpoint.key"
+    before.parent.mkdir(parents=True, mode=0o700)
+    before.write_text("a key of before")
+    run.create()
+    lose(run)
+    assert key.read_text() == "a key of before"
+    run.remove()
+    assert not key.parent.parent.exists()
 
 
 async def test_a_password_of_before_is_adopted(run: RunDirectory) -> None:
