@@ -276,7 +276,8 @@ async def test_a_worker_stopped_past_its_lease_cannot_write_when_it_wakes(
     child.stdin.write(b"go on\n")
     assert (await child.stdout.readline()).decode().strip() == "refused"
     await child.wait()
-    assert (await ben.run_of(claim.id)).steps["a"].result == b"ben's"
+    run = await ben.run_of(claim.id)
+    assert (run.state, run.steps["a"].result) == (PipelineState.RUNNING, b"ben's")
 
 
 async def test_writes_at_the_same_time_are_committed_together_and_judged_alone(

@@ -613,8 +613,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "pipeline: a stale claim beside a good one is refused",
         "services/kit/journal/postgres.py",
-        "if advance.key in good]",
-        "if advance.claim.id in {pipeline_id for pipeline_id, _ in good}]",
+        "    JOIN fenced USING (pipeline_id, epoch)),\n",
+        "    JOIN fenced USING (pipeline_id)),\n",
         [_JOURNAL + "test_a_stale_claim_is_refused_beside_a_good_one_of_the_same_worker"],
     ),
     Mutant(
