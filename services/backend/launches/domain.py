@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from services.kit import ids
 from services.kit.errors import Code, Error, invalid
 from services.kit.journal import PipelineState, StepRecord, StepState
 
@@ -105,6 +106,11 @@ class Launch:
     def name(self) -> str:
         """`launches/{id}`."""
         return f"launches/{self.id}"
+
+    @property
+    def accept_time(self) -> datetime:
+        """When it was accepted; of one that is not stored yet, as its id says."""
+        return self.create_time or ids.time_of(self.id)
 
 
 @dataclass(frozen=True, slots=True)

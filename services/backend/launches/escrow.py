@@ -5,10 +5,14 @@ what lies there. Each transfer is known by its launch and step, and is made once
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain, store
+from services.backend.launches.domain import Launch
 from services.kit import Kit, escrow, memos
 from services.kit.transfers import Transfers, stamp
 
@@ -56,7 +60,7 @@ class Escrow:
 
     async def pay(
         self,
-        launch_id: UUID,
+        launch: Launch,
         step: str,
         ledger: str,
         to: ledger_pb2.Account,
@@ -72,21 +76,21 @@ class Escrow:
 
         async def attempt(created_at: int) -> int:
             request = ledger_pb2.TransferRequest(
-                request_id=_request_id(launch_id, step, created_at),
+                request_id=_request_id(launch.id, step, created_at),
                 ledger=ledger,
-                from_subaccount=self.account(source or launch_id).subaccount,
+                from_subaccount=self.account(source or launch.id).subaccount,
                 to=to,
                 amount=str(amount),
-                memo=_memo(launch_id, step),
+                memo=_memo(launch.id, step),
                 created_at_time=stamp(created_at),
             )
             answer = await self._transfers.ledger.Transfer(request)
             return int(answer.block_index)
 
-        return await self._once(launch_id, step, ledger, attempt)
+        return await self._once(launch, step, ledger, attempt)
 
-    async def take(self, launch_id: UUID, step: str, ledger: str, payer: str, amount: int) -> int:
-        """Takes tokens of their owner, who approved it, into escrow, once; returns the block.
+    async def take(self, launch: Launch, step: str, ledger: str, amount: int) -> int:
+        """Takes tokens of the owner, who approved it, into escrow, once; returns the block.
 
         Raises:
             RemoteError: as for `pay`.
@@ -94,28 +98,34 @@ class Escrow:
 
         async def attempt(created_at: int) -> int:
             request = ledger_pb2.TransferFromRequest(
-                request_id=_request_id(launch_id, step, created_at),
+                request_id=_request_id(launch.id, step, created_at),
                 ledger=ledger,
-                to=self.account(launch_id),
+                to=self.account(launch.id),
                 amount=str(amount),
-                memo=_memo(launch_id, step),
+                memo=_memo(launch.id, step),
                 created_at_time=stamp(created_at),
-                **{"from": ledger_pb2.Account(owner=payer)},  # type: ignore[arg-type]
+                **{"from": ledger_pb2.Account(owner=launch.owner)},  # type: ignore[arg-type]
             )
             answer = await self._transfers.ledger.TransferFrom(request)
             return int(answer.block_index)
 
-        return await self._once(launch_id, step, ledger, attempt)
+        return await self._once(launch, step, ledger, attempt)
 
-    async def _once(self, launch_id: UUID, step: str, ledger: str, attempt: Attempt) -> int:
-        started = await store.started(self._database, launch_id)
+    async def _once(self, launch: Launch, step: str, ledger: str, attempt: Attempt) -> int:
         return await self._transfers.once(
             ledger,
-            _memo(launch_id, step),
-            started,
+            _memo(launch.id, step),
+            _nanoseconds(launch.accept_time),
             attempt,
-            lambda: store.renew_transfer(self._database, launch_id, step),
+            lambda: store.renew_transfer(self._database, launch.id, step),
         )
+
+
+def _nanoseconds(moment: datetime) -> int:
+    """Since the epoch: the first deduplication time of the transfers of a launch."""
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made.ToNanoseconds()
 
 
 def _memo(launch_id: UUID, step: str) -> bytes:

@@ -51,9 +51,8 @@ def launch_message(
         parked_reason=run.parked_reason if run else "",
         trace_id=launch.trace_id,
     )
-    create_time = launch.create_time or ids.time_of(launch.id)
-    message.create_time.FromDatetime(create_time)
-    message.update_time.FromDatetime(run.update_time if run else create_time)
+    message.create_time.FromDatetime(launch.accept_time)
+    message.update_time.FromDatetime(run.update_time if run else launch.accept_time)
     return message
 
 

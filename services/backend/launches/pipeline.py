@@ -144,7 +144,7 @@ class LaunchPipeline:
         request = payment_pb2.ChargeRequest(
             request_id=context.request_id, operation=launch.name, quote=launch.quote
         )
-        request.accept_time.FromDatetime(launch.create_time or ids.time_of(launch.id))
+        request.accept_time.FromDatetime(launch.accept_time)
         payment = await self._payments.Charge(request, metadata=_for(launch))
         return payment.name.encode()
 
@@ -176,10 +176,10 @@ class LaunchPipeline:
         fee = await self._accounts.fee(ledger)
         amount = domain.needed(part_amounts(spec), fee)
         if launch.earlier is None:
-            await self._accounts.take(launch.id, TAKE_IN, ledger, launch.owner, amount)
+            await self._accounts.take(launch, TAKE_IN, ledger, amount)
         else:
             to = self._accounts.account(launch.id)
-            await self._accounts.pay(launch.id, TAKE_IN, ledger, to, amount, source=launch.earlier)
+            await self._accounts.pay(launch, TAKE_IN, ledger, to, amount, source=launch.earlier)
         return launch.token.encode()
 
     async def _deliver_lock(self, part: str, context: StepContext) -> bytes:
@@ -195,7 +195,7 @@ class LaunchPipeline:
             ledger=ledger,
             escrow=self._accounts.account(launch.id),
         )
-        request.accept_time.FromDatetime(launch.create_time or ids.time_of(launch.id))
+        request.accept_time.FromDatetime(launch.accept_time)
         lock = await self._locks.CreateLock(request, metadata=_for(launch))
         await self._fund(launch, part, ledger, lock.account, lock_spec.total_amount)
         active = await self._locks.ActivateLock(
@@ -232,7 +232,7 @@ class LaunchPipeline:
             ledger=ledger,
             escrow=self._accounts.account(launch.id),
         )
-        request.accept_time.FromDatetime(launch.create_time or ids.time_of(launch.id))
+        request.accept_time.FromDatetime(launch.accept_time)
         made = await self._distributions.CreateDistribution(request, metadata=_for(launch))
         await self._fund(launch, part, ledger, made.account, distribution_spec.total_amount)
         active = await self._distributions.ActivateDistribution(
@@ -259,7 +259,7 @@ class LaunchPipeline:
     async def _fund(
         self, launch: Launch, part: str, ledger: str, account: ledger_pb2.Account, amount: str
     ) -> None:
-        await self._accounts.pay(launch.id, part, ledger, account, int(amount))
+        await self._accounts.pay(launch, part, ledger, account, int(amount))
 
     async def _await_funding(self, launch: Launch, part: str, context: StepContext) -> None:
         """Takes a transfer that may be under way to a known end before its part is given up.
@@ -305,7 +305,7 @@ class LaunchPipeline:
             raise SkipStep
         ledger = ledger_of(_token(context, launch))
         owner = ledger_pb2.Account(owner=launch.owner)
-        block = await self._accounts.pay(launch.id, FINALIZE, ledger, owner, remainder)
+        block = await self._accounts.pay(launch, FINALIZE, ledger, owner, remainder)
         return str(block).encode()
 
     async def _settle_payment(self, shape: Shape, context: StepContext) -> bytes:

@@ -41,9 +41,6 @@ UPDATE launches SET withdrawal = NULL, withdrawn = withdrawn + amount
 FROM kit_payouts WHERE kit_payouts.id = withdrawal AND kit_payouts.id = ANY ($1::uuid[])
 RETURNING launches.id, owner, amount, withdrawal, kit_payouts.id AS payout
 """
-_STARTED: Final = """
-SELECT (extract(epoch FROM create_time) * 1000000)::bigint * 1000 FROM launches WHERE id = $1
-"""
 # Kept until it is out of its own window: the ledger deduplicates within 24 hours and some minutes.
 _RENEW: Final = """
 INSERT INTO launch_transfers (launch_id, step, created_at_ns)
@@ -137,11 +134,6 @@ async def withdrawn(connection: Connection, paid: Sequence[PaidOut]) -> list[Wit
     """Records payouts to owners as made."""
     rows = await connection.fetch(_WITHDRAWN, [one.id for one in paid])
     return [Withdrawn(r["id"], r["owner"], int(r["amount"]), r["payout"]) for r in rows]
-
-
-async def started(database: Database, launch_id: UUID) -> int:
-    """When a launch was accepted: its transfers' first deduplication time, in nanoseconds."""
-    return int(await database.fetchval(_STARTED, launch_id))
 
 
 async def renew_transfer(database: Database, launch_id: UUID, step: str) -> int:
