@@ -33,6 +33,7 @@ _MONEY: Final = "tests/behaviour/test_money_rows.py::"
 _PAYMENTS: Final = "tests/behaviour/test_payments.py::"
 _TOKENS: Final = "tests/behaviour/test_token_rows.py::"
 _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
+_CHANGES: Final = "tests/behaviour/test_changes.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
@@ -675,5 +676,12 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "async with asyncio.timeout(self._silence):",
         "async with asyncio.timeout(None):",
         [_PLATFORM + "test_a_stream_that_is_silent_is_given_up_for_another"],
+    ),
+    Mutant(
+        "watch: what a replica told itself wakes nobody again",
+        "services/kit/journal/changes.py",
+        "if heard[-1] != self._own:",
+        "if heard:",
+        [_CHANGES + "test_a_change_wakes_each_watcher_once_here_and_elsewhere"],
     ),
 )
