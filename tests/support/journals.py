@@ -28,6 +28,7 @@ from services.kit.journal import (
 from services.kit.journal.engine import CAPACITY
 from services.kit.journal.port import Journal
 from services.kit.settings import Environment
+from tests.support.installation import until
 from tests.support.postgres import Replica, Schema
 
 NAME = "sample"
@@ -129,6 +130,21 @@ class Bench:
                 "UPDATE kit_pipelines SET lease_time = clock_timestamp() - interval '1 second'"
                 " WHERE lease_time IS NOT NULL"
             )
+
+    @contextlib.asynccontextmanager
+    async def crowded(self, count: int) -> AsyncIterator[None]:
+        """Nobody writes until so many who are asked in this block wait for it: they go together."""
+        async with self._schema.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE kit_pipelines IN EXCLUSIVE MODE")
+            yield
+
+            async def all_wait() -> bool:
+                waiting: int = await connection.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                )
+                return waiting >= count
+
+            await until(all_wait)
 
     async def told(self) -> list[events.Act]:
         """What the audit will be told, in order."""
