@@ -66,6 +66,7 @@ class RunDirectory:
 
     @property
     def _states(self) -> Path:
+        """As root outside of the run directory, as the database is."""
         if os.getuid() == 0:
             return self.database.with_name(f"{self._hash}.state")
         return self._states_before
@@ -99,7 +100,7 @@ class RunDirectory:
         return own if own.exists() else Path("mesh.toml")
 
     def create(self) -> None:
-        """Makes the directories, private to this user.
+        """Makes the directories, private to this user; what services kept here before moves along.
 
         Raises:
             RunDirectoryError: somebody else's files are in the way.

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from services.kit import ids
 from services.kit.errors import Code, Error, invalid, not_found
 
 PROJECT_NAME_LENGTH: Final = range(3, 101)
@@ -56,6 +57,11 @@ class Deployment:
     payment: str = ""
     token: str = ""
     create_time: datetime | None = None
+
+    @property
+    def accept_time(self) -> datetime:
+        """When it was accepted; of one that is not stored yet, as its id says."""
+        return self.create_time or ids.time_of(self.id)
 
 
 def changed_fields(

@@ -77,9 +77,8 @@ def deployment_message(
         cost=deployment.cost,
         parked_reason=run.parked_reason if run else "",
     )
-    create_time = deployment.create_time or ids.time_of(deployment.id)
-    message.create_time.FromDatetime(create_time)
-    message.update_time.FromDatetime(run.update_time if run else create_time)
+    message.create_time.FromDatetime(deployment.accept_time)
+    message.update_time.FromDatetime(run.update_time if run else deployment.accept_time)
     return message
 
 

@@ -89,7 +89,7 @@ class DeployTokenPipeline:
             operation=_name(deployment),
             quote=deployment.quote,
         )
-        request.accept_time.FromDatetime(deployment.create_time or ids.time_of(deployment.id))
+        request.accept_time.FromDatetime(deployment.accept_time)
         payment = await self._payments.Charge(request, metadata=_for(deployment))
         return payment.name.encode()
 

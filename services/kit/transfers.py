@@ -7,6 +7,7 @@ known yet: its blocks are searched for the memo before anything is decided (F-8,
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -113,6 +114,13 @@ async def _made(attempt: Attempt, created_at: int) -> int:
         if error.reason != DUPLICATE:
             raise
         return int(error.metadata["duplicate_of"])
+
+
+def nanoseconds_of(moment: datetime) -> int:
+    """A moment in nanoseconds since the epoch, for instance a deduplication time."""
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made.ToNanoseconds()
 
 
 def stamp(nanoseconds: int) -> Timestamp:

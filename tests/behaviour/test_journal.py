@@ -194,8 +194,8 @@ async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
     assert await ann.journal.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
     assert not await ann.claim()
     async with bench.crowded(6):
-        admitting = [asyncio.ensure_future(worker.admit(2)) for worker in (ann, ben) * 3]
-    admitted = await asyncio.gather(*admitting)
+        admitting = asyncio.gather(*(worker.admit(2) for worker in (ann, ben) * 3))
+    admitted = await admitting
     assert sorted(pipeline for some in admitted for pipeline in some) == waiting[:2]
     assert await ann.journal.positions(waiting) == dict(zip(waiting[2:], (1, 2, 3), strict=True))
     run = await ben.run_of(waiting[0])

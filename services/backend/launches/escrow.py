@@ -5,16 +5,13 @@ what lies there. Each transfer is known by its launch and step, and is made once
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from uuid import UUID
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain, store
 from services.backend.launches.domain import Launch
 from services.kit import Kit, escrow, memos
-from services.kit.transfers import Transfers, stamp
+from services.kit.transfers import Transfers, nanoseconds_of, stamp
 
 Attempt = Callable[[int], Awaitable[int]]
 
@@ -115,17 +112,10 @@ class Escrow:
         return await self._transfers.once(
             ledger,
             _memo(launch.id, step),
-            _nanoseconds(launch.accept_time),
+            nanoseconds_of(launch.accept_time),
             attempt,
             lambda: store.renew_transfer(self._database, launch.id, step),
         )
-
-
-def _nanoseconds(moment: datetime) -> int:
-    """Since the epoch: the first deduplication time of the transfers of a launch."""
-    made = Timestamp()
-    made.FromDatetime(moment)
-    return made.ToNanoseconds()
 
 
 def _memo(launch_id: UUID, step: str) -> bytes:

@@ -14,15 +14,17 @@ from services.kit.database import Connection, Database
 from services.kit.journal.model import PipelineState, StepRecord, StepState
 from services.kit.statement import Statement
 
-_APPEND: Final = """
-INSERT INTO kit_changes (pipeline_id, sequence, step, state, attempts, error_reason, error_message,
-    start_time, end_time, replica)
+COLUMNS: Final = """
+    pipeline_id, sequence, step, state, attempts, error_reason, error_message, start_time, end_time,
+    replica
+"""
+_APPEND: Final = f"""
+INSERT INTO kit_changes ({COLUMNS})
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::text[],
     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[])
 """
-_READ: Final = """
-SELECT sequence, step, state, attempts, error_reason, error_message, start_time, end_time, replica,
-    change_time
+_READ: Final = f"""
+SELECT {COLUMNS}, change_time
 FROM kit_changes WHERE pipeline_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
 """
 PAGE: Final = 100

@@ -47,7 +47,7 @@ class ChangeFeed:
         for pipeline_id in pipelines:
             self._wake(pipeline_id)
             self._untold.add(pipeline_id)
-        self._something.set()
+            self._something.set()
 
     def _wake(self, pipeline_id: UUID) -> None:
         for event in self._events.get(pipeline_id, ()):

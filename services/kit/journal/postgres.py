@@ -133,8 +133,7 @@ recorded AS (
         error_reason = excluded.error_reason, error_message = excluded.error_message,
         end_time = excluded.end_time, replica = excluded.replica, counted = excluded.counted),
 logged AS (
-    INSERT INTO kit_changes (pipeline_id, sequence, step, state, attempts, error_reason,
-        error_message, start_time, end_time, replica)
+    INSERT INTO kit_changes ({change_log.COLUMNS})
     SELECT pipeline_id, sequence, name, state, attempts, error_reason, error_message, start_time,
         end_time, replica FROM step WHERE $23
     UNION ALL
@@ -142,7 +141,7 @@ logged AS (
     WHERE turns AND $23)
 SELECT pipeline_id, epoch, cancelled FROM fenced
 """
-_STEP_ARRAYS: Final = 13
+_STEP_ARRAYS: Final = 13  # from $10 to $22: the columns of `_Advance.rows`
 _CANCEL: Final = """
 UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
