@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from services.kit.database import Connection
+from services.kit.database import Connection, Database
 from services.kit.errors import Code, Error
 from services.kit.statement import Statement
 
@@ -116,9 +116,9 @@ async def find_answer(connection: Connection, key: Key) -> bytes | None:
     return None
 
 
-async def find_answers(connection: Connection, keys: Sequence[Key]) -> dict[Key, Exception]:
+async def find_answers(source: Connection | Database, keys: Sequence[Key]) -> dict[Key, Exception]:
     """What repeats are told, for those of the keys that were used before."""
-    rows = await connection.fetch(
+    rows = await source.fetch(
         _FIND,
         [key.principal for key in keys],
         [key.method for key in keys],

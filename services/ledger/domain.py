@@ -386,15 +386,13 @@ def check_time(created: int, now: int) -> None:
         )
 
 
-def touched(ledger: Ledger, requests: Iterable[Request]) -> frozenset[Account]:
-    """Every account whose balance the requests may change."""
+def touched(requests: Iterable[Request]) -> frozenset[Account]:
+    """Every account, beside the ledger's own, whose balance the requests may change."""
     accounts: set[Account] = set()
     for request in requests:
         accounts.add(request.source)
         if isinstance(request, Transfer):
             accounts.add(request.target)
-    if ledger.fee_collector:
-        accounts.add(ledger.fee_collector)
     return frozenset(accounts)
 
 
@@ -406,6 +404,11 @@ def spenders(requests: Iterable[Request]) -> frozenset[tuple[Account, Account]]:
 def closed(name: str) -> Error:
     """The ledger belongs to a token that was given up."""
     return _refused("LEDGER_CLOSED", f"{name} is closed; nothing moves on it any more.")
+
+
+def moved() -> Error:
+    """Somebody else changed the ledger since it was read."""
+    return Error(Code.ABORTED, "LEDGER_MOVED", "The ledger has changed meanwhile; try again.")
 
 
 def new_ledger(ledger: Ledger, initial: Mapping[Account, int], now: int) -> Book:

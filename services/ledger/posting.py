@@ -1,7 +1,9 @@
 """Posts operations: the batch of one ledger in one transaction, each with its answer and event."""
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -17,8 +19,12 @@ from services.kit.statement import Statement
 from services.ledger import domain, store
 from services.ledger.domain import Book, Request
 from services.ledger.messages import ledger_name
+from services.ledger.store import SeenLedger
 
 Response = pb.TransferResponse | pb.TransferFromResponse | pb.ApproveResponse | pb.PayOutResponse
+
+
+_SHARED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class Poster:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self._shared: dict[UUID, float] = {}
 
     async def commit(self, ledger_id: UUID, batch: Sequence[Posting]) -> Sequence[Outcome]:
         """Applies a batch in order; an outcome for each posting. Refused ones leave nothing.
@@ -58,67 +65,95 @@ class Poster:
             return [(await self.commit(ledger_id, [one]))[0] for one in batch]
 
     async def _commit(self, ledger_id: UUID, batch: Sequence[Posting]) -> Sequence[Outcome]:
-        """Applies a batch in one transaction.
+        """Applies a batch as one change of the ledger.
 
-        Repeats are rare, so a batch is written as if it had none; when one shows, what the repeats
-        are told is looked up and the others are written again.
+        As a rule nobody else posts at the same moment and nothing is a repeat. So what is read
+        without a lock is written if the ledger is still as it was read, and the database refuses
+        answers that are known. Else it is done over with the ledger locked, repeats first.
         """
-        fresh, outcomes = _first_of_each_scope(batch), dict[Key, Outcome]()
-        try:
-            await self._post(ledger_id, fresh, outcomes)
-        except asyncpg.UniqueViolationError:
-            async with self._database.connection() as connection:
-                outcomes = dict(await idempotency.find_answers(connection, [p.key for p in fresh]))
-            rest = [posting for posting in fresh if posting.key not in outcomes]
-            await self._post(ledger_id, rest, outcomes)
+        fresh = _first_of_each_scope(batch)
+        outcomes = await self._posted_without_lock(ledger_id, fresh)
+        if outcomes is None:
+            outcomes = await self._posted_with_lock(ledger_id, fresh)
         self._outbox.hint()
         return [outcomes.get(p.key) or idempotency.still_at_work() for p in batch]
 
-    async def _post(
-        self, ledger_id: UUID, batch: Sequence[Posting], outcomes: dict[Key, Outcome]
-    ) -> None:
-        """Applies postings and writes what they changed; adds an outcome for each."""
-        if not batch:
-            return
+    async def _posted_without_lock(
+        self, ledger_id: UUID, batch: Sequence[Posting]
+    ) -> dict[Key, Outcome] | None:
+        """Outcomes; None when nothing was written, and it must be done with the lock."""
+        if self._shared.get(ledger_id, 0.0) > time.monotonic():
+            return None
+        try:
+            return await self._posted(self._database, ledger_id, batch)
+        except asyncpg.UniqueViolationError:
+            return None
+        except Error as error:
+            if error.reason != domain.moved().reason:
+                raise
+            self._share(ledger_id)
+            return None
+
+    def _share(self, ledger_id: UUID) -> None:
+        """Has a ledger locked at once for a while, since others post on it, too."""
+        now = time.monotonic()
+        self._shared = {key: until for key, until in self._shared.items() if until > now}
+        self._shared[ledger_id] = now + _SHARED_SECONDS
+
+    async def _posted_with_lock(
+        self, ledger_id: UUID, batch: Sequence[Posting]
+    ) -> dict[Key, Outcome]:
+        """Outcomes, those of repeats among them."""
         async with self._database.transaction() as connection:
-            try:
-                book = await self._book(connection, ledger_id, [p.request for p in batch])
-            except Error as error:
-                outcomes |= {posting.key: error for posting in batch}
-                return
-            known = frozenset(book.duplicates)
-            outcomes |= {posting.key: _apply(book, posting) for posting in batch}
-            refused = [p.key for p in batch if isinstance(outcomes[p.key], Exception)]
-            if refused:
-                # A repeat may be refused because of what the first one did: its answer counts.
-                outcomes |= await idempotency.find_answers(connection, refused)
-            if book.blocks:
-                await connection.apply(*self._written(book, known, batch, outcomes))
+            await store.lock_ledger(connection, ledger_id)
+            told = dict[Key, Outcome](
+                await idempotency.find_answers(connection, [p.key for p in batch])
+            )
+            rest = [posting for posting in batch if posting.key not in told]
+            return told | (await self._posted(connection, ledger_id, rest) if rest else {})
+
+    async def _posted(
+        self, source: Connection | Database, ledger_id: UUID, batch: Sequence[Posting]
+    ) -> dict[Key, Outcome]:
+        """Applies postings and writes what they changed; an outcome for each.
+
+        Raises:
+            Error: LEDGER_MOVED, somebody else changed the ledger meanwhile.
+            UniqueViolationError: one of them was answered before.
+        """
+        try:
+            seen, book = await self._book(source, ledger_id, [p.request for p in batch])
+        except Error as error:
+            return {posting.key: error for posting in batch}
+        known = frozenset(book.duplicates)
+        outcomes = {posting.key: _apply(book, posting) for posting in batch}
+        refused = [p.key for p in batch if isinstance(outcomes[p.key], Exception)]
+        if refused:
+            # A repeat may be refused because of what the first one did: its answer counts.
+            outcomes |= await idempotency.find_answers(source, refused)
+        if book.blocks:
+            await source.apply(*self._written(book, seen.version, known, batch, outcomes))
+        return outcomes
 
     async def _book(
-        self, connection: Connection, ledger_id: UUID, requests: Sequence[Request]
-    ) -> Book:
-        """The ledger, locked, with the balances and allowances that the requests touch.
+        self, source: Connection | Database, ledger_id: UUID, requests: Sequence[Request]
+    ) -> tuple[SeenLedger, Book]:
+        """The ledger, and the book that the requests are applied to.
 
         Raises:
             Error: NOT_FOUND; FAILED_PRECONDITION, it is closed.
         """
-        locked = await store.lock_ledger(connection, ledger_id)
-        if locked is None:
+        found = await store.read_book(source, ledger_id, requests)
+        if found is None:
             raise not_found("ledger", ledger_name(ledger_id))
-        if locked.closed:
+        if found[0].closed:
             raise domain.closed(ledger_name(ledger_id))
-        accounts = domain.touched(locked.ledger, requests)
-        balances = await store.load_balances(connection, ledger_id, accounts)
-        pairs = domain.spenders(requests)
-        allowances = await store.load_allowances(connection, ledger_id, pairs)
-        keys = [key for key in (r.duplicate_key for r in requests) if key]
-        duplicates = await store.load_duplicates(connection, ledger_id, keys)
-        return Book(locked.ledger, balances, duplicates, locked.now, allowances)
+        return found
 
     def _written(
         self,
         book: Book,
+        version: int,
         known: Collection[bytes],
         batch: Sequence[Posting],
         outcomes: Mapping[Key, Outcome],
@@ -131,10 +166,11 @@ class Poster:
             if not isinstance(outcome, Exception):
                 answers.append((posting.key, outcome.SerializeToString()))
                 told.append(_event(book, posting, outcome))
-        yield store.written_head(book)
         yield from store.written_book(book, known)
         yield idempotency.recorded(answers)
         yield self._outbox.added(told)
+        # The last part runs first: whoever comes second waits here, before it has written anything.
+        yield store.written_head(book, version)
 
 
 def _first_of_each_scope(postings: Sequence[Posting]) -> list[Posting]:

@@ -97,12 +97,14 @@ class LedgerService:
             minter = locked.ledger.minting_account
             if request.HasField("minting_account"):
                 minter = parse_account(request.minting_account, "minting_account")
-            balances = await store.load_balances(tx, ledger_id, [minter] if minter else [])
+            held = await store.balance(tx, ledger_id, minter) if minter else None
+            balances = {minter: held} if minter and held else {}
             book = domain.Book(locked.ledger, balances, {}, locked.now)
             book.hand_over(request.controller, minter)
-            await store.set_controller(tx, ledger_id, request.controller, minter)
             if book.blocks:
-                await tx.apply(store.written_head(book), *store.written_book(book))
+                head = store.written_head(book, locked.version)
+                await tx.apply(*store.written_book(book), head)
+            await store.set_controller(tx, ledger_id, request.controller, minter)
             act = call.act(
                 previous_value=locked.ledger.controller,
                 new_value=request.controller,
@@ -123,19 +125,24 @@ class LedgerService:
         """Balance of one account, now or after a block; zero for one that nobody used."""
         del call
         ledger_id, account = parse_account_name(request.name)
-        if await store.get_ledger(self._database, ledger_id) is None:
-            raise not_found("ledger", ledger_name(ledger_id))
         if request.HasField("block_index"):
             balance = await self._balance_after(ledger_id, account, request.block_index)
         else:
-            balances = await store.load_balances(self._database, ledger_id, [account])
-            balance = balances.get(account, 0)
+            balance = await self._balance(ledger_id, account)
         return pb.LedgerAccount(
             name=request.name, account=account_message(account), balance=str(balance)
         )
 
+    async def _balance(self, ledger_id: UUID, account: Account) -> int:
+        balance = await store.balance(self._database, ledger_id, account)
+        if balance is None:
+            raise not_found("ledger", ledger_name(ledger_id))
+        return balance
+
     async def _balance_after(self, ledger_id: UUID, account: Account, index: int) -> int:
         """The balance right after a block, from the account's own blocks since then."""
+        if await store.get_ledger(self._database, ledger_id) is None:
+            raise not_found("ledger", ledger_name(ledger_id))
         known = index <= paging.MAX_POSITION
         balance = (
             await store.balance_after(self._database, ledger_id, account, index) if known else None
@@ -148,12 +155,10 @@ class LedgerService:
         """What a spender may still take."""
         del call
         ledger_id, payer, spender = parse_allowance_name(request.name)
-        if await store.get_ledger(self._database, ledger_id) is None:
+        found = await store.allowance(self._database, ledger_id, payer, spender)
+        if found is None:
             raise not_found("ledger", ledger_name(ledger_id))
-        pair = (payer, spender)
-        found = await store.load_allowances(self._database, ledger_id, [pair])
-        now = await store.now(self._database)
-        return allowance_message(request.name, found.get(pair, domain.NO_ALLOWANCE), now)
+        return allowance_message(request.name, *found)
 
     async def Transfer(self, request: pb.TransferRequest, call: Call) -> pb.TransferResponse:
         """Moves tokens; committed together with other operations on the same token."""
@@ -182,7 +187,7 @@ class LedgerService:
             if locked is None:
                 raise not_found("ledger", request.transfer.ledger)
             domain.check_time(created, locked.now)
-            block = (await store.load_duplicates(tx, ledger_id, [key])).get(key)
+            block = await store.block_of(tx, ledger_id, key)
             if block is None:
                 await tx.apply(store.voided(ledger_id, key, created))
             response = pb.VoidTransferFromResponse(block_index=block)

@@ -1,14 +1,16 @@
 """SQL of the ledger. One function an operation."""
 
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.kit.database import Connection, Database
+from services.kit.database import Connection, Database, requirement
 from services.kit.statement import Statement
-from services.ledger.domain import Account, Allowance, Block, Book, Ledger, Operation
+from services.ledger import domain
+from services.ledger.domain import Account, Allowance, Block, Book, Ledger, Operation, Request
 
 _LEDGER_COLUMNS: Final = """
     id, display_name, symbol, decimals, transfer_fee, total_supply, minting_owner,
@@ -18,9 +20,32 @@ _LEDGER_COLUMNS: Final = """
 _NOW_NS: Final = "(extract(epoch FROM kit_clock_now()) * 1000000)::bigint * 1000"
 
 _CLOSED: Final = "EXISTS (SELECT FROM closed_ledgers WHERE closed_ledgers.id = $1)"
-_LOCK: Final = f"""
-SELECT {_LEDGER_COLUMNS}, {_NOW_NS} AS now, {_CLOSED} AS closed
-FROM ledgers WHERE id = $1 FOR UPDATE
+# xmin names the transaction that wrote the row last: another one, and the ledger has changed.
+_STATE: Final = f"{_LEDGER_COLUMNS}, {_NOW_NS} AS now, {_CLOSED} AS closed, xmin AS version"
+_LOCK: Final = f"SELECT {_STATE} FROM ledgers WHERE id = $1 FOR UPDATE"
+# In one statement, so that all of it is of one moment, with no time before it in the chain: what a
+# block is written with was read after its parent was committed.
+_BOOK: Final = f"""
+SELECT {_STATE}, held.*, granted.*, remembered.* FROM ledgers,
+LATERAL (
+    SELECT array_agg(owner) AS owners, array_agg(subaccount) AS subaccounts,
+        array_agg(balance) AS balances
+    FROM balances JOIN (
+        SELECT * FROM unnest($2::text[], $3::bytea[]) UNION SELECT fee_owner, fee_subaccount
+    ) AS wanted (owner, subaccount) USING (owner, subaccount)
+    WHERE ledger_id = $1) AS held,
+LATERAL (
+    SELECT array_agg(owner) AS payers, array_agg(subaccount) AS payer_subaccounts,
+        array_agg(spender_owner) AS spenders, array_agg(spender_subaccount) AS spender_subaccounts,
+        array_agg(allowance) AS allowances, array_agg(expire_ns) AS expiries
+    FROM allowances JOIN unnest($4::text[], $5::bytea[], $6::text[], $7::bytea[])
+        AS wanted (owner, subaccount, spender_owner, spender_subaccount)
+        USING (owner, subaccount, spender_owner, spender_subaccount)
+    WHERE ledger_id = $1) AS granted,
+LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(block_index) AS indexes
+    FROM duplicates WHERE ledger_id = $1 AND key = ANY ($8::bytea[])) AS remembered
+WHERE id = $1
 """
 _GET: Final = f"SELECT {_LEDGER_COLUMNS} FROM ledgers WHERE id = $1 AND NOT {_CLOSED}"
 _CLOSE: Final = "INSERT INTO closed_ledgers (id) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -29,17 +54,16 @@ INSERT INTO ledgers (id, display_name, symbol, decimals, transfer_fee, total_sup
     minting_owner, minting_subaccount, fee_owner, fee_subaccount, controller, block_count, tip_hash)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
-_BALANCES: Final = """
-SELECT owner, subaccount, balance FROM balances
-JOIN unnest($2::text[], $3::bytea[]) AS wanted (owner, subaccount) USING (owner, subaccount)
-WHERE ledger_id = $1
+_BALANCE: Final = f"""
+SELECT coalesce((SELECT balance FROM balances
+    WHERE ledger_id = $1 AND owner = $2 AND subaccount = $3), 0)::numeric
+FROM ledgers WHERE id = $1 AND NOT {_CLOSED}
 """
-_ALLOWANCES: Final = """
-SELECT owner, subaccount, spender_owner, spender_subaccount, allowance, expire_ns FROM allowances
-JOIN unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[])
-    AS wanted (owner, subaccount, spender_owner, spender_subaccount)
-    USING (owner, subaccount, spender_owner, spender_subaccount)
-WHERE ledger_id = $1
+_ALLOWANCE: Final = f"""
+SELECT {_NOW_NS} AS now, allowance, expire_ns FROM ledgers LEFT JOIN allowances
+    ON ledger_id = $1 AND owner = $2 AND subaccount = $3
+    AND spender_owner = $4 AND spender_subaccount = $5
+WHERE id = $1 AND NOT {_CLOSED}
 """
 _SET_ALLOWANCES: Final = """
 INSERT INTO allowances (ledger_id, owner, subaccount, spender_owner, spender_subaccount, allowance,
@@ -49,11 +73,10 @@ SELECT $1, * FROM unnest($2::text[], $3::bytea[], $4::text[], $5::bytea[], $6::n
 ON CONFLICT (ledger_id, owner, subaccount, spender_owner, spender_subaccount)
 DO UPDATE SET allowance = excluded.allowance, expire_ns = excluded.expire_ns
 """
-_DUPLICATES: Final = """
-SELECT key, block_index FROM duplicates WHERE ledger_id = $1 AND key = ANY ($2::bytea[])
-"""
+_BLOCK_OF: Final = "SELECT block_index FROM duplicates WHERE ledger_id = $1 AND key = $2"
 _SET_HEAD: Final = """
-UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4 WHERE id = $1
+UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4
+WHERE id = $1 AND kit_require(xmin = $5, $6)
 """
 _SET_BALANCES: Final = """
 INSERT INTO balances (ledger_id, owner, subaccount, balance)
@@ -127,21 +150,42 @@ async def get_ledger(database: Database, ledger_id: UUID) -> StoredLedger | None
 
 
 @dataclass(frozen=True, slots=True)
-class LockedLedger:
-    """A ledger that nobody else can change now, and its time in nanoseconds."""
+class SeenLedger:
+    """A ledger at a moment, its own time in nanoseconds; another version, and it has changed."""
 
     ledger: Ledger
     create_time: datetime
     now: int
     closed: bool
+    version: int
 
 
-async def lock_ledger(connection: Connection, ledger_id: UUID) -> LockedLedger | None:
+async def lock_ledger(connection: Connection, ledger_id: UUID) -> SeenLedger | None:
     """One ledger, locked until the transaction ends."""
     row = await connection.fetchrow(_LOCK, ledger_id)
+    return _seen(row) if row else None
+
+
+async def read_book(
+    source: Connection | Database, ledger_id: UUID, requests: Sequence[Request]
+) -> tuple[SeenLedger, Book] | None:
+    """One ledger, and the book that the requests are applied to."""
+    accounts, pairs = list(domain.touched(requests)), list(domain.spenders(requests))
+    row = await source.fetchrow(
+        _BOOK,
+        ledger_id,
+        [account.owner for account in accounts],
+        [account.subaccount for account in accounts],
+        [payer.owner for payer, _ in pairs],
+        [payer.subaccount for payer, _ in pairs],
+        [spender.owner for _, spender in pairs],
+        [spender.subaccount for _, spender in pairs],
+        [key for key in (request.duplicate_key for request in requests) if key],
+    )
     if row is None:
         return None
-    return LockedLedger(_ledger(row), row["create_time"], row["now"], row["closed"])
+    seen = _seen(row)
+    return seen, Book(seen.ledger, _balances(row), _duplicates(row), seen.now, _allowances(row))
 
 
 def closed_ledger(ledger_id: UUID) -> Statement:
@@ -183,15 +227,12 @@ async def set_controller(
     await connection.execute(_SET_CONTROLLER, ledger_id, controller, *account)
 
 
-async def load_balances(
-    connection: Connection | Database, ledger_id: UUID, accounts: Iterable[Account]
-) -> dict[Account, int]:
-    """Balances of the accounts that have one."""
-    wanted = list(accounts)
-    rows = await connection.fetch(
-        _BALANCES, ledger_id, [a.owner for a in wanted], [a.subaccount for a in wanted]
+async def balance(source: Connection | Database, ledger_id: UUID, account: Account) -> int | None:
+    """Balance of one account; None when there is no such ledger."""
+    found: int | None = await source.fetchval(
+        _BALANCE, ledger_id, account.owner, account.subaccount
     )
-    return {Account(row["owner"], row["subaccount"]): row["balance"] for row in rows}
+    return found
 
 
 async def balance_after(
@@ -203,48 +244,34 @@ async def balance_after(
     return found
 
 
-async def load_allowances(
-    connection: Connection | Database,
-    ledger_id: UUID,
-    pairs: Iterable[tuple[Account, Account]],
-) -> dict[tuple[Account, Account], Allowance]:
-    """Allowances of pairs of payer and spender, where there are any."""
-    wanted = list(pairs)
-    if not wanted:
-        return {}
-    rows = await connection.fetch(
-        _ALLOWANCES,
-        ledger_id,
-        [payer.owner for payer, _ in wanted],
-        [payer.subaccount for payer, _ in wanted],
-        [spender.owner for _, spender in wanted],
-        [spender.subaccount for _, spender in wanted],
-    )
-    return {
-        (
-            Account(row["owner"], row["subaccount"]),
-            Account(row["spender_owner"], row["spender_subaccount"]),
-        ): Allowance(row["allowance"], row["expire_ns"])
-        for row in rows
-    }
+async def allowance(
+    database: Database, ledger_id: UUID, payer: Account, spender: Account
+) -> tuple[Allowance, int] | None:
+    """What a spender may take of a payer's, and the ledger's time; None without such a ledger."""
+    pair = payer.owner, payer.subaccount, spender.owner, spender.subaccount
+    row = await database.fetchrow(_ALLOWANCE, ledger_id, *pair)
+    if row is None:
+        return None
+    granted = row["allowance"] is not None
+    found = Allowance(row["allowance"], row["expire_ns"]) if granted else domain.NO_ALLOWANCE
+    return found, row["now"]
 
 
-async def load_duplicates(
-    connection: Connection, ledger_id: UUID, keys: Sequence[bytes]
-) -> dict[bytes, int | None]:
-    """Which of the keys are remembered, and in which block they were; None when given up."""
-    if not keys:
-        return {}
-    rows = await connection.fetch(_DUPLICATES, ledger_id, keys)
-    return {row["key"]: row["block_index"] for row in rows}
+async def block_of(connection: Connection, ledger_id: UUID, key: bytes) -> int | None:
+    """The block of the call that is remembered under a key; None when it was not made."""
+    found: int | None = await connection.fetchval(_BLOCK_OF, ledger_id, key)
+    return found
 
 
-def written_head(book: Book) -> Statement:
-    """Moves a ledger's head to where the book ends."""
-    ledger = book.ledger
-    return Statement(
-        _SET_HEAD, (ledger.id, ledger.total_supply, ledger.block_count, ledger.tip_hash)
-    )
+def written_head(book: Book, version: int) -> Statement:
+    """Moves a ledger's head to where the book ends, if it is still the version that was read.
+
+    It raises what `domain.moved` says when it is not.
+    """
+    ledger, refusal = book.ledger, domain.moved()
+    head = ledger.id, ledger.total_supply, ledger.block_count, ledger.tip_hash
+    told = requirement(refusal.code, refusal.reason, refusal.message)
+    return Statement(_SET_HEAD, (*head, version, told))
 
 
 def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, ...]:
@@ -344,6 +371,32 @@ def _ledger(row: Any) -> Ledger:
         block_count=row["block_count"],
         tip_hash=row["tip_hash"],
     )
+
+
+def _seen(row: Any) -> SeenLedger:
+    return SeenLedger(_ledger(row), row["create_time"], row["now"], row["closed"], row["version"])
+
+
+def _balances(row: Any) -> dict[Account, int]:
+    """Balances of a book. What is aggregated from no row is NULL."""
+    accounts = zip(row["owners"] or (), row["subaccounts"] or (), strict=True)
+    return dict(zip(itertools.starmap(Account, accounts), row["balances"] or (), strict=True))
+
+
+def _allowances(row: Any) -> dict[tuple[Account, Account], Allowance]:
+    """Allowances of a book."""
+    payers = zip(row["payers"] or (), row["payer_subaccounts"] or (), strict=True)
+    spenders = zip(row["spenders"] or (), row["spender_subaccounts"] or (), strict=True)
+    granted = zip(row["allowances"] or (), row["expiries"] or (), strict=True)
+    return {
+        (Account(*payer), Account(*spender)): Allowance(*allowance)
+        for payer, spender, allowance in zip(payers, spenders, granted, strict=True)
+    }
+
+
+def _duplicates(row: Any) -> dict[bytes, int | None]:
+    """Keys of a book that are remembered, each with its block."""
+    return dict(zip(row["keys"] or (), row["indexes"] or (), strict=True))
 
 
 def _block(row: Any) -> Block:

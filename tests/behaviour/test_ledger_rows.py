@@ -1,7 +1,8 @@
 """What the tables of the ledger keep, whoever posts and in whatever company: on a real database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -10,15 +11,20 @@ import pytest
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import ids
+from services.kit.errors import Error
 from services.kit.group_commit import GroupCommit
-from services.kit.idempotency import Key
+from services.kit.idempotency import Key, Replayed
 from services.ledger import domain, store
 from services.ledger.domain import Account, Approval, Block, Ledger, Request, Transfer
-from services.ledger.posting import Poster, Posting, Response
+from services.ledger.posting import Outcome, Poster, Posting, Response
 from tests.support.postgres import Postgres, Replica, Schema
 
 HELD, FEE = 1_000_000, 10
 ANN, BEN, MINTER = Account("ann"), Account("ben"), Account("minter")
+_WAITING: Final = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+    WHERE application_name = $1 AND wait_event_type = 'Lock')
+"""
 FAR = 253_402_300_799 * 1_000_000_000
 """The end of the year 9999, nanoseconds: more than the database has room for."""
 
@@ -60,8 +66,8 @@ async def assert_sound(replica: Replica, ledger_id: UUID) -> None:
     assert domain.verify_chain(blocks, [block.hash for block in blocks]) is None
     assert (len(blocks), blocks[-1].hash) == (found.ledger.block_count, found.ledger.tip_hash)
     accounts = {a for block in blocks for a in (block.source, block.target) if a}
-    held = await store.load_balances(replica.database, ledger_id, accounts)
-    assert sum(held.values()) == found.ledger.total_supply
+    held = [await store.balance(replica.database, ledger_id, account) for account in accounts]
+    assert sum(amount for amount in held if amount) == found.ledger.total_supply
 
 
 async def test_a_posting_that_the_database_does_not_take_spoils_nobody(replica: Replica) -> None:
@@ -107,3 +113,112 @@ async def test_each_of_a_spoiled_batch_is_told_its_own(replica: Replica) -> None
     good = [o.block_index for n, o in enumerate(outcomes) if n % 3 and isinstance(o, Response)]
     assert good == list(range(2, 22))
     await assert_sound(replica, ledger_id)
+
+
+async def both(
+    schema: Schema, work: Callable[[Poster, str], Awaitable[list[Outcome]]]
+) -> list[Outcome]:
+    """What comes of the same work in two replicas at one time."""
+    async with schema.replica("ledger-1") as one, schema.replica("ledger-2") as two:
+        posters = [Poster(replica.database, replica.outbox) for replica in (one, two)]
+        named = zip(posters, ("one", "two"), strict=True)
+        outcomes = await asyncio.gather(*(work(poster, name) for poster, name in named))
+    return [outcome for told in outcomes for outcome in told]
+
+
+async def test_two_replicas_post_on_one_ledger_and_neither_is_told_of_the_other(
+    schema: Schema, replica: Replica
+) -> None:
+    ledger_id, rounds = await created(replica), 60
+
+    async def post(poster: Poster, name: str) -> list[Outcome]:
+        return [
+            outcome
+            for number in range(rounds)
+            for outcome in await poster.commit(
+                ledger_id, [posting(Transfer(ANN, BEN, 1), f"{name}-{number}")]
+            )
+        ]
+
+    outcomes = await both(schema, post)
+    told = [outcome.block_index for outcome in outcomes if isinstance(outcome, Response)]
+    assert sorted(told) == list(range(2, 2 + 2 * rounds))
+    await assert_sound(replica, ledger_id)
+
+
+async def test_one_call_at_two_replicas_is_one_block(schema: Schema, replica: Replica) -> None:
+    ledger_id, rounds = await created(replica), 60
+
+    async def post(poster: Poster, _: str) -> list[Outcome]:
+        return [
+            outcome
+            for number in range(rounds)
+            for outcome in await poster.commit(
+                ledger_id, [posting(Transfer(ANN, BEN, 1), f"{number}")]
+            )
+        ]
+
+    outcomes = await both(schema, post)
+    answers = [o.answer for o in outcomes if isinstance(o, Replayed)]
+    answers += [o.SerializeToString() for o in outcomes if isinstance(o, Response)]
+    assert len(answers) == 2 * rounds
+    assert len(set(answers)) == len(await blocks_of(replica, ledger_id)) - 2 == rounds
+    await assert_sound(replica, ledger_id)
+
+
+async def test_a_book_of_before_somebody_else_posted_is_not_written(replica: Replica) -> None:
+    ledger_id = await created(replica)
+    transfer = Transfer(ANN, BEN, 1)
+    found = await store.read_book(replica.database, ledger_id, [transfer])
+    assert found is not None
+    seen, book = found
+    book.apply(transfer)
+    await Poster(replica.database, replica.outbox).commit(ledger_id, [posting(transfer, "first")])
+    with pytest.raises(Error, match="has changed meanwhile"):
+        await replica.database.apply(
+            *store.written_book(book), store.written_head(book, seen.version)
+        )
+    await assert_sound(replica, ledger_id)
+
+
+async def test_a_handover_that_burned_nothing_is_a_change_too(replica: Replica) -> None:
+    """What was a transfer when the ledger was read is a burn when its receiver mints."""
+    ledger_id = await created(replica)
+    transfer = Transfer(ANN, BEN, 1)
+    found = await store.read_book(replica.database, ledger_id, [transfer])
+    assert found is not None
+    seen, book = found
+    book.apply(transfer)
+    async with replica.database.transaction() as connection:
+        await store.set_controller(connection, ledger_id, "ben", MINTER)
+    with pytest.raises(Error, match="has changed meanwhile"):
+        await replica.database.apply(
+            *store.written_book(book), store.written_head(book, seen.version)
+        )
+
+
+async def test_a_call_that_is_given_up_while_it_is_posted_moves_nothing(replica: Replica) -> None:
+    """Giving up changes no head, so that the key itself must refuse."""
+    ledger_id = await created(replica)
+    now = await store.now(replica.database)
+    transfer = Transfer(ANN, BEN, 1, created_at=now)
+    key = transfer.duplicate_key
+    assert key is not None
+    poster = Poster(replica.database, replica.outbox)
+    async with replica.database.transaction() as connection:
+        await store.lock_ledger(connection, ledger_id)
+        posted = asyncio.create_task(poster.commit(ledger_id, [posting(transfer, "late")]))
+        await waits_for_a_lock(replica)
+        await connection.apply(store.voided(ledger_id, key, now))
+    (outcome,) = await posted
+    assert isinstance(outcome, Error)
+    assert outcome.reason == "TRANSFER_VOIDED"
+    assert len(await blocks_of(replica, ledger_id)) == 2
+    await assert_sound(replica, ledger_id)
+
+
+async def waits_for_a_lock(replica: Replica) -> None:
+    """Until a statement of the replica waits for another transaction."""
+    async with asyncio.timeout(5):
+        while not await replica.database.fetchval(_WAITING, replica.name):
+            await asyncio.sleep(0.01)

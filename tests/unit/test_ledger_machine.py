@@ -62,7 +62,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def ask(self, request: Transfer | Approval) -> str:
         """Applies a call; the reason when it is refused."""
-        accounts = domain.touched(self.ledger, [request])
+        accounts = domain.touched([request]) | {self.ledger.fee_collector}
         pairs = domain.spenders([request])
         book = Book(
             self.ledger,

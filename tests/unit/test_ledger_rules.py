@@ -271,7 +271,7 @@ def test_a_course_touches_only_what_was_loaded_for_it(
     for request in course:
         with contextlib.suppress(Error):
             tried.apply(request)
-    assert tried.balances.keys() <= domain.touched(ledger, course) | {ANN}
+    assert tried.balances.keys() <= domain.touched(course) | {ANN, collector}
     assert tried.allowances.keys() <= domain.spenders(course)
 
 
