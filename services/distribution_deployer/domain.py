@@ -375,6 +375,19 @@ def moved(distribution: Distribution, target: State) -> Distribution:
     return replace(distribution, state=target)
 
 
+def activated(distribution: Distribution, timing: Timing) -> Distribution:
+    """A reserved distribution once it is open, as of the moment at which it was read."""
+    active = moved(distribution, State.ACTIVE)
+    return replace(active, activate_time=distribution.now, timing=timing)
+
+
+def changed() -> Error:
+    """Somebody else changed the distribution since it was read."""
+    return Error(
+        Code.ABORTED, "DISTRIBUTION_CHANGED", "The distribution has changed meanwhile; try again."
+    )
+
+
 def work_of(operation: str) -> str:
     """The launch that a step's operation belongs to; the operation itself when it is no step."""
     return operation.partition("/steps/")[0]

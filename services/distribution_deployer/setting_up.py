@@ -4,14 +4,16 @@ import hashlib
 from dataclasses import replace
 from uuid import UUID
 
+import asyncpg
+
 from icto.distribution.v1 import distribution_pb2 as pb
+from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import domain, lists_store, specs, store
 from services.distribution_deployer.domain import (
     DELIVERED,
     Account,
     Category,
     Distribution,
-    Listed,
     Pool,
     Spec,
     State,
@@ -30,6 +32,7 @@ from services.kit import Call, Kit, amounts, ids, not_found
 from services.kit.errors import RemoteError, invalid
 from services.kit.journal import Claim as Begun
 from services.kit.rehearsal import rehearse
+from services.kit.statement import Statement
 from services.kit.vesting_messages import of_timestamp
 
 
@@ -61,35 +64,24 @@ class SettingUp:
         check_ledger(request.ledger, "ledger")
         escrow = parse_account(request.escrow, "escrow")
         fingerprint = _fingerprint(request, call.principal, escrow)
-        new = await self._asked_for(request, call.principal, escrow)
-        async with call.transaction() as tx:
-            created = None
-            if new is not None:
-                created = await store.add(tx, new, request.payment, fingerprint)
-            if created is not None:
-                asked = request.HasField("accept_time")
-                accepted = of_timestamp(request.accept_time) if asked else created.now
-                specs.check_beginnings(created.spec, accepted)
-                self._states.labels(State.CREATED.name).inc()
-            else:
-                known = await store.of_operation(tx, request.operation)
-                created = _same(known, fingerprint, request.operation)
-            response = distribution_message(created)
-            details = {"ledger": created.ledger, "amount": str(created.spec.total)}
-            act = call.act(operation=request.operation, details=details)
-            tx.answer(response, subject=response.name, act=act)
+        now, known = await store.look(self._database, request.operation)
+        response = None
+        if known is None:
+            new = await self._asked_for(request, call.principal, escrow, now)
+            response = await self._added(new, request.payment, fingerprint, call)
+        if response is None:
+            response = await self._found(request.operation, fingerprint, call)
         self._faults.point("distribution.created.committed")
         return response
 
     async def _asked_for(
-        self, request: pb.CreateDistributionRequest, owner: str, escrow: Account
-    ) -> Distribution | None:
-        """The distribution to add; None when the operation has one, whose lists are used."""
-        if await store.of_operation(self._database, request.operation) is not None:
-            return None
+        self, request: pb.CreateDistributionRequest, owner: str, escrow: Account, now: int
+    ) -> Distribution:
         token = await self._money.token(request.ledger)
         asked = parse_spec(request.spec)
         spec = specs.complete(asked, await self._lists(asked, owner), token.fee)
+        accepted = of_timestamp(request.accept_time) if request.HasField("accept_time") else now
+        specs.check_beginnings(spec, accepted)
         spec = await self._snapshots(spec)
         await rehearse(spec.display_name, self._environment, "DISTRIBUTION_REFUSED")
         return Distribution(
@@ -100,14 +92,47 @@ class SettingUp:
             escrow=escrow,
             spec=spec,
             state=State.CREATED,
-            now=0,
-            create_time=0,
-            funding_deadline=0,
+            now=now,
+            create_time=now,
+            funding_deadline=now + spec.funding_period,
         )
 
+    async def _added(
+        self, new: Distribution, payment: str, fingerprint: bytes, call: Call
+    ) -> pb.Distribution | None:
+        """Adds a distribution; None when another call of its operation was quicker."""
+        response = distribution_message(replace(new, spec=specs.without_names(new.spec)))
+        effects, act = store.added(new, payment, fingerprint), _created(call, new)
+        lists = specs.lists_of(new.spec)
+        try:
+            if lists:
+                async with call.transaction() as tx:
+                    await store.use_lists(tx, new.id, lists)
+                    await tx.apply(*effects)
+                    tx.answer(response, subject=response.name, act=act)
+            else:
+                await call.commit(response, *effects, subject=response.name, act=act)
+        except asyncpg.UniqueViolationError:
+            return None
+        self._states.labels(State.CREATED.name).inc()
+        return response
+
+    async def _found(self, operation: str, fingerprint: bytes, call: Call) -> pb.Distribution:
+        """What an earlier call of the operation reserved.
+
+        Raises:
+            Error: the operation was given up, or reserved something else.
+        """
+        known = await store.of_operation(self._database, operation)
+        if known is None or known[0].state is State.ABANDONED:
+            raise domain.abandoned(operation)
+        if known[1] != fingerprint:
+            raise domain.operation_reused(operation)
+        response = distribution_message(known[0])
+        return await call.commit(response, subject=response.name, act=_created(call, known[0]))
+
     async def _lists(self, spec: Spec, owner: str) -> dict[UUID, SealedList]:
-        wanted = [c.source.list_id for c in spec.categories if isinstance(c.source, Listed)]
-        return await lists_store.usable(self._database, wanted, owner)
+        return await lists_store.usable(self._database, specs.lists_of(spec), owner)
 
     async def _snapshots(self, spec: Spec) -> Spec:
         """The spec with the block of every condition on holders.
@@ -147,23 +172,22 @@ class SettingUp:
             raise not_found("distribution", request.operation)
         found, _ = known
         domain.check_activatable(found)
-        if found.state is State.CREATED:
+        opening = found.state is State.CREATED
+        if opening:
             balance = await self._money.balance(found)
             if balance < found.spec.total:
                 raise domain.not_funded(balance, found.spec.total)
         self._faults.point("distribution.funded")
-        async with call.transaction() as tx:
-            locked = await store.lock(tx, found.id)
-            if locked is None:
-                raise not_found("distribution", request.operation)
-            domain.check_activatable(locked)
-            if locked.state is State.CREATED:
-                locked = _activated(locked)
-                await store.put(tx, locked)
-                self._states.labels(State.ACTIVE.name).inc()
-            response = distribution_message(locked)
-            act = call.act(operation=request.operation, details={"amount": str(locked.spec.total)})
-            tx.answer(response, subject=response.name, act=act)
+        effects: list[Statement] = []
+        if opening:
+            timing = domain.timing(found.spec, found.now)
+            found = domain.activated(found, timing)
+            effects.append(store.activated(found, timing))
+        response = distribution_message(found)
+        act = call.act(operation=request.operation, details={"amount": str(found.spec.total)})
+        await call.commit(response, *effects, subject=response.name, act=act)
+        if opening:
+            self._states.labels(State.ACTIVE.name).inc()
         self._faults.point("distribution.active.committed")
         return response
 
@@ -200,27 +224,9 @@ class SettingUp:
         return response
 
 
-def _activated(found: Distribution) -> Distribution:
-    return replace(
-        domain.moved(found, State.ACTIVE),
-        activate_time=found.now,
-        timing=domain.timing(found.spec, found.now),
-    )
-
-
-def _same(
-    known: tuple[Distribution, bytes] | None, fingerprint: bytes, operation: str
-) -> Distribution:
-    """What an earlier call of the operation reserved.
-
-    Raises:
-        Error: the operation was given up, or reserved something else.
-    """
-    if known is None or known[0].state is State.ABANDONED:
-        raise domain.abandoned(operation)
-    if known[1] != fingerprint:
-        raise domain.operation_reused(operation)
-    return known[0]
+def _created(call: Call, created: Distribution) -> events.Act:
+    details = {"ledger": created.ledger, "amount": str(created.spec.total)}
+    return call.act(operation=created.operation, details=details)
 
 
 def _fingerprint(request: pb.CreateDistributionRequest, owner: str, escrow: Account) -> bytes:

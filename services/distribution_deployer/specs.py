@@ -309,6 +309,22 @@ def _check_name(name: str, field: str) -> None:
         raise invalid(field, "must have 3 to 100 printable characters")
 
 
+def lists_of(spec: Spec) -> Sequence[UUID]:
+    """The recipient lists that a spec uses."""
+    return [c.source.list_id for c in spec.categories if isinstance(c.source, Listed)]
+
+
+def without_names(spec: Spec) -> Spec:
+    """The spec as it is kept: whom it names is in allocations."""
+    categories = tuple(
+        replace(category, source=Whitelist())
+        if isinstance(category.source, Whitelist)
+        else category
+        for category in spec.categories
+    )
+    return replace(spec, categories=categories)
+
+
 def list_unusable(field: str, problem: str) -> Error:
     """A recipient list cannot be used so."""
     return invalid(field, problem, "RECIPIENT_LIST_UNUSABLE")

@@ -1,7 +1,6 @@
 """SQL of distributions. One function an operation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -21,9 +20,8 @@ from services.distribution_deployer.domain import (
     Spec,
     State,
     Timing,
-    Whitelist,
 )
-from services.kit.database import Connection, Database, requirement
+from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
 from services.kit.statement import Statement
 from services.kit.vesting_messages import of_datetime
@@ -36,11 +34,10 @@ _COLUMNS: Final = """
     checks, kit_clock_now() AS now, ARRAY(SELECT categories.id FROM categories
         WHERE categories.distribution_id = distributions.id AND paused) AS paused
 """
-_ADD: Final = f"""
+_ADD: Final = """
 INSERT INTO distributions (id, operation, payment, owner, ledger, escrow_owner, escrow_subaccount,
-    spec, fingerprint, public, total, state, funding_deadline, next_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, kit_now() + $12, kit_now() + $12)
-ON CONFLICT (operation) DO NOTHING RETURNING {_COLUMNS}
+    spec, fingerprint, public, total, state, create_time, funding_deadline, next_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, $13, $13)
 """
 _USE_PAYMENT: Final = """
 INSERT INTO distribution_payments (payment, work) VALUES ($1, $2)
@@ -75,6 +72,15 @@ INSERT INTO distributions (id, operation, owner, ledger, escrow_owner, escrow_su
 VALUES ($1, $2, '', $3, $4, $5, '', '', false, 0, 7)
 ON CONFLICT (operation) DO UPDATE
 SET state = CASE WHEN distributions.state IN (1, 6) THEN 7 ELSE distributions.state END
+"""
+_LOOK: Final = f"""
+SELECT kit_now() AS moment, known.* FROM (SELECT) AS always
+LEFT JOIN ({_BY_OPERATION}) AS known ON true
+"""
+_ACTIVATE: Final = """
+UPDATE distributions SET state = 2, activate_time = $2, start_time = $3, end_time = $4,
+    claim_deadline = $5, next_time = $6
+WHERE id = $1 AND kit_require(state = 1, $7)
 """
 # Claims share it; what they must not overlap with has it alone. Held until the transaction ends.
 # It is taken in a statement of its own, so that the next one sees what the holder before committed.
@@ -226,17 +232,13 @@ async def now(database: Database) -> int:
     return of_datetime(await database.fetchval(_NOW))
 
 
-async def add(
-    connection: Connection, new: Distribution, payment: str, fingerprint: bytes
-) -> Distribution | None:
-    """Adds the distribution of an operation; None when the operation has one.
+def added(new: Distribution, payment: str, fingerprint: bytes) -> tuple[Statement, ...]:
+    """Adds a distribution. Its operation must be unknown.
 
-    Raises:
-        Error: the payment paid for another launch, or a list was used by another distribution.
+    It raises that the payment paid for another launch.
     """
     spec = new.spec
-    row = await connection.fetchrow(
-        _ADD,
+    row = (
         new.id,
         new.operation,
         payment,
@@ -244,33 +246,23 @@ async def add(
         new.ledger,
         new.escrow.owner,
         new.escrow.subaccount,
-        _stored_spec(spec),
+        messages.spec_message(specs.without_names(spec)).SerializeToString(),
         fingerprint,
         spec.public,
         spec.total,
-        timedelta(microseconds=spec.funding_period),
+        _moment(new.create_time),
+        _moment(new.funding_deadline),
     )
-    if row is None:
-        return None
-    parts = [_categories_added(new.id, spec.categories), _allocations_added(new.id, spec)]
+    parts = [
+        Statement(_ADD, row),
+        _categories_added(new.id, spec.categories),
+        _allocations_added(new.id, spec),
+    ]
     if payment:
-        used = domain.payment_consumed(payment)
-        refusal = requirement(used.code, used.reason, used.message)
-        parts.append(Statement(_USE_PAYMENT, (payment, domain.work_of(new.operation), refusal)))
-    await connection.apply(*parts)
-    await _use_lists(connection, new.id, spec)
-    return _distribution(row)
-
-
-def _stored_spec(spec: Spec) -> bytes:
-    """The spec without names: those are in allocations."""
-    categories = tuple(
-        replace(category, source=Whitelist())
-        if isinstance(category.source, Whitelist)
-        else category
-        for category in spec.categories
-    )
-    return messages.spec_message(replace(spec, categories=categories)).SerializeToString()
+        consumed = refusal(domain.payment_consumed(payment))
+        work = domain.work_of(new.operation)
+        parts.append(Statement(_USE_PAYMENT, (payment, work, consumed)))
+    return tuple(parts)
 
 
 def _categories_added(distribution_id: UUID, categories: Sequence[Category]) -> Statement:
@@ -300,14 +292,16 @@ def _allocations_added(distribution_id: UUID, spec: Spec) -> Statement:
     )
 
 
-async def _use_lists(connection: Connection, distribution_id: UUID, spec: Spec) -> None:
-    lists = [c.source.list_id for c in spec.categories if isinstance(c.source, Listed)]
-    if lists:
-        used = specs.list_unusable("spec.categories", "name a list that another one uses")
-        refusal = requirement(used.code, used.reason, used.message)
-        tag = await connection.execute(_USE_LISTS, lists, distribution_id, refusal)
-        if tag != f"UPDATE {len(lists)}":
-            raise specs.list_unusable("spec.categories", "name a list that was deleted")
+async def use_lists(connection: Connection, distribution_id: UUID, lists: Sequence[UUID]) -> None:
+    """Gives lists to a distribution.
+
+    Raises:
+        Error: INVALID_ARGUMENT, one of them was used by another distribution, or deleted.
+    """
+    used = specs.list_unusable("spec.categories", "name a list that another one uses")
+    tag = await connection.execute(_USE_LISTS, list(lists), distribution_id, refusal(used))
+    if tag != f"UPDATE {len(lists)}":
+        raise specs.list_unusable("spec.categories", "name a list that was deleted")
 
 
 async def of_operation(
@@ -316,6 +310,13 @@ async def of_operation(
     """The distribution of an operation, also a tombstone, and its fingerprint."""
     row = await connection.fetchrow(_BY_OPERATION, operation)
     return (_distribution(row), row["fingerprint"]) if row else None
+
+
+async def look(database: Database, operation: str) -> tuple[int, tuple[Distribution, bytes] | None]:
+    """The time, and the distribution of an operation as `of_operation` tells it."""
+    row: Any = await database.fetchrow(_LOOK, operation)
+    known = None if row["id"] is None else (_distribution(row), row["fingerprint"])
+    return of_datetime(row["moment"]), known
 
 
 async def lock_operation(connection: Connection, operation: str) -> Distribution | None:
@@ -375,6 +376,13 @@ async def put(connection: Connection, changed: Distribution) -> None:
         changed.checks,
         _moment(domain.next_time(changed)),
     )
+
+
+def activated(active: Distribution, timing: Timing) -> Statement:
+    """Opens a distribution. It raises that it has changed, unless it is reserved and no more."""
+    times = (active.activate_time, timing.start, timing.end, timing.claim_deadline)
+    moments = map(_moment, (*times, domain.next_time(active)))
+    return Statement(_ACTIVATE, (active.id, *moments, refusal(domain.changed())))
 
 
 async def pause_category(

@@ -338,6 +338,11 @@ def requirement(code: Code, reason: str, message: str) -> str:
     return f"{code.name} {reason} {message}"
 
 
+def refusal(error: Error) -> str:
+    """What `kit_require` is given, for a condition whose failure is an error without metadata."""
+    return requirement(error.code, error.reason, error.message)
+
+
 def _requirement(text: str) -> Error:
     code, reason, message = text.split(" ", 2)
     return Error(Code[code], reason, message)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.kit.database import Connection, Database, requirement
+from services.kit.database import Connection, Database, refusal
 from services.kit.statement import Statement
 from services.ledger import domain
 from services.ledger.domain import Account, Allowance, Block, Book, Ledger, Operation, Request
@@ -268,10 +268,9 @@ def written_head(book: Book, version: int) -> Statement:
 
     It raises what `domain.moved` says when it is not.
     """
-    ledger, refusal = book.ledger, domain.moved()
+    ledger = book.ledger
     head = ledger.id, ledger.total_supply, ledger.block_count, ledger.tip_hash
-    told = requirement(refusal.code, refusal.reason, refusal.message)
-    return Statement(_SET_HEAD, (*head, version, told))
+    return Statement(_SET_HEAD, (*head, version, refusal(domain.moved())))
 
 
 def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, ...]:

@@ -342,6 +342,27 @@ def check_activatable(lock: Lock) -> None:
         )
 
 
+def created(lock: Lock, now: int) -> Lock:
+    """A new lock as of a moment."""
+    return replace(
+        lock,
+        beneficiary_count=len(lock.spec.beneficiaries),
+        attestors=attestors(lock.spec),
+        times=Times(seen=now, create=now),
+    )
+
+
+def activated(lock: Lock) -> Lock:
+    """A funded lock once it is active, as of the moment at which it was seen."""
+    now = lock.times.seen
+    return replace(
+        lock,
+        state=State.LOCKED,
+        start=now if lock.spec.start is None else lock.spec.start,
+        times=replace(lock.times, activate=now),
+    )
+
+
 def check_revocable(lock: Lock) -> None:
     """Passes when the owner may end vesting.
 
@@ -368,6 +389,11 @@ def check_unlockable(lock: Lock) -> None:
         )
     if lock.state not in VESTING:
         raise not_active(lock)
+
+
+def changed() -> Error:
+    """Somebody else changed the lock since it was read."""
+    return Error(Code.ABORTED, "LOCK_CHANGED", "The lock has changed meanwhile; try again.")
 
 
 def next_check(checks: int) -> int | None:

@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import asyncpg
 
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from services.kit import Call, Kit, amounts, ids, not_found, paging
-from services.kit.call import Effect
 from services.kit.database import Connection
 from services.kit.errors import Code, Error
 from services.kit.escrow import account_of
@@ -18,6 +19,7 @@ from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.rehearsal import rehearse
+from services.kit.statement import Statement
 from services.kit.transfers import Transfers
 from services.kit.vesting_messages import of_timestamp
 from services.lock_deployer import domain, returns, store
@@ -88,7 +90,7 @@ class LockService:
         fee = await self._transfers.fee(request.ledger)
         spec = domain.complete(parse_spec(request.spec), fee)
         await rehearse(spec.display_name, self._environment, "LOCK_REFUSED")
-        lock = Lock(
+        new = Lock(
             id=ids.new_id(request.operation),
             operation=request.operation,
             owner=call.principal,
@@ -96,65 +98,81 @@ class LockService:
             escrow=escrow,
             spec=spec,
         )
-        async with call.transaction() as tx:
-            response = lock_message(await self._added(tx, lock, request))
-            details = {"ledger": lock.ledger, "amount": str(spec.total)}
-            act = call.act(operation=lock.operation, details=details)
-            tx.answer(response, subject=response.name, act=act)
+        fingerprint = _fingerprint(new, request.payment)
+        now, known = await store.look(self._database, request.operation)
+        response = None
+        if known is None:
+            asked = request.HasField("accept_time")
+            domain.check_times(spec, of_timestamp(request.accept_time) if asked else now)
+            new = domain.created(new, now)
+            response = await self._added(new, request.payment, fingerprint, call)
+        if response is None:
+            response = await self._found(request.operation, fingerprint, call)
         self._faults.point("lock.created.committed")
         return response
 
-    async def _added(self, tx: Effect, lock: Lock, request: pb.CreateLockRequest) -> Lock:
-        """The lock of the operation: added now, or found as an earlier call added it."""
-        fingerprint = _fingerprint(lock, request.payment)
-        created = await store.add(tx, lock, request.payment, fingerprint)
-        if created is not None:
-            asked = request.HasField("accept_time")
-            accepted = of_timestamp(request.accept_time) if asked else created.times.create
-            domain.check_times(lock.spec, accepted)
-            self._locks.labels(State.CREATED.name).inc()
-            return created
-        found = await store.of_operation(tx, lock.operation)
+    async def _added(
+        self, new: Lock, payment: str, fingerprint: bytes, call: Call
+    ) -> pb.Lock | None:
+        """Adds a lock; None when another call of its operation was quicker."""
+        response = lock_message(replace(new, spec=replace(new.spec, beneficiaries=())))
+        effects = store.added(new, payment, fingerprint)
+        try:
+            await call.commit(response, *effects, subject=response.name, act=_created(call, new))
+        except asyncpg.UniqueViolationError:
+            return None
+        self._locks.labels(State.CREATED.name).inc()
+        return response
+
+    async def _found(self, operation: str, fingerprint: bytes, call: Call) -> pb.Lock:
+        """The lock that an earlier call of the operation added.
+
+        Raises:
+            Error: the operation was given up, or added something else.
+        """
+        found = await store.of_operation(self._database, operation)
         if found is None or found.state is State.ABANDONED:
-            raise domain.abandoned(lock.operation)
-        if await store.fingerprint_of(tx, found) != fingerprint:
-            raise domain.operation_reused(lock.operation)
-        return found
+            raise domain.abandoned(operation)
+        if await store.fingerprint_of(self._database, found) != fingerprint:
+            raise domain.operation_reused(operation)
+        response = lock_message(found)
+        return await call.commit(response, subject=response.name, act=_created(call, found))
 
     async def ActivateLock(self, request: pb.ActivateLockRequest, call: Call) -> pb.Lock:
         """Locks what lies on the account, once it is the whole amount."""
-        found = await store.of_operation(self._database, request.operation)
-        if found is None:
+        lock = await store.of_operation(self._database, request.operation)
+        if lock is None:
             raise not_found("lock", request.operation)
-        domain.check_activatable(found)
-        if found.state is State.CREATED:
-            await self._fund(found)
+        domain.check_activatable(lock)
+        if lock.state is State.CREATED:
+            lock = await self._funded(lock)
         self._faults.point("lock.funded")
-        async with call.transaction() as tx:
-            lock = await store.lock(tx, found.id)
-            if lock is None:
-                raise not_found("lock", request.operation)
-            domain.check_activatable(lock)
-            if lock.state not in DELIVERED:
-                lock = await store.activate(tx, lock)
-                self._locks.labels(State.LOCKED.name).inc()
-            response = lock_message(lock)
-            act = call.act(operation=lock.operation, details={"amount": str(lock.spec.total)})
-            tx.answer(response, subject=response.name, act=act)
+        effects: list[Statement] = []
+        if lock.state not in DELIVERED:
+            lock = domain.activated(lock)
+            effects.append(store.activated(lock))
+        response = lock_message(lock)
+        act = call.act(operation=lock.operation, details={"amount": str(lock.spec.total)})
+        await call.commit(response, *effects, subject=response.name, act=act)
+        if effects:
+            self._locks.labels(State.LOCKED.name).inc()
         self._faults.point("lock.active.committed")
         return response
 
-    async def _fund(self, lock: Lock) -> None:
-        """Passes when the account holds the whole amount, and remembers that.
+    async def _funded(self, lock: Lock) -> Lock:
+        """The lock, of whose account it is known now that it holds the whole amount.
 
         Raises:
-            Error: FAILED_PRECONDITION, it does not.
+            Error: FAILED_PRECONDITION, it does not; ABORTED, somebody else changed the lock.
         """
         _, subaccount = account_of(MESH_NAME, lock.operation)
         balance = await self._transfers.balance(lock.ledger, subaccount=subaccount)
         if balance < lock.spec.total:
             raise domain.not_funded(balance, lock.spec.total)
-        await store.fund(self._database, lock.id)
+        funded = await store.fund(self._database, lock.id)
+        if funded is None:
+            raise domain.changed()
+        return funded
 
     async def AbandonLock(
         self, request: pb.AbandonLockRequest, call: Call
@@ -406,6 +424,11 @@ def _told(claim: Claim, traceparent: str) -> events.Event:
         details={"amount": str(claim.net), "block_index": str(claim.block_index)},
         traceparent=traceparent,
     )
+
+
+def _created(call: Call, lock: Lock) -> events.Act:
+    details = {"ledger": lock.ledger, "amount": str(lock.spec.total)}
+    return call.act(operation=lock.operation, details=details)
 
 
 def _fingerprint(lock: Lock, payment: str) -> bytes:

@@ -9,7 +9,7 @@ from uuid import UUID
 from icto.lock.v1 import lock_pb2 as pb
 from icto.vesting.v1 import vesting_pb2
 from services.kit import ids, vesting, vesting_messages
-from services.kit.database import Connection, Database, requirement
+from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
 from services.kit.statement import Statement
 from services.kit.vesting_messages import of_datetime
@@ -35,9 +35,8 @@ _COLUMNS: Final = """
 _NOW: Final = "SELECT kit_now()"
 _ADD: Final = f"""
 INSERT INTO locks (id, operation, payment, owner, ledger, escrow_owner, escrow_subaccount, spec,
-    fingerprint, beneficiary_count, attestors, total, state, check_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {State.CREATED:d}, kit_now() + $13)
-ON CONFLICT (operation) DO NOTHING RETURNING {_COLUMNS}
+    fingerprint, beneficiary_count, attestors, total, state, create_time, check_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {State.CREATED:d}, $13, $14)
 """
 _USE_PAYMENT: Final = """
 INSERT INTO lock_payments (payment, work) VALUES ($1, $2)
@@ -60,6 +59,10 @@ SELECT {_COLUMNS} FROM locked
 _LOCK: Final = f"{_LOCK_ANY} WHERE owner <> ''"
 _FINGERPRINT: Final = "SELECT fingerprint FROM locks WHERE id = $1"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM locks WHERE operation = $1"
+_LOOK: Final = f"""
+SELECT kit_now() AS now, known.* FROM (SELECT) AS always
+LEFT JOIN (SELECT {_COLUMNS} FROM locks WHERE operation = $1) AS known ON true
+"""
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM locks
 WHERE owner <> '' AND ($1::uuid IS NULL OR id < $1)
@@ -70,12 +73,11 @@ ORDER BY id DESC LIMIT $2
 """
 _FUND: Final = f"""
 UPDATE locks SET state = {State.FUNDED:d}, fund_time = kit_now()
-WHERE id = $1 AND state = {State.CREATED:d}
+WHERE id = $1 AND state = {State.CREATED:d} RETURNING {_COLUMNS}
 """
 _ACTIVATE: Final = f"""
-UPDATE locks SET state = {State.LOCKED:d}, start_time = coalesce($2, kit_now()),
-    activate_time = kit_now(), check_time = NULL
-WHERE id = $1 RETURNING {_COLUMNS}
+UPDATE locks SET state = {State.LOCKED:d}, start_time = $2, activate_time = $3, check_time = NULL
+WHERE id = $1 AND kit_require(state = {State.FUNDED:d}, $4)
 """
 # One statement, so that a late call of the operation either finds the tombstone or is found by it.
 _GIVE_UP: Final = f"""
@@ -159,39 +161,33 @@ async def now(database: Database) -> int:
     return of_datetime(await database.fetchval(_NOW))
 
 
-async def add(connection: Connection, lock: Lock, payment: str, fingerprint: bytes) -> Lock | None:
-    """Adds a lock with its beneficiaries. None when its operation is known.
+def added(new: Lock, payment: str, fingerprint: bytes) -> tuple[Statement, ...]:
+    """Adds a lock with its beneficiaries. Its operation must be unknown.
 
-    Raises:
-        Error: ALREADY_EXISTS, another launch consumed the payment.
+    It raises that another launch consumed the payment.
     """
-    spec = lock.spec
-    basic = messages.spec_message(replace(spec, beneficiaries=()))
-    row = await connection.fetchrow(
-        _ADD,
-        lock.id,
-        lock.operation,
+    spec, created = new.spec, new.times.create
+    row = (
+        new.id,
+        new.operation,
         payment,
-        lock.owner,
-        lock.ledger,
-        *lock.escrow,
-        basic.SerializeToString(),
+        new.owner,
+        new.ledger,
+        *new.escrow,
+        messages.spec_message(replace(spec, beneficiaries=())).SerializeToString(),
         fingerprint,
-        len(spec.beneficiaries),
-        domain.attestors(spec),
+        new.beneficiary_count,
+        new.attestors,
         spec.total,
-        timedelta(microseconds=domain.FUNDING_DEADLINE),
+        vesting_messages.to_datetime(created),
+        vesting_messages.to_datetime(created + domain.FUNDING_DEADLINE),
     )
-    if row is None:
-        return None
-    parts = [_shares_added(lock)]
+    parts = [Statement(_ADD, row), _shares_added(new)]
     if payment:
-        used = domain.payment_consumed(payment)
-        refusal = requirement(used.code, used.reason, used.message)
-        work = domain.work_of(lock.operation)
-        parts.append(Statement(_USE_PAYMENT, (payment, work, refusal)))
-    await connection.apply(*parts)
-    return _lock(row)
+        used = refusal(domain.payment_consumed(payment))
+        work = domain.work_of(new.operation)
+        parts.append(Statement(_USE_PAYMENT, (payment, work, used)))
+    return tuple(parts)
 
 
 def _shares_added(lock: Lock) -> Statement:
@@ -213,9 +209,9 @@ def _shares_added(lock: Lock) -> Statement:
     )
 
 
-async def fingerprint_of(connection: Connection, lock: Lock) -> bytes:
+async def fingerprint_of(database: Database, lock: Lock) -> bytes:
     """Hash of all that made a lock."""
-    value: bytes = await connection.fetchval(_FINGERPRINT, lock.id)
+    value: bytes = await database.fetchval(_FINGERPRINT, lock.id)
     return value
 
 
@@ -238,6 +234,13 @@ async def lock_any(connection: Connection, lock_id: UUID) -> Lock | None:
 async def of_operation(connection: Connection | Database, operation: str) -> Lock | None:
     """The lock of an operation, or its tombstone."""
     return await _complete(connection, await connection.fetchrow(_BY_OPERATION, operation))
+
+
+async def look(database: Database, operation: str) -> tuple[int, Lock | None]:
+    """The time, and the lock of an operation, or its tombstone."""
+    row: Any = await database.fetchrow(_LOOK, operation)
+    known = row if row["id"] is not None else None
+    return of_datetime(row["now"]), await _complete(database, known)
 
 
 async def lock_operation(connection: Connection, operation: str) -> Lock | None:
@@ -269,26 +272,29 @@ async def share(connection: Connection | Database, lock_id: UUID, beneficiary: s
     return _share(row) if row else None
 
 
-async def fund(database: Database, lock_id: UUID) -> None:
-    """Records that the whole amount was seen on the account."""
-    await database.execute(_FUND, lock_id)
+async def fund(database: Database, lock_id: UUID) -> Lock | None:
+    """Records that the whole amount was seen on the account; None when that was known."""
+    row = await database.fetchrow(_FUND, lock_id)
+    return _lock(row) if row else None
 
 
-async def activate(connection: Connection, found: Lock) -> Lock:
-    """Starts vesting."""
-    start = found.spec.start
-    moment = vesting_messages.to_datetime(start) if start is not None else None
-    return _lock(await connection.fetchrow(_ACTIVATE, found.id, moment))
+def activated(active: Lock) -> Statement:
+    """Starts vesting. It raises that the lock has changed, unless it is funded and no more."""
+    start, moment = (
+        None if time is None else vesting_messages.to_datetime(time)
+        for time in (active.start, active.times.activate)
+    )
+    return Statement(_ACTIVATE, (active.id, start, moment, refusal(domain.changed())))
 
 
 async def give_up(
-    database: Database, operation: str, ledger: str, escrow: tuple[str, bytes]
+    source: Connection | Database, operation: str, ledger: str, escrow: tuple[str, bytes]
 ) -> None:
     """Gives an operation up for good, whether it was heard of or not, unless it is delivered.
 
     What was never heard of gets a tombstone with this ledger and escrow.
     """
-    await database.execute(
+    await source.execute(
         _GIVE_UP,
         ids.new_id(operation),
         operation,

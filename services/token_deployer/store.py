@@ -10,7 +10,7 @@ import asyncpg
 
 from icto.token.v1 import token_pb2
 from services.kit import ids
-from services.kit.database import Database, requirement
+from services.kit.database import Database, refusal
 from services.kit.statement import Statement
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import Account, State, Token
@@ -175,8 +175,7 @@ def activation(active: StoredToken) -> tuple[Statement, ...]:
     """Marks a token as deployed and makes it findable."""
     token = active.token
     terms = sorted(domain.search_terms(token.spec))
-    late = domain.abandoned(token.operation)
-    given_up = requirement(late.code, late.reason, late.message)
+    given_up = refusal(domain.abandoned(token.operation))
     return (
         Statement(_ACTIVATE, (token.id, token.cycles_used, active.deploy_time, given_up)),
         Statement(_ADD_TERMS, (terms, token.id)),

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.distribution_deployer import claiming, lists_store, merkle, money, store
+from services.distribution_deployer import (
+    claiming,
+    domain,
+    lists_store,
+    merkle,
+    money,
+    specs,
+    store,
+)
 from services.distribution_deployer.claiming import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
@@ -85,19 +93,24 @@ def wanted(operation: str, *categories: Category) -> Distribution:
 async def added(
     database: Database, operation: str, *categories: Category, payment: str = ""
 ) -> Distribution:
+    now, _ = await store.look(database, operation)
+    new = wanted(operation, *(categories or (HELD,)))
+    deadline = now + new.spec.funding_period
+    new = replace(new, now=now, create_time=now, funding_deadline=deadline)
     async with database.transaction() as connection:
-        made = await store.add(
-            connection, wanted(operation, *(categories or (HELD,))), payment, b"print"
-        )
+        if lists := specs.lists_of(new.spec):
+            await store.use_lists(connection, new.id, lists)
+        await connection.apply(*store.added(new, payment, b"print"))
+    made = await store.get(database, new.id)
     assert made is not None
     return made
 
 
 async def opened(database: Database, *categories: Category) -> Distribution:
     made = await added(database, f"launches/1/steps/{ids.new_id(OWNER)}", *categories)
-    active = replace(made, state=State.ACTIVE, timing=Timing(made.now))
-    async with database.transaction() as connection:
-        await store.put(connection, active)
+    timing = Timing(made.now)
+    active = domain.activated(made, timing)
+    await database.apply(store.activated(active, timing))
     return active
 
 
@@ -178,6 +191,53 @@ async def test_one_distribution_uses_a_list(database: Database) -> None:
     refused = [one for one in outcomes if isinstance(one, Error)]
     assert [one.reason for one in refused] == ["RECIPIENT_LIST_UNUSABLE"] * 3
     assert await lists_store.usable(database, [list_id], OWNER) == {}
+
+
+async def test_a_list_that_is_deleted_meanwhile_is_used_by_nobody(database: Database) -> None:
+    list_id = await sealed(database)
+    async with database.transaction() as deleting:
+        assert await lists_store.lock(deleting, list_id) is not None
+        adding = asyncio.create_task(
+            added(database, "launches/1/steps/a", category(Listed(list_id)))
+        )
+        await asyncio.sleep(0.1)
+        assert not adding.done()
+        await lists_store.delete(deleting, list_id)
+    assert await refusal(adding) == "RECIPIENT_LIST_UNUSABLE"
+    assert await store.of_operation(database, "launches/1/steps/a") is None
+
+
+async def test_what_is_told_of_a_distribution_is_what_is_kept_of_it(database: Database) -> None:
+    """Its answer is made before it is written."""
+    active = await opened(database)
+    found = await store.get(database, active.id)
+    assert found is not None
+    assert replace(found, now=active.now) == active
+
+
+async def test_a_distribution_is_opened_once(database: Database) -> None:
+    made = await added(database, "launches/1/steps/a")
+    timing = Timing(made.now)
+    opening = store.activated(domain.activated(made, timing), timing)
+    await database.apply(opening)
+    assert await refusal(database.apply(opening)) == "DISTRIBUTION_CHANGED"
+
+
+async def test_a_distribution_that_is_given_up_meanwhile_is_not_opened(database: Database) -> None:
+    """F-25: not when both are under way at one time, either."""
+    made = await added(database, "launches/1/steps/a")
+    timing = Timing(made.now)
+    async with database.transaction() as giving_up:
+        await store.give_up(giving_up, made.id, made.operation, "", Account("", b""))
+        opening = asyncio.create_task(
+            database.apply(store.activated(domain.activated(made, timing), timing))
+        )
+        await asyncio.sleep(0.1)
+        assert not opening.done()
+    assert await refusal(opening) == "DISTRIBUTION_CHANGED"
+    known = await store.of_operation(database, made.operation)
+    assert known is not None
+    assert known[0].state is State.ABANDONED
 
 
 async def test_what_was_delivered_is_not_given_up_and_what_was_not_is(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -34,15 +35,23 @@ async def database(schema: Schema) -> AsyncIterator[Database]:
         yield replica.database
 
 
-async def active(database: Database, schedule: Schedule, amount: int = WHOLE) -> Lock:
+async def funded(database: Database, schedule: Schedule, amount: int = WHOLE) -> Lock:
     everybody = (Beneficiary(HOLDER, amount), Beneficiary(OWNER, amount))
     spec = LockSpec("Team", 2 * amount, schedule, everybody, revocable=True)
     operation = f"launches/{ids.new_id(OWNER)}/steps/lock"
     escrow = (OWNER, principal.DEFAULT_SUBACCOUNT)
     new = Lock(ids.new_id(operation), operation, OWNER, "ledgers/icp", escrow, spec)
-    async with database.transaction() as connection:
-        assert await store.add(connection, new, "", b"print") is not None
-        return await store.activate(connection, new)
+    now, _ = await store.look(database, operation)
+    await database.apply(*store.added(domain.created(new, now), "", b"print"))
+    found = await store.fund(database, new.id)
+    assert found is not None
+    return found
+
+
+async def active(database: Database, schedule: Schedule, amount: int = WHOLE) -> Lock:
+    made = domain.activated(await funded(database, schedule, amount))
+    await database.apply(store.activated(made))
+    return made
 
 
 async def claimed(database: Database, lock_id: Lock, asked: int | None) -> int:
@@ -93,6 +102,37 @@ async def test_who_waits_for_a_lock_looks_at_it_when_they_have_it(database: Data
     seen = await looking
     assert seen is not None
     assert seen.times.seen > of_datetime(before)
+
+
+async def test_what_is_told_of_a_lock_is_what_is_kept_of_it(database: Database) -> None:
+    """Its answer is made before it is written."""
+    made = await active(database, Schedule(Linear(YEAR)))
+    found = await store.get(database, made.id)
+    assert found is not None
+    seen = replace(found.times, seen=made.times.seen)
+    assert replace(found, times=seen) == made
+
+
+async def test_a_lock_is_activated_once(database: Database) -> None:
+    made = domain.activated(await funded(database, Schedule(Linear(YEAR))))
+    await database.apply(store.activated(made))
+    with pytest.raises(Error, match="has changed meanwhile"):
+        await database.apply(store.activated(made))
+
+
+async def test_a_lock_that_is_given_up_meanwhile_is_not_activated(database: Database) -> None:
+    """F-25: not when both are under way at one time, either."""
+    made = domain.activated(await funded(database, Schedule(Linear(YEAR))))
+    async with database.transaction() as giving_up:
+        await store.give_up(giving_up, made.operation, "", ("", b""))
+        activating = asyncio.create_task(database.apply(store.activated(made)))
+        await asyncio.sleep(0.1)
+        assert not activating.done()
+    with pytest.raises(Error, match="has changed meanwhile"):
+        await activating
+    found = await store.of_operation(database, made.operation)
+    assert found is not None
+    assert found.state is State.ABANDONED
 
 
 async def test_more_than_a_share_cannot_even_be_written(database: Database) -> None:

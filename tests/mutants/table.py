@@ -130,6 +130,16 @@ MUTANTS: Final[Sequence[Mutant]] = (
         ],
     ),
     Mutant(
+        "ledger: what was read without a lock is written if nothing changed",
+        "services/ledger/store.py",
+        "kit_require(xmin = $5, $6)",
+        "(xmin = $5 OR $6::text IS NOT NULL)",
+        [
+            _BLOCKS + "test_a_book_of_before_somebody_else_posted_is_not_written",
+            _BLOCKS + "test_a_handover_that_burned_nothing_is_a_change_too",
+        ],
+    ),
+    Mutant(
         "charge: the ledger's deduplication",
         "services/ledger/domain.py",
         "        if index is not None:\n",
@@ -452,6 +462,26 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "    if asked is not None and asked > open_now:\n",
         "    if asked is not None and asked > 2 * open_now:\n",
         [_LOCKS + "test_a_claim_that_cannot_be_paid_is_refused"],
+    ),
+    Mutant(
+        "lock: active once, and never when it was given up",
+        "services/lock_deployer/store.py",
+        "kit_require(state = {State.FUNDED:d}, $4)",
+        "$4::text IS NOT NULL",
+        [
+            _LOCKED + "test_a_lock_is_activated_once",
+            _LOCKED + "test_a_lock_that_is_given_up_meanwhile_is_not_activated",
+        ],
+    ),
+    Mutant(
+        "distribution: open once, and never when it was given up",
+        "services/distribution_deployer/store.py",
+        "kit_require(state = 1, $7)",
+        "$7::text IS NOT NULL",
+        [
+            _DISTRIBUTED + "test_a_distribution_is_opened_once",
+            _DISTRIBUTED + "test_a_distribution_that_is_given_up_meanwhile_is_not_opened",
+        ],
     ),
     Mutant(
         "lock: two claims follow one another",
