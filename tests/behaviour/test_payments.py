@@ -618,9 +618,9 @@ async def test_a_charge_that_another_attempt_made_after_it_was_refused_is_not_gi
         async def somebody_waits_for(table: str) -> bool:
             return bool(await watching.fetchval(WAITING, table))
 
-        async with mesh.held("ledger.ledgers"):
+        async with mesh.held("ledger.allowances", reads=True):
             charging = asyncio.create_task(backend.charge(alice, quote["name"], operation))
-            await until(lambda: somebody_waits_for("ledger.ledgers"))
+            await until(lambda: somebody_waits_for("ledger.allowances"))
             late = await late_charge(mesh, alice, quote, operation)
             await database.execute(f"LOCK TABLE {payments} IN ACCESS EXCLUSIVE MODE")
         await until(lambda: somebody_waits_for(payments))

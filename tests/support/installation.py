@@ -210,10 +210,14 @@ class Installation:
             await self.until_healthy()
 
     @contextlib.asynccontextmanager
-    async def held(self, table: str) -> AsyncIterator[None]:
-        """Nobody writes a table in this block, so that what has to is under way meanwhile."""
+    async def held(self, table: str, *, reads: bool = False) -> AsyncIterator[None]:
+        """Nobody writes a table in this block, so that what has to is under way meanwhile.
+
+        With `reads` nobody reads it, either.
+        """
+        mode = "ACCESS EXCLUSIVE" if reads else "EXCLUSIVE"
         async with self.superuser() as database, database.transaction():
-            await database.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            await database.execute(f"LOCK TABLE {table} IN {mode} MODE")
             yield
 
     async def until_served(self, seconds: float = START_SECONDS) -> None:
