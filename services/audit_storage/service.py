@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
+
+import asyncpg
 
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
@@ -24,7 +26,6 @@ from services.audit_storage.messages import (
     true_facts,
 )
 from services.kit import Call, Kit, idempotency, ids, paging, settings
-from services.kit.database import Connection
 from services.kit.errors import Code, Error, invalid
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
@@ -86,43 +87,45 @@ class AuditService:
     async def _commit(
         self, _: str, batches: Sequence[_Batch]
     ) -> Sequence[pb.AppendEventsResponse | Exception]:
+        """Appends what is new of the batches; a result for each.
+
+        As a rule all of it is, so that it is written as if it were. When the database knows better,
+        what is known is looked up and the rest is written again.
+        """
+        try:
+            return await self._append(batches, known=False)
+        except asyncpg.UniqueViolationError:
+            return await self._append(batches, known=True)
+
+    async def _append(
+        self, batches: Sequence[_Batch], *, known: bool
+    ) -> Sequence[pb.AppendEventsResponse | Exception]:
+        """Continues the chain. `known` looks first for what is there already."""
+        told: dict[Key, pb.AppendEventsResponse | Exception] = {}
+        kept: set[UUID] = set()
         async with self._database.transaction() as connection:
             head, now = await store.lock_head(connection)
-            keys = [batch.key for batch in batches]
-            fresh = await idempotency.claim_many(connection, keys)
-            old = [key for key in keys if key not in fresh]
-            repeats = await idempotency.find_answers(connection, old) if old else {}
-            results: list[pb.AppendEventsResponse | Exception] = []
+            if known:
+                keys = [batch.key for batch in batches]
+                told |= await idempotency.find_answers(connection, keys)
+                kept |= await store.known(connection, _event_ids(batches))
             answers: list[tuple[Key, bytes]] = []
             entries: list[Entry] = []
             for batch in batches:
-                if batch.key not in fresh:
-                    results.append(repeats.get(batch.key, idempotency.still_at_work()))
+                if batch.key in told:
                     continue
-                chained = {entry.id for entry in entries}
-                head, added = await self._chain(connection, head, batch.request, chained, now)
+                if any(batch.key.scope == key.scope for key, _ in answers):
+                    told[batch.key] = idempotency.still_at_work()
+                    continue
+                head, added = _chained(head, batch.request, kept, now)
                 entries += added
+                kept.update(entry.id for entry in added)
                 response = pb.AppendEventsResponse(appended_count=len(added))
                 answers.append((batch.key, response.SerializeToString()))
-                results.append(response)
+                told[batch.key] = response
             if answers:
-                await store.append(connection, head, entries, idempotency.kept(answers))
-        return results
-
-    async def _chain(
-        self,
-        connection: Connection,
-        head: domain.Head,
-        request: pb.AppendEventsRequest,
-        chained: set[UUID],
-        now: datetime,
-    ) -> tuple[domain.Head, list[Entry]]:
-        """Continues the chain with the events that are new, also to the calls of this batch."""
-        events = {parsed[0]: parsed for parsed in map(parse_event, request.events)}
-        kept = await store.known(connection, list(events))
-        known = kept | chained
-        new = [event for event in events.values() if event[0] not in known]
-        return domain.chain(head, new, now)
+                await store.append(connection, head, entries, idempotency.recorded(answers))
+        return [told[batch.key] for batch in batches]
 
     async def ListEntries(
         self, request: pb.ListEntriesRequest, call: Call
@@ -246,6 +249,19 @@ class AuditService:
         await store.add_checkpoint(self._database, checkpoint)
         await self._file.add(checkpoint)
         return head
+
+
+def _event_ids(batches: Sequence[_Batch]) -> list[UUID]:
+    return [UUID(event.id) for batch in batches for event in batch.request.events]
+
+
+def _chained(
+    head: domain.Head, request: pb.AppendEventsRequest, kept: Collection[UUID], now: datetime
+) -> tuple[domain.Head, list[Entry]]:
+    """The chain with the events that are not kept yet."""
+    events = {parsed[0]: parsed for parsed in map(parse_event, request.events)}
+    new = [event for event in events.values() if event[0] not in kept]
+    return domain.chain(head, new, now)
 
 
 def _check_start(start: int, end: domain.Head, newest: Checkpoint | None) -> None:

@@ -272,7 +272,7 @@ class Effect(Connection):
             raise RuntimeError(f"{self._call.method.full_name} committed without an answer")
         parts = [outbox.added(self._events)] if self._events else []
         if key is not None:
-            parts.append(idempotency.kept([(key, self._answer.SerializeToString())]))
+            parts.append(idempotency.kept(key, self._answer.SerializeToString()))
         if parts:
             await self.apply(*parts)
 

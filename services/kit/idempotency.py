@@ -19,10 +19,8 @@ RETENTION: Final = "24 hours"
 CONSTRAINT: Final = "kit_answers_pkey"
 
 _CLAIM: Final = """
-INSERT INTO kit_answers (principal, method, request_id, body_hash)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
-ON CONFLICT DO NOTHING
-RETURNING principal, method, request_id, body_hash
+INSERT INTO kit_answers (principal, method, request_id, body_hash) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING RETURNING true
 """
 _FIND: Final = """
 SELECT principal, method, request_id, body_hash, answer FROM kit_answers
@@ -30,11 +28,7 @@ JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (principal, method, re
     USING (principal, method, request_id)
 """
 _KEEP: Final = """
-UPDATE kit_answers SET answer = new.answer
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
-    AS new (principal, method, request_id, answer)
-WHERE kit_answers.principal = new.principal AND kit_answers.method = new.method
-  AND kit_answers.request_id = new.request_id
+UPDATE kit_answers SET answer = $4 WHERE principal = $1 AND method = $2 AND request_id = $3
 """
 _RECORD: Final = """
 INSERT INTO kit_answers (principal, method, request_id, body_hash, answer)
@@ -47,7 +41,7 @@ DELETE FROM kit_answers WHERE ctid = ANY (ARRAY(
 """  # noqa: S608  # a constant
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Key:
     """What one effect is known by: who asked, for what, under which id; and with what body."""
 
@@ -82,24 +76,11 @@ async def claim(connection: Connection, key: Key) -> None:
         Replayed: it was answered before.
         Error: ALREADY_EXISTS, the id was used for another body.
     """
-    if not await claim_many(connection, [key]):
+    if not await connection.fetchval(_CLAIM, *key.scope, key.body_hash):
         answer = await find_answer(connection, key)
         if answer is None:
             raise still_at_work()
         raise Replayed(answer)
-
-
-async def claim_many(connection: Connection, keys: Sequence[Key]) -> set[Key]:
-    """Claims keys and returns those that are new. Sorted, so that two batches cannot deadlock."""
-    ordered = sorted(keys)
-    rows = await connection.fetch(
-        _CLAIM,
-        [key.principal for key in ordered],
-        [key.method for key in ordered],
-        [key.request_id for key in ordered],
-        [key.body_hash for key in ordered],
-    )
-    return {Key(*row) for row in rows}
 
 
 async def find_answer(connection: Connection, key: Key) -> bytes | None:
@@ -149,24 +130,21 @@ def still_at_work() -> Error:
     )
 
 
-def kept(answers: Sequence[tuple[Key, bytes]]) -> Statement:
-    """Keeps the answers of keys that were claimed before."""
-    return Statement(_KEEP, _columns(answers)[:3] + _columns(answers)[4:])
+def kept(key: Key, answer: bytes) -> Statement:
+    """Keeps the answer of a key that was claimed before."""
+    return Statement(_KEEP, (*key.scope, answer))
 
 
 def recorded(answers: Sequence[tuple[Key, bytes]]) -> Statement:
     """Claims keys and keeps their answers at once. A key that is taken violates `CONSTRAINT`."""
-    return Statement(_RECORD, _columns(answers))
-
-
-def _columns(answers: Sequence[tuple[Key, bytes]]) -> tuple[list[Any], ...]:
-    return (
+    columns = (
         [key.principal for key, _ in answers],
         [key.method for key, _ in answers],
         [key.request_id for key, _ in answers],
         [key.body_hash for key, _ in answers],
         [answer for _, answer in answers],
     )
+    return Statement(_RECORD, columns)
 
 
 async def forget_old(connection: Connection) -> int:

@@ -1,6 +1,7 @@
 """The audit as its database and its file keep it: signing, verification, appends in one batch."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from services.audit_storage.service import AuditService, _Batch
 from services.kit import ids
 from services.kit.database import Database
 from services.kit.errors import Code, Error
-from services.kit.idempotency import Key
+from services.kit.idempotency import Key, Replayed
 from services.kit.outbox import ENVELOPE_VERSION
 from tests.support.postgres import Postgres
 
@@ -224,6 +225,35 @@ async def test_an_event_that_two_calls_of_one_batch_bring_is_kept_once(
     chain = await store.stretch(database, 1, 10)
     assert [str(entry.id) for entry in chain] == [shared.id, own.id]
     assert (await verify(service)).intact
+
+
+async def test_what_one_batch_brings_again_does_not_hold_up_what_another_one_brings(
+    replica: MakeService, database: Database
+) -> None:
+    """A relay that was cut off before it knew hands on the same call, or its events in another."""
+    service, first = replica(), event()
+    again, overlapping, fresh = batch(first), batch(first, event()), batch(event())
+    await service._commit("", [again])
+    results = await service._commit("", [again, overlapping, fresh])
+    assert isinstance(results[0], Replayed)
+    assert [getattr(result, "appended_count", result) for result in results[1:]] == [1, 1]
+    assert len(await store.stretch(database, 1, 10)) == 3
+    assert (await verify(service)).intact
+
+
+async def test_one_id_for_two_bodies_of_one_batch_keeps_the_first(
+    replica: MakeService, database: Database
+) -> None:
+    service, one, other = replica(), batch(event()), batch(event())
+    other = replace(other, key=replace(one.key, body_hash=b"other"))
+    kept, refused = await service._commit("", [one, other])
+    assert getattr(kept, "appended_count", kept) == 1
+    assert isinstance(refused, Error)
+    again, reused = await service._commit("", [one, other])
+    assert isinstance(again, Replayed)
+    assert isinstance(reused, Error)
+    assert (refused.reason, reused.reason) == ("REQUEST_IN_PROGRESS", "REQUEST_ID_REUSED")
+    assert len(await store.stretch(database, 1, 10)) == 1
 
 
 @pytest.mark.parametrize("year", [1, 1969, 1970, 2000])

@@ -261,17 +261,3 @@ async def test_many_old_answers_are_dropped_in_bounded_steps(
     async with replica.database.connection() as connection:
         dropped = [await idempotency.forget_old(connection) for _ in range(3)]
     assert dropped == [1000, 500, 0]
-
-
-async def test_batches_that_share_keys_do_not_block_each_other_for_ever(
-    replica: Replica,
-) -> None:
-    """Claims are sorted: two batches with the same keys in other orders cannot deadlock."""
-    keys = [idempotency.Key("p", "m", str(n), b"x") for n in range(50)]
-
-    async def claim(batch: list[idempotency.Key]) -> int:
-        async with replica.database.transaction() as connection:
-            return len(await idempotency.claim_many(connection, batch))
-
-    counts = await asyncio.gather(*(claim(keys[:: 1 if n % 2 else -1]) for n in range(6)))
-    assert sorted(counts) == [0] * 5 + [50]
