@@ -23,7 +23,7 @@ from gateway import local_replies
 from gateway.domain import COOKIE, ISSUER
 from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
-from observability import names
+from observability import EXPORT_MILLISECONDS, names
 
 _DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
@@ -163,6 +163,7 @@ class Renderer:
             "services": list(self._topology.services.values()),
             "paths": self._paths,
             "names": names,
+            "export_milliseconds": EXPORT_MILLISECONDS,
             "file_source": self._file_source,
             "service_name": "envoy",
             "gateway": GATEWAY,

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
 
-from observability import names
+from observability import EXPORT_MILLISECONDS, names
 
 _VERSION: Final = "00"
 _PARTS: Final = 4
@@ -29,7 +29,6 @@ _SAMPLED_DIGITS: Final = frozenset("13579bdf")
 # A burst of spans fills the queue at most; 8192 spans are about 8 MB.
 _QUEUE_SIZE: Final = 8192
 _EXPORT_SECONDS: Final = 5
-_EXPORT_MILLISECONDS: Final = 200
 _FLUSH_MILLISECONDS: Final = 2000
 
 
@@ -75,7 +74,7 @@ def _processor(endpoint: str, statistics: InMemoryMetricReader) -> BatchSpanProc
     return BatchSpanProcessor(
         exporter,
         max_queue_size=_QUEUE_SIZE,
-        schedule_delay_millis=_EXPORT_MILLISECONDS,
+        schedule_delay_millis=EXPORT_MILLISECONDS,
         meter_provider=meters,
     )
 

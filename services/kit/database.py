@@ -348,7 +348,10 @@ def _requirement(text: str) -> Error:
     return Error(Code[code], reason, message)
 
 
-_TARGET: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|COPY)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)")
+# `extract(epoch FROM …)` names no table.
+_TARGET: Final = re.compile(
+    r"(?<!epoch )\b(?:FROM|INTO|UPDATE|JOIN|COPY)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)"
+)
 
 
 @lru_cache(maxsize=512)
