@@ -148,7 +148,6 @@ class Keeping:
             elif locked is not None:
                 # Somebody ended it since it was found to be due.
                 await store.put(connection, locked)
-        self._outbox.hint()
         self._money.adopt(begun)
 
     async def _end_or_wait(
@@ -195,7 +194,6 @@ class Keeping:
                 locked = replace(locked, checks=locked.checks + 1)
             _, begun = await self._money.clear(connection, locked)
             await store.put(connection, locked)
-        self._outbox.hint()
         self._money.adopt(begun)
 
     async def _finish(self) -> None:

@@ -182,7 +182,6 @@ class Call:
         except asyncpg.UniqueViolationError:
             await self.replay()
             raise
-        self._outbox.hint()
         return response
 
     @asynccontextmanager
@@ -200,7 +199,6 @@ class Call:
             yield effect
             self.verify_ownership()
             await effect.seal(key, self._outbox)
-        self._outbox.hint()
 
     async def _claim(self, connection: Connection, key: idempotency.Key) -> None:
         try:

@@ -72,7 +72,6 @@ class Denials:
         except BaseException:
             self._seen += seen
             raise
-        self._outbox.hint()
 
 
 def _event(denial: Denial, count: int) -> events.Event:

@@ -33,10 +33,9 @@ log = logging.getLogger(__name__)
 ENVELOPE_VERSION: Final = 1
 ACT_TYPE: Final = "icto.act.v1"
 _BATCH: Final = 200
-_POLL_SECONDS: Final = 0.5
 # What comes within this time of one another is handed on together: a batch costs little more than
 # one event does.
-_GATHER_SECONDS: Final = 0.2
+_ROUND_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 1.0
 _LEASE_SECONDS: Final = 3.0
 _REFUSED: Final = frozenset({Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.OUT_OF_RANGE})
@@ -91,12 +90,7 @@ class Outbox:
         self._instance = instance
         self._tracer = tracer
         self._metrics = metrics
-        self._hint = asyncio.Event()
         self._lease = Lease(database, "outbox", instance, _LEASE_SECONDS)
-
-    def hint(self) -> None:
-        """Says that there may be something to hand on."""
-        self._hint.set()
 
     def added(self, new: Sequence[events.Event]) -> Statement:
         """Writes events, with what the envelope needs filled in; the trace is the current one."""
@@ -118,12 +112,7 @@ class Outbox:
         """Hands events on, for ever."""
         try:
             while True:
-                pause = await self._round(reader)
-                self._hint.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._hint.wait()
-                        await asyncio.sleep(_GATHER_SECONDS)
+                await asyncio.sleep(await self._round(reader))
         finally:
             with contextlib.suppress(Error):
                 await self._lease.release()
@@ -133,10 +122,11 @@ class Outbox:
         try:
             while await self._lease.hold():
                 batch = await self._next()
-                if not batch:
-                    return _POLL_SECONDS
-                await self._publish(batch, reader)
-                self._metrics.outbox_published.inc(len(batch))
+                if batch:
+                    await self._publish(batch, reader)
+                    self._metrics.outbox_published.inc(len(batch))
+                if len(batch) < _BATCH:
+                    return _ROUND_SECONDS
         except Error as error:
             log.info("outbox waits: %s", error)
         return _RETRY_SECONDS

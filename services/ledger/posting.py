@@ -75,7 +75,6 @@ class Poster:
         outcomes = await self._posted_without_lock(ledger_id, fresh)
         if outcomes is None:
             outcomes = await self._posted_with_lock(ledger_id, fresh)
-        self._outbox.hint()
         return [outcomes.get(p.key) or idempotency.still_at_work() for p in batch]
 
     async def _posted_without_lock(

@@ -113,7 +113,6 @@ class Returns:
                 return
             await store.fail(connection, lock_id, _LATE)
             await connection.apply(self._outbox.added([_failed(lock)]))
-        self._outbox.hint()
 
     async def _give_back(self, lock_id: UUID) -> None:
         """Returns what lies on the account of a lock that will never be active."""

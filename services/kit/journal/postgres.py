@@ -311,7 +311,6 @@ class PostgresJournal:
                 events = await self._settle(connection, [a for a in batch if a.key in good])
                 if events:
                     await connection.apply(self._outbox.added(events))
-            self._outbox.hint()
         else:
             good = await self._advanced(self._database, batch)
         self._told(pipeline_id for pipeline_id, _ in good)
