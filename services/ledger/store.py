@@ -74,9 +74,9 @@ ON CONFLICT (ledger_id, owner, subaccount, spender_owner, spender_subaccount)
 DO UPDATE SET allowance = excluded.allowance, expire_ns = excluded.expire_ns
 """
 _BLOCK_OF: Final = "SELECT block_index FROM duplicates WHERE ledger_id = $1 AND key = $2"
-_SET_HEAD: Final = """
+_SET_HEAD: Final = f"""
 UPDATE ledgers SET total_supply = $2, block_count = $3, tip_hash = $4
-WHERE id = $1 AND kit_require(xmin = $5, $6)
+WHERE id = $1 AND kit_require(xmin = $5 AND NOT {_CLOSED}, $6)
 """
 _SET_BALANCES: Final = """
 INSERT INTO balances (ledger_id, owner, subaccount, balance)
@@ -264,9 +264,9 @@ async def block_of(connection: Connection, ledger_id: UUID, key: bytes) -> int |
 
 
 def written_head(book: Book, version: int) -> Statement:
-    """Moves a ledger's head to where the book ends, if it is still the version that was read.
+    """Moves a ledger's head to where the book ends.
 
-    It raises what `domain.moved` says when it is not.
+    It raises `domain.moved` unless the ledger is still the version that was read, and open.
     """
     ledger = book.ledger
     head = ledger.id, ledger.total_supply, ledger.block_count, ledger.tip_hash

@@ -14,6 +14,7 @@ from services.kit import ids
 from services.kit.errors import Error
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key, Replayed
+from services.kit.statement import Statement
 from services.ledger import domain, store
 from services.ledger.domain import Account, Approval, Block, Ledger, Request, Transfer
 from services.ledger.posting import Outcome, Poster, Posting, Response
@@ -166,35 +167,46 @@ async def test_one_call_at_two_replicas_is_one_block(schema: Schema, replica: Re
     await assert_sound(replica, ledger_id)
 
 
-async def test_a_book_of_before_somebody_else_posted_is_not_written(replica: Replica) -> None:
-    ledger_id = await created(replica)
+async def read(replica: Replica, ledger_id: UUID) -> Sequence[Statement]:
+    """What a transfer is to write, as a replica knows that freezes before it writes."""
     transfer = Transfer(ANN, BEN, 1)
     found = await store.read_book(replica.database, ledger_id, [transfer])
     assert found is not None
     seen, book = found
     book.apply(transfer)
-    await Poster(replica.database, replica.outbox).commit(ledger_id, [posting(transfer, "first")])
+    return (*store.written_book(book), store.written_head(book, seen.version))
+
+
+async def test_a_book_of_before_somebody_else_posted_is_not_written(replica: Replica) -> None:
+    ledger_id = await created(replica)
+    stale = await read(replica, ledger_id)
+    other = posting(Transfer(ANN, BEN, 1), "other")
+    await Poster(replica.database, replica.outbox).commit(ledger_id, [other])
     with pytest.raises(Error, match="has changed meanwhile"):
-        await replica.database.apply(
-            *store.written_book(book), store.written_head(book, seen.version)
-        )
+        await replica.database.apply(*stale)
     await assert_sound(replica, ledger_id)
 
 
 async def test_a_handover_that_burned_nothing_is_a_change_too(replica: Replica) -> None:
     """What was a transfer when the ledger was read is a burn when its receiver mints."""
     ledger_id = await created(replica)
-    transfer = Transfer(ANN, BEN, 1)
-    found = await store.read_book(replica.database, ledger_id, [transfer])
-    assert found is not None
-    seen, book = found
-    book.apply(transfer)
+    stale = await read(replica, ledger_id)
     async with replica.database.transaction() as connection:
         await store.set_controller(connection, ledger_id, "ben", MINTER)
     with pytest.raises(Error, match="has changed meanwhile"):
-        await replica.database.apply(
-            *store.written_book(book), store.written_head(book, seen.version)
-        )
+        await replica.database.apply(*stale)
+
+
+async def test_nothing_is_written_on_a_ledger_that_was_closed_meanwhile(replica: Replica) -> None:
+    ledger_id = await created(replica)
+    stale = await read(replica, ledger_id)
+    await replica.database.apply(store.closed_ledger(ledger_id))
+    with pytest.raises(Error, match="has changed meanwhile"):
+        await replica.database.apply(*stale)
+    late = posting(Transfer(ANN, BEN, 1), "late")
+    (outcome,) = await Poster(replica.database, replica.outbox).commit(ledger_id, [late])
+    assert isinstance(outcome, Error)
+    assert outcome.reason == "LEDGER_CLOSED"
 
 
 async def test_a_call_that_is_given_up_while_it_is_posted_moves_nothing(replica: Replica) -> None:

@@ -132,9 +132,10 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "ledger: what was read without a lock is written if nothing changed",
         "services/ledger/store.py",
-        "kit_require(xmin = $5, $6)",
-        "(xmin = $5 OR $6::text IS NOT NULL)",
+        "kit_require(xmin = $5 AND NOT {_CLOSED}, $6)",
+        "$5::xid IS NOT NULL AND $6::text IS NOT NULL",
         [
+            _BLOCKS + "test_nothing_is_written_on_a_ledger_that_was_closed_meanwhile",
             _BLOCKS + "test_a_book_of_before_somebody_else_posted_is_not_written",
             _BLOCKS + "test_a_handover_that_burned_nothing_is_a_change_too",
         ],
