@@ -352,11 +352,21 @@ def _requirement(text: str) -> Error:
 _TARGET: Final = re.compile(
     r"(?<!epoch )\b(?:FROM|INTO|UPDATE|JOIN|COPY)\s+(?:ONLY\s+)?([a-z_][a-z0-9_.]*)"
 )
+_INNERMOST: Final = re.compile(r"\([^()]*\)")
 
 
 @lru_cache(maxsize=512)
 def summarize(query: str) -> str:
-    """Low-cardinality summary of a statement: its verb and the first table, `SELECT tokens`."""
+    """Low-cardinality summary of a statement: its verb and the first table, `SELECT tokens`.
+
+    What is read beside it, in parentheses, counts only where there is nothing else.
+    """
     verb = query.split(None, 1)[0].upper()
-    target = _TARGET.search(query)
+    target = (verb == "SELECT" and _TARGET.search(_outermost(query))) or _TARGET.search(query)
     return f"{verb} {target.group(1)}" if target else verb
+
+
+def _outermost(query: str) -> str:
+    """A statement without what stands in parentheses."""
+    shorter = _INNERMOST.sub("", query)
+    return query if shorter == query else _outermost(shorter)

@@ -1,4 +1,4 @@
-"""Posts operations: the batch of one ledger in one transaction, each with its answer and event."""
+"""Posts operations: the batch of one ledger as one change, each with its answer and event."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from services.ledger.store import SeenLedger
 
 Response = pb.TransferResponse | pb.TransferFromResponse | pb.ApproveResponse | pb.PayOutResponse
 
-
+# What is read without a lock where others post, too, is mostly read in vain.
 _SHARED_SECONDS: Final = 1.0
 
 

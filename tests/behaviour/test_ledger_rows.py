@@ -1,7 +1,7 @@
 """What the tables of the ledger keep, whoever posts and in whatever company: on a real database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from services.ledger.posting import Outcome, Poster, Posting, Response
 from tests.support.postgres import Postgres, Replica, Schema
 
 HELD, FEE = 1_000_000, 10
+ROUNDS = 60
 ANN, BEN, MINTER = Account("ann"), Account("ben"), Account("minter")
 _WAITING: Final = """
 SELECT EXISTS (SELECT FROM pg_stat_activity
@@ -117,53 +118,39 @@ async def test_each_of_a_spoiled_batch_is_told_its_own(replica: Replica) -> None
 
 
 async def both(
-    schema: Schema, work: Callable[[Poster, str], Awaitable[list[Outcome]]]
+    schema: Schema, ledger_id: UUID, request_id: Callable[[str, int], str]
 ) -> list[Outcome]:
-    """What comes of the same work in two replicas at one time."""
+    """What comes of as many transfers in either of two replicas, both at work at one time."""
+
+    async def post(replica: Replica) -> list[Outcome]:
+        poster, outcomes = Poster(replica.database, replica.outbox), list[Outcome]()
+        for number in range(ROUNDS):
+            one = posting(Transfer(ANN, BEN, 1), request_id(replica.name, number))
+            outcomes += await poster.commit(ledger_id, [one])
+        return outcomes
+
     async with schema.replica("ledger-1") as one, schema.replica("ledger-2") as two:
-        posters = [Poster(replica.database, replica.outbox) for replica in (one, two)]
-        named = zip(posters, ("one", "two"), strict=True)
-        outcomes = await asyncio.gather(*(work(poster, name) for poster, name in named))
-    return [outcome for told in outcomes for outcome in told]
+        first, second = await asyncio.gather(post(one), post(two))
+    return first + second
 
 
 async def test_two_replicas_post_on_one_ledger_and_neither_is_told_of_the_other(
     schema: Schema, replica: Replica
 ) -> None:
-    ledger_id, rounds = await created(replica), 60
-
-    async def post(poster: Poster, name: str) -> list[Outcome]:
-        return [
-            outcome
-            for number in range(rounds)
-            for outcome in await poster.commit(
-                ledger_id, [posting(Transfer(ANN, BEN, 1), f"{name}-{number}")]
-            )
-        ]
-
-    outcomes = await both(schema, post)
+    ledger_id = await created(replica)
+    outcomes = await both(schema, ledger_id, lambda name, number: f"{name}-{number}")
     told = [outcome.block_index for outcome in outcomes if isinstance(outcome, Response)]
-    assert sorted(told) == list(range(2, 2 + 2 * rounds))
+    assert sorted(told) == list(range(2, 2 + 2 * ROUNDS))
     await assert_sound(replica, ledger_id)
 
 
 async def test_one_call_at_two_replicas_is_one_block(schema: Schema, replica: Replica) -> None:
-    ledger_id, rounds = await created(replica), 60
-
-    async def post(poster: Poster, _: str) -> list[Outcome]:
-        return [
-            outcome
-            for number in range(rounds)
-            for outcome in await poster.commit(
-                ledger_id, [posting(Transfer(ANN, BEN, 1), f"{number}")]
-            )
-        ]
-
-    outcomes = await both(schema, post)
+    ledger_id = await created(replica)
+    outcomes = await both(schema, ledger_id, lambda _, number: f"{number}")
     answers = [o.answer for o in outcomes if isinstance(o, Replayed)]
     answers += [o.SerializeToString() for o in outcomes if isinstance(o, Response)]
-    assert len(answers) == 2 * rounds
-    assert len(set(answers)) == len(await blocks_of(replica, ledger_id)) - 2 == rounds
+    assert len(answers) == 2 * ROUNDS
+    assert len(set(answers)) == len(await blocks_of(replica, ledger_id)) - 2 == ROUNDS
     await assert_sound(replica, ledger_id)
 
 
