@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from mesh import contract as contracts
-from observability import names
+from observability import EXPORT_MILLISECONDS, names
 from services.kit.errors import Code
 from tests.conftest import NARROW_IDLE_SECONDS
 from tests.support.edge import Edge, Outcome, Rest, Rpc
@@ -233,7 +233,8 @@ async def settled(mesh: Installation, trace_id: str) -> list[dict[str, Any]]:
         )
         return seen if len(before) == len(seen) else []
 
-    found: list[dict[str, Any]] = await until(stable, pause=1.0)
+    pause = 2 * EXPORT_MILLISECONDS / 1000  # in which every process has told what it had
+    found: list[dict[str, Any]] = await until(stable, pause=pause)
     return found
 
 
