@@ -5,7 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TOOLS  := .tools
 READY  := $(VENV)/.ready
-PROTOS := $(shell find protos/icto protos/vendor -name '*.proto') protos/build.py
+# With their folders, which change when a file goes.
+PROTOS := $(shell find protos/icto protos/vendor -name '*.proto' -o -type d) protos/build.py
 SOURCE := gateway mesh observability services tests tools/alone.py protos/build.py protos/check.py
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
@@ -52,7 +53,7 @@ bench: $(READY) ## Measure, and print each figure beside its reference (JSON=1: 
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json)
 
 tools: ## Install what the tests need beyond Python, pinned, into .tools
-	@sh tools/install.sh $(CURDIR)/$(TOOLS)
+	@sh tools/install.sh "$(CURDIR)/$(TOOLS)"
 
 lock: $(READY) ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

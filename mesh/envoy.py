@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from mesh import inherited
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
 from mesh.render import Paths, Renderer, no_keys
@@ -90,7 +91,7 @@ class Envoy:
                 "--file-flush-interval-msec", "500",  # 10 s by default: too late for whoever looks
                 "--log-format", _LOG_FORMAT,
             ),
-            {"PATH": os.defpath},
+            inherited.environment(inherited.ENVOY, os.environ),
         )  # fmt: skip
 
     async def hosts(self) -> dict[str, list[Host]]:
@@ -168,6 +169,7 @@ async def check(contract: Contract, topology: Topology, scratch: Path) -> None:
         str(binary()), "--mode", "validate", "--config-path", str(file), "--log-level", "error",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env=inherited.environment(inherited.ENVOY, os.environ),
     )  # fmt: skip
     output, _ = await child.communicate()
     if child.returncode != 0:

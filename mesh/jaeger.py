@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Any, Final
 
+from mesh import inherited
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, write_atomically
 
@@ -54,7 +55,7 @@ class Jaeger:
         write_atomically(file, json.dumps(self._configuration()))
         return Command(
             (self._binary, "--config", f"file:{file}"),
-            {"PATH": os.defpath, "HOME": str(self._run.path), "OTEL_TRACES_SAMPLER": "always_off"},
+            inherited.environment(inherited.JAEGER, os.environ) | {"HOME": str(self._run.path)},
         )
 
     def _configuration(self) -> dict[str, Any]:

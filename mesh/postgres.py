@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from mesh import inherited
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically
@@ -224,7 +225,7 @@ class EmbeddedPostgres:
     def _command(self, program: str, *arguments: str) -> Command:
         return Command(
             (str(self._binaries / program), *arguments),
-            {"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            inherited.environment(inherited.POSTGRES, os.environ),
             user=self._user,
             death_signal=signal.SIGQUIT,  # immediate shutdown; what was committed is in the log
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from mesh import inherited
 from mesh.contract import Service
 from mesh.envoy import Envoy
 from mesh.process import Command, Output, Process
@@ -94,12 +95,11 @@ class Replicas:
         state = self._run.state(mesh_name)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {
-            **os.environ,
+            **inherited.environment(inherited.REPLICA, os.environ),
             **self._environment[mesh_name],
             "ICTO_INSTANCE": replica.name,
             "ICTO_LISTEN": f"unix:{socket}",
             "ICTO_STATE_DIRECTORY": str(state),
-            "PYTHONUNBUFFERED": "1",
         }
         # -P: whatever lies in the folder where somebody typed `icto up`, it is not our code.
         arguments = (sys.executable, "-P", "-m", "services.kit.server", mesh_name)

@@ -6,6 +6,7 @@ what cannot be passed on is dropped and counted. Taking a batch never waits for 
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ _FORWARD_SECONDS: Final = 5.0
 _ACCEPTED: Final = ExportTraceServiceResponse().SerializeToString()
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _STANDARD_PORT: Final = 4317
+_HEADER_NAME: Final = re.compile(r"[a-z0-9_.-]+")
+_HEADER_VALUE: Final = re.compile(r"[ -~]*")
+_PEM: Final = b"-----BEGIN CERTIFICATE-----"
+_DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 
 
 class DestinationError(Exception):
@@ -59,7 +64,7 @@ class Destination:
         endpoint = environ.get(_ENDPOINT, "")
         if not endpoint:
             return None
-        if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc") != "grpc":
+        if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "") not in {"", "grpc"}:
             raise DestinationError(
                 "Traces go on by gRPC: OTEL_EXPORTER_OTLP_PROTOCOL must be grpc."
             )
@@ -74,10 +79,9 @@ class Destination:
                 f"{_ENDPOINT} is {endpoint!r}; it must be like http://collector:4317, or https://"
                 " for TLS."
             )
-        headers = parse_env_headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True)
         return cls(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-            tuple(headers.items()),
+            _headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")),
             url.scheme == "https",
             _roots(environ.get("OTEL_EXPORTER_OTLP_CERTIFICATE", "")),
         )
@@ -85,15 +89,31 @@ class Destination:
     def channel(self) -> grpc.aio.Channel:
         """A channel to it."""
         if not self.secure:
-            return grpc.aio.insecure_channel(self.target)
-        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self.roots))
+            return grpc.aio.insecure_channel(self.target, options=_DIRECT)
+        credentials = grpc.ssl_channel_credentials(self.roots)
+        return grpc.aio.secure_channel(self.target, credentials, options=_DIRECT)
+
+
+def _headers(text: str) -> tuple[tuple[str, str], ...]:
+    headers = tuple(parse_env_headers(text, liberal=True).items())
+    given = [part for part in text.split(",") if part.strip()]
+    sound = all(_HEADER_NAME.fullmatch(k) and _HEADER_VALUE.fullmatch(v) for k, v in headers)
+    if len(headers) != len(given) or not sound:
+        # Not by its value, which may be a key.
+        raise DestinationError(
+            "OTEL_EXPORTER_OTLP_HEADERS must be like authorization=Bearer%20key,x-team=ops."
+        )
+    return headers
 
 
 def _roots(file: str) -> bytes | None:
     try:
-        return Path(file).read_bytes() if file else None
+        roots = Path(file).read_bytes() if file else None
     except OSError as error:
         raise DestinationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE cannot be read: {error}") from None
+    if roots is not None and _PEM not in roots:
+        raise DestinationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {file} has no certificate in PEM.")
+    return roots
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ trace that begins here is sampled by ratio. What cannot be exported is dropped a
 import os
 from typing import Final
 
+from grpc import Compression
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -69,7 +70,11 @@ def _processor(endpoint: str, statistics: InMemoryMetricReader) -> BatchSpanProc
     """Exports in batches from a bounded queue, in a thread of its own."""
     meters = MeterProvider([statistics])
     exporter = OTLPSpanExporter(
-        endpoint=endpoint, insecure=True, timeout=_EXPORT_SECONDS, meter_provider=meters
+        endpoint=endpoint,
+        insecure=True,
+        timeout=_EXPORT_SECONDS,
+        compression=Compression.NoCompression,  # or a variable would choose it
+        meter_provider=meters,
     )
     return BatchSpanProcessor(
         exporter,

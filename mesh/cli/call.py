@@ -114,7 +114,7 @@ async def _print_answers(
             request, metadata=metadata, timeout=method.deadline_ceiling
         )
         answer = await running
-        out.print_json(json_format.MessageToJson(answer))
+        out.print_json(_shown(answer))
         trace_id = dict(await running.initial_metadata()).get(names.HEADER_TRACE_ID)
         if trace_id:
             err.print(f"trace {trace_id!s}", style="dim")
@@ -122,6 +122,11 @@ async def _print_answers(
     stream = channel.unary_stream(method.path, type(request).SerializeToString, decode)
     try:
         async for answer in stream(request, metadata=metadata):
-            out.print_json(json_format.MessageToJson(answer))
+            out.print_json(_shown(answer))
     except asyncio.CancelledError:
         return
+
+
+def _shown(answer: Message) -> str:
+    """An answer as JSON, with what is false, 0 or empty: it was said, too."""
+    return json_format.MessageToJson(answer, always_print_fields_with_no_presence=True)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from mesh.cli.address import Address
 from observability import names
 
 _SECONDS: Final = 15.0
@@ -34,6 +35,10 @@ class CallError(Exception):
         super().__init__(f"{status} {self.reason}: {problem.get('detail', '')}")
 
 
+class KeyFileError(Exception):
+    """The user's key cannot be used. The message names its file and says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer of the REST API and the trace that it belongs to."""
@@ -43,9 +48,31 @@ class Answer:
 
 
 def load_key(file: Path) -> Ed25519PrivateKey:
-    """The user's key, made now if there is none. The file is private (0600)."""
-    if file.exists():
-        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(file.read_text().strip()))
+    """The user's key, made now if there is none. The file is private (0600).
+
+    Raises:
+        KeyFileError: it cannot be read or made, or holds no key.
+    """
+    try:
+        return _read_key(file) if file.exists() else _made_key(file)
+    except OSError as error:
+        raise KeyFileError(
+            f"Your key in {file} cannot be used: {error.strerror}. Make it yours to read and write,"
+            " or set XDG_CONFIG_HOME to a folder that is."
+        ) from None
+
+
+def _read_key(file: Path) -> Ed25519PrivateKey:
+    try:
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(file.read_text()))
+    except ValueError:
+        raise KeyFileError(
+            f"{file} does not hold a key of 64 hexadecimal digits any more. Put back what it held;"
+            " without it you become somebody new: move it away, and the next command makes a key."
+        ) from None
+
+
+def _made_key(file: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,8 +87,8 @@ class Client:
 
     def __init__(self, edge: str, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self._http = httpx.AsyncClient(base_url=edge, timeout=_SECONDS)
-        self._target = edge.removeprefix("http://")
+        self._address = Address.parse(edge)
+        self._http = self._address.http(_SECONDS)
         self._channel: grpc.aio.Channel | None = None
         self._token = ""
         self._expires = 0.0
@@ -162,7 +189,7 @@ class Client:
     def channel(self) -> grpc.aio.Channel:
         """A gRPC channel to the edge."""
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target)
+            self._channel = self._address.channel()
         return self._channel
 
     async def close(self) -> None:

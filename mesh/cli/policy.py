@@ -1,6 +1,7 @@
 """`icto render | check`: what the contract says to Envoy."""
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from mesh import bounds, contract, envoy, topology
+from mesh import bounds, contract, envoy, inherited, topology
 from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out
 from mesh.render import Paths, Renderer
 from mesh.rundir import RunDirectory
@@ -54,6 +55,8 @@ def check(
         fail(str(error))
     except envoy.EnvoyRefusedError as error:
         fail(f"Envoy refuses the configuration:\n{error}")
+    for line in inherited.ignored(os.environ):
+        out.print(line, style="yellow", markup=False)
     out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
 
 

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from mesh import control, rundir
-from mesh.cli.client import CallError
+from mesh.cli.address import Address, AddressError
+from mesh.cli.client import CallError, KeyFileError
 from mesh.rundir import RunDirectory, RunDirectoryError
 from services.kit.status import from_rpc_error
 
@@ -35,7 +36,9 @@ E8S = 100_000_000
 
 EdgeOption = Annotated[
     str,
-    typer.Option("--edge", envvar="ICTO_EDGE", help="Address of the platform, http://host:port."),
+    typer.Option(
+        "--edge", envvar="ICTO_EDGE", help="Address of the platform: host:port or https://host."
+    ),
 ]
 
 
@@ -43,7 +46,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work; what a person can mend is told in one line."""
     try:
         return asyncio.run(work)
-    except (RunDirectoryError, CallError) as error:
+    except (RunDirectoryError, CallError, KeyFileError, AddressError) as error:
         fail(str(error))
     except grpc.aio.AioRpcError as error:
         told = from_rpc_error(error)
@@ -65,9 +68,10 @@ async def edge_of(run_dir: Path, edge: str) -> str:
 
     Raises:
         RunDirectoryError: none was given and nothing runs there.
+        AddressError: what was given is no address.
     """
     if edge:
-        return edge.rstrip("/")
+        return Address.parse(edge).origin
     status = await control.ask(RunDirectory(run_dir), "status")
     return str(status["edge"])
 
@@ -80,5 +84,8 @@ def icp(amount: str) -> str:
 
 def config_directory() -> Path:
     """Where this user keeps keys: $XDG_CONFIG_HOME/icto."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    try:
+        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    except RuntimeError:
+        fail("There is no home to keep your key in; set HOME or XDG_CONFIG_HOME.")
     return Path(base) / "icto"

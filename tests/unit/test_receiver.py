@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from observability.receiver import Destination, DestinationError
+from observability.receiver import _PEM, Destination, DestinationError
 
 
 def destination(endpoint: str, **more: str) -> Destination | None:
@@ -33,8 +33,14 @@ def test_without_an_endpoint_traces_stay_at_home() -> None:
     assert destination("") is None
 
 
+def test_a_variable_that_is_empty_is_not_set() -> None:
+    """So says the specification."""
+    found = destination("http://collector", HEADERS="", CERTIFICATE="", PROTOCOL="")
+    assert found == Destination("collector:4317")
+
+
 def test_headers_and_roots_come_along(tmp_path: Path) -> None:
-    (tmp_path / "roots.pem").write_text("PEM")
+    (tmp_path / "roots.pem").write_bytes(_PEM)
     found = destination(
         "https://collector",
         HEADERS="Authorization=Bearer%20key,x-team=ops",
@@ -42,7 +48,7 @@ def test_headers_and_roots_come_along(tmp_path: Path) -> None:
         PROTOCOL="grpc",
     )
     headers = (("authorization", "Bearer key"), ("x-team", "ops"))
-    assert found == Destination("collector:4317", headers, secure=True, roots=b"PEM")
+    assert found == Destination("collector:4317", headers, secure=True, roots=_PEM)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,12 @@ def test_headers_and_roots_come_along(tmp_path: Path) -> None:
         ("http://me:secret@collector", {}, "must be like"),
         ("http://collector", {"PROTOCOL": "http/protobuf"}, "go on by gRPC"),
         ("http://collector", {"CERTIFICATE": "/nowhere"}, "CERTIFICATE cannot be read"),
+        ("http://collector", {"CERTIFICATE": "/etc/passwd"}, "has no certificate in PEM"),
+        ("http://collector", {"HEADERS": "authorization"}, "HEADERS must be like"),
+        ("http://collector", {"HEADERS": "a=1,b"}, "HEADERS must be like"),
+        ("http://collector", {"HEADERS": "na me=1"}, "HEADERS must be like"),
+        ("http://collector", {"HEADERS": "key=%00"}, "HEADERS must be like"),
+        ("http://collector", {"HEADERS": "key=\N{SNOWMAN}"}, "HEADERS must be like"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(endpoint: str, more: dict[str, str], says: str) -> None:
