@@ -75,23 +75,31 @@ class Server:
         Raises:
             PostgresError: there is none to be had, and why.
         """
-        try:
-            connection = await asyncpg.connect(self.dsn)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            raise PostgresError(f"Postgres at {self} cannot be used: {_told(error)}") from None
+        connection = await self.connect()
         try:
             yield connection
         finally:
             await connection.close()
+
+    async def connect(self, **settings: str) -> "asyncpg.Connection[Any]":
+        """A connection of its administrator with these server settings, to be closed by the caller.
+
+        Raises:
+            PostgresError: there is none to be had, and why.
+        """
+        try:
+            return await asyncpg.connect(self.dsn, server_settings=settings)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise PostgresError(f"Postgres at {self} cannot be used: {_told(error)}") from None
 
     def __str__(self) -> str:
         """Its place, without who may enter."""
         scheme, netloc, path, _, _ = urlsplit(self.dsn)
         return f"{scheme}://{netloc.rpartition('@')[2]}{path}"
 
-    def service_dsn(self, mesh_name: str, password: str) -> str:
+    def service_dsn(self, role: str, password: str) -> str:
         """The address for a service's own role."""
-        return _replace_login(self.dsn, _role(mesh_name), password)
+        return _replace_login(self.dsn, role, password)
 
 
 class EmbeddedPostgres:
@@ -266,7 +274,11 @@ class EmbeddedPostgres:
 
 
 async def provision(
-    server: Server, contract: Contract, passwords: Mapping[str, str], environment: Environment
+    server: Server,
+    installation: str,
+    contract: Contract,
+    passwords: Mapping[str, str],
+    environment: Environment,
 ) -> int:
     """Gives each service its role and schema, and brings the schemas up to date.
 
@@ -283,7 +295,8 @@ async def provision(
             await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             applied = 0
             for mesh_name in contract.services:
-                await _provision_role(connection, database, mesh_name, passwords[mesh_name])
+                role = role_name(installation, mesh_name)
+                await _provision_role(connection, database, mesh_name, role, passwords[mesh_name])
                 await connection.execute(f"SET search_path = {mesh_name}")
                 package = discovery.package_of(mesh_name)
                 applied += await migrations.migrate(connection, package, environment)
@@ -295,12 +308,33 @@ async def provision(
     return applied
 
 
+def role_name(installation: str, mesh_name: str) -> str:
+    """The role of a service. A server's databases share its roles: the id keeps them apart."""
+    return f"icto_{installation}_{mesh_name}"
+
+
+# Whether a role of this name is used in this database and in no other one of the server.
+_OURS_ALONE: Final = """
+SELECT bool_and(
+    CASE WHEN classid = 'pg_database'::regclass THEN objid ELSE dbid END = pg_database.oid)
+FROM pg_roles JOIN pg_shdepend ON refclassid = 'pg_authid'::regclass AND refobjid = pg_roles.oid,
+    pg_database
+WHERE rolname = $1 AND datname = current_database()
+"""
+
+
 async def _provision_role(
-    connection: "asyncpg.Connection[Any]", database: str, mesh_name: str, password: str
+    connection: "asyncpg.Connection[Any]", database: str, mesh_name: str, role: str, password: str
 ) -> None:
-    role = _role(mesh_name)
-    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
-        await connection.execute(f"CREATE ROLE {role}")
+    fresh = not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role)
+    if fresh:
+        # An older installation's roles have no id in their name; one that another database of
+        # the server uses, too, stays that one's.
+        former = f"icto_{mesh_name}"
+        rename = await connection.fetchval(_OURS_ALONE, former)
+        await connection.execute(
+            f"ALTER ROLE {former} RENAME TO {role}" if rename else f"CREATE ROLE {role}"
+        )
     defaults = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {mesh_name}"
     escaped = password.replace("'", "''")
     for statement in (
@@ -309,14 +343,18 @@ async def _provision_role(
         f"GRANT CONNECT ON DATABASE {database} TO {role}",
         f"CREATE SCHEMA IF NOT EXISTS {mesh_name}",
         f"GRANT USAGE ON SCHEMA {mesh_name} TO {role}",
-        f"{defaults} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
-        f"{defaults} GRANT USAGE ON SEQUENCES TO {role}",
+        *(_grants(f"GRANT {{}} ON ALL {{}} IN SCHEMA {mesh_name} TO {role}") if fresh else ()),
+        *_grants(f"{defaults} GRANT {{}} ON {{}} TO {role}"),
     ):
         await connection.execute(statement)
 
 
-def _role(mesh_name: str) -> str:
-    return f"icto_{mesh_name}"
+def _grants(template: str) -> tuple[str, str]:
+    """What a service may do with its tables and sequences, put into a statement."""
+    return (
+        template.format("SELECT, INSERT, UPDATE, DELETE", "TABLES"),
+        template.format("USAGE", "SEQUENCES"),
+    )
 
 
 def _replace_login(dsn: str, user: str, password: str) -> str:

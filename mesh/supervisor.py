@@ -25,8 +25,9 @@ from mesh import control, metrics, topology
 from mesh.contract import GATEWAY, Contract
 from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
+from mesh.occupancy import Occupancy
 from mesh.operator import Operator
-from mesh.postgres import EmbeddedPostgres, Server, provision
+from mesh.postgres import EmbeddedPostgres, Server, provision, role_name
 from mesh.process import Output, Process
 from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
@@ -95,6 +96,7 @@ class Supervisor:
             Renderer(self.contract, self.topology, self._paths), self._paths, output
         )
         self._postgres: EmbeddedPostgres | None = None
+        self._installation = ""
         port = self.topology.observability.jaeger_port
         self._jaeger = Jaeger(self._run, port, output) if options.jaeger else None
         forward = Destination(self._jaeger.otlp) if self._jaeger else options.forward_traces
@@ -204,9 +206,18 @@ class Supervisor:
             tasks.create_task(postgres.process.keep_running(postgres.command))
             await postgres.wait_until_ready()
             server = postgres.server
+        occupancy = Occupancy(server)
+        stack.push_async_callback(occupancy.release)
+        await occupancy.take()
+        tasks.create_task(occupancy.keep())
+        self._installation = occupancy.installation
         self._progress("migrating schemas")
         applied = await provision(
-            server, self.contract, self._passwords(), self._options.environment
+            server,
+            self._installation,
+            self.contract,
+            self._passwords(),
+            self._options.environment,
         )
         if applied:
             self._progress(f"applied {applied} migrations")
@@ -237,7 +248,7 @@ class Supervisor:
         values = {
             "environment": self._options.environment.value,
             "egress": f"unix:{self._paths.egress(mesh_name)}",
-            "database_url": server.service_dsn(mesh_name, password),
+            "database_url": server.service_dsn(role_name(self._installation, mesh_name), password),
             "database_pool": str(database.pool),
             "database_connections": str(self.topology.database_connections),
             "otlp_endpoint": f"unix:{self._paths.otlp}",

@@ -10,7 +10,7 @@ import pytest
 
 from icto.events.v1 import events_pb2 as events
 from mesh.cli.client import Client
-from mesh.postgres import _role
+from mesh.postgres import role_name
 from services.audit_storage import domain
 from services.audit_storage.domain import Head
 from tests.support.administration import administrator
@@ -192,7 +192,8 @@ async def test_the_service_itself_cannot_change_what_it_wrote(
 ) -> None:
     async with mesh_with_history.superuser() as database:
         await database.execute("SET search_path = audit_storage")
-        await database.execute(f"SET ROLE {_role('audit_storage')}")
+        installation_id = await database.fetchval("SELECT id FROM icto_installation.identity")
+        await database.execute(f"SET ROLE {role_name(installation_id, 'audit_storage')}")
         with pytest.raises(asyncpg.PostgresError) as refused:
             await database.execute(statement)
     assert re.search("append-only|must be owner|permission denied", str(refused.value))
