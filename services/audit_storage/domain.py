@@ -10,6 +10,7 @@ from uuid import UUID
 
 _HASH_DOMAIN: Final = b"icto-audit-entry-v1"
 _CHECKPOINT_DOMAIN: Final = b"icto-audit-checkpoint-v1"
+_RESTORATION_DOMAIN: Final = b"icto-audit-restoration-v1"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,6 +73,64 @@ class Checkpoint:
     def message(self) -> bytes:
         """What is signed."""
         return checkpoint_message(self.head, self.sign_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The newest checkpoint that was known outside of the database before it was restored."""
+
+    sequence: int
+    sign_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A restore of the database from a backup: entries after the backup's head were lost.
+
+    Attributes:
+        head: the newest entry of the backup; the chain goes on after it.
+        backup_time: when the backup was taken.
+        restore_time: when it was restored.
+        known: what is known of the lost entries; None when nothing is.
+    """
+
+    head: Head
+    backup_time: datetime
+    restore_time: datetime
+    known: Known | None
+
+    @property
+    def message(self) -> bytes:
+        """What is signed."""
+        known = self.known or Known(0, _EPOCH)
+        numbers = (
+            self.head.sequence,
+            _micros(self.backup_time),
+            _micros(self.restore_time),
+            known.sequence,
+            _micros(known.sign_time),
+        )
+        return _digest((_RESTORATION_DOMAIN, self.head.entry_hash, *map(_number, numbers)))
+
+    @property
+    def description(self) -> str:
+        """What was lost, in words."""
+        last = self.head.sequence
+        restored = (
+            f"The database was restored at {_utc(self.restore_time)} from a backup of"
+            f" {_utc(self.backup_time)}, which ends with entry {last}."
+        )
+        if self.known is None or self.known.sequence <= last:
+            return f"{restored} Whether there were later entries is not known."
+        return (
+            f"{restored} Entries {last + 1} to {self.known.sequence}, signed at"
+            f" {_utc(self.known.sign_time)}, were lost, and any after them."
+        )
+
+
+def crossed(restorations: Iterable[Restoration], first: int, last: int) -> list[Restoration]:
+    """Those that lie within or right beside the entries `first` to `last`, oldest first."""
+    return [found for found in restorations if first - 1 <= found.head.sequence <= last]
 
 
 class FaultKind(IntEnum):
@@ -204,6 +263,10 @@ def trace_id_of(traceparent: str) -> str:
     """The trace id in a W3C traceparent, or ""."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) == 4 else ""  # noqa: PLR2004  # version, trace, span, flags
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _micros(moment: datetime) -> int:

@@ -8,7 +8,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.audit.v1 import audit_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from services.audit_storage.domain import Checkpoint, Entry, Facts, Fault, trace_id_of
+from services.audit_storage.domain import (
+    Checkpoint,
+    Entry,
+    Facts,
+    Fault,
+    Restoration,
+    trace_id_of,
+)
 from services.audit_storage.store import Filter
 from services.kit import ids
 from services.kit.errors import invalid
@@ -106,6 +113,19 @@ def fault_message(fault: Fault) -> pb.ChainFault:
         kind=int(fault.kind),  # type: ignore[arg-type]  # the same numbers
         description=fault.description,
     )
+
+
+def restoration_message(restoration: Restoration) -> pb.Restoration:
+    """A restoration as its message."""
+    message = pb.Restoration(
+        sequence=restoration.head.sequence, description=restoration.description
+    )
+    message.backup_time.FromDatetime(restoration.backup_time)
+    message.restore_time.FromDatetime(restoration.restore_time)
+    if restoration.known is not None:
+        message.known_sequence = restoration.known.sequence
+        message.known_time.FromDatetime(restoration.known.sign_time)
+    return message
 
 
 def _moment(stamp: Timestamp) -> datetime:

@@ -23,8 +23,10 @@ from services.audit_storage.messages import (
     fault_message,
     parse_event,
     parse_filter,
+    restoration_message,
     true_facts,
 )
+from services.audit_storage.restore_note import RestoreNote
 from services.kit import Call, Kit, idempotency, ids, paging, settings
 from services.kit.errors import Code, Error, invalid
 from services.kit.group_commit import GroupCommit
@@ -64,7 +66,8 @@ class AuditService:
         self._database = kit.database
         state = kit.settings.state_directory
         self._signer = Signer.from_file(state / "checkpoint.key")
-        self._file = CheckpointFile(state / "checkpoints.jsonl")
+        self._file = CheckpointFile(state / "checkpoints.jsonl", self._signer)
+        self._restored = RestoreNote(state)
         self._checkpoint_seconds = chosen.audit_checkpoint_seconds
         self._lease = Lease(kit.database, "checkpoints", kit.settings.instance, _LEASE_SECONDS)
         self._appends: GroupCommit[str, _Batch, pb.AppendEventsResponse] = GroupCommit(
@@ -73,6 +76,7 @@ class AuditService:
 
     async def run(self) -> None:
         """Owns the batches and signs checkpoints, as long as the replica lives."""
+        await self._restored.mark(self._file, self._signer)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._appends.run())
             tasks.create_task(self._keep_signing())
@@ -172,12 +176,14 @@ class AuditService:
         fault = fault or domain.truncation(await store.last(self._database), newest)
         fault = fault or domain.missing_tail(verifier, wanted, end)
         more = fault is None and verifier.head.sequence < end.sequence
+        gaps = domain.crossed(await self._file.restorations(), start, verifier.head.sequence)
         return pb.VerifyChainResponse(
             intact=fault is None,
             fault=fault_message(fault) if fault else None,
             verified_count=verifier.verified,
             checkpoint_count=verifier.compared,
             next_sequence=verifier.head.sequence + 1 if more else 0,
+            restorations=map(restoration_message, gaps),
         )
 
     async def _checkpoints(

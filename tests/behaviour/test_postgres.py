@@ -63,6 +63,14 @@ async def test_data_is_found_again_when_the_run_directory_was_lost(
     assert stat.S_IMODE(run.database_password.stat().st_mode) == 0o600
 
 
+async def test_a_database_that_lies_elsewhere_names_its_run_directory(run: RunDirectory) -> None:
+    await with_data(run)
+    if run.names_its_database_by_hash:
+        assert (run.database / "run-directory").read_text() == f"{run.path}\n"
+    else:
+        assert run.path in run.database.parents
+
+
 async def test_what_the_audit_signs_with_lies_beside_the_data(run: RunDirectory) -> None:
     """Or a lost run directory would have the audit call its own past forged."""
     await with_data(run)

@@ -52,7 +52,71 @@ _STOPPING: Final = "tests/behaviour/test_stopping.py::"
 _COMPENSATION: Final = "tests/behaviour/test_compensation.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
 
+_OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
+_CHAIN: Final = "tests/unit/test_audit_chain.py::"
+_ARCHIVE: Final = "tests/unit/test_archive.py::"
+_BACKUP: Final = "tests/behaviour/test_backup.py::"
+
 MUTANTS: Final[Sequence[Mutant]] = (
+    Mutant(
+        "database: a second supervisor is refused",
+        "mesh/occupancy.py",
+        "if await connection.fetchval(_LOCK):",
+        "if await connection.fetchval(_LOCK) is not None:",
+        (
+            f"{_OCCUPANCY}test_a_second_supervisor_on_a_database_is_refused_in_words",
+            f"{_OCCUPANCY}test_a_supervisor_whose_database_was_taken_meanwhile_ends",
+        ),
+    ),
+    Mutant(
+        "database: roles carry the id of their installation",
+        "mesh/postgres.py",
+        'return f"icto_{installation}_{mesh_name}"',
+        'return f"icto_all_{mesh_name}"',
+        (f"{_OCCUPANCY}test_installations_on_one_server_leave_one_anothers_passwords_alone",),
+    ),
+    Mutant(
+        "database: a copy gets an id of its own",
+        "mesh/occupancy.py",
+        "WHERE identity.database_oid <> excluded.database_oid\n",
+        "WHERE false\n",
+        (f"{_OCCUPANCY}test_a_copy_of_a_database_is_another_installation",),
+    ),
+    Mutant(
+        "database: a role that another database uses is not renamed",
+        "mesh/postgres.py",
+        "SELECT bool_and(\n",
+        "SELECT bool_or(\n",
+        (f"{_OCCUPANCY}test_a_role_that_another_database_uses_is_left_to_it",),
+    ),
+    Mutant(
+        "backup: its signature is verified",
+        "mesh/archive.py",
+        "        key.verify(_small(tar, _SIGNATURE), signed)\n",
+        "        _small(tar, _SIGNATURE)\n",
+        (f"{_ARCHIVE}test_a_backup_that_was_signed_again_is_refused",),
+    ),
+    Mutant(
+        "backup: each file is what was signed",
+        "mesh/archive.py",
+        "    if _member(target) != member:\n",
+        "    if _member(target).size != member.size:\n",
+        (f"{_ARCHIVE}test_no_changed_byte_is_restored",),
+    ),
+    Mutant(
+        "restore: what was there is put back when it fails",
+        "mesh/restore.py",
+        "    except BaseException:\n        await _put_back(order, suffix)\n",
+        "    except BaseException:\n",
+        (f"{_BACKUP}test_a_restore_that_fails_or_was_killed_puts_everything_back",),
+    ),
+    Mutant(
+        "audit: only a signed restoration sets checkpoints back",
+        "services/audit_storage/checkpoints.py",
+        "        if self._signer.verifies_restoration(restoration, signature):\n",
+        "        if signature:\n",
+        (f"{_CHAIN}test_a_restoration_that_a_stranger_signed_hides_nothing",),
+    ),
     Mutant(
         "refund: compare-and-set of its state",
         "services/invoice_storage/store.py",

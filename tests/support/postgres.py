@@ -1,9 +1,7 @@
 """A real Postgres without a mesh: one server for all tests, a fresh schema for each."""
 
-import asyncio
 import contextlib
 import itertools
-import signal
 import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -116,12 +114,5 @@ async def served(run: RunDirectory) -> AsyncIterator[EmbeddedPostgres]:
     """The server of a run directory, kept running as the supervisor does; its data stays."""
     run.create()
     server = EmbeddedPostgres(run, MAX_CONNECTIONS, lambda _, __: None)
-    await server.prepare()
-    running = asyncio.create_task(server.process.keep_running(server.command))
-    try:
-        await server.wait_until_ready()
+    async with server.running():
         yield server
-    finally:
-        running.cancel()
-        await server.process.stop(signal.SIGINT, 10)
-        await asyncio.gather(running, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The audit's chain: whatever is done to it is named, at the right place."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 
 from services.audit_storage import checkpoints, domain
 from services.audit_storage.checkpoints import CheckpointFile, Signer
-from services.audit_storage.domain import Checkpoint, Entry, Facts, Fault, FaultKind, Head, Verifier
+from services.audit_storage.domain import (
+    Checkpoint,
+    Entry,
+    Facts,
+    Fault,
+    FaultKind,
+    Head,
+    Known,
+    Restoration,
+    Verifier,
+)
+from services.audit_storage.restore_note import RestoreNote
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -261,7 +273,7 @@ async def whole(file: CheckpointFile) -> list[Checkpoint]:
 
 
 async def test_checkpoints_in_a_file_are_read_back_as_they_were(tmp_path: Path) -> None:
-    file = CheckpointFile(tmp_path / "folder" / "checkpoints.jsonl")
+    file = CheckpointFile(tmp_path / "folder" / "checkpoints.jsonl", SIGNER)
     assert await whole(file) == []
     assert await file.newest(SIGNER.verifies) is None
     kept = signed(entries(), 2, 4)
@@ -272,7 +284,7 @@ async def test_checkpoints_in_a_file_are_read_back_as_they_were(tmp_path: Path) 
 
 async def test_a_line_that_a_crash_tore_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.jsonl"
-    file = CheckpointFile(path)
+    file = CheckpointFile(path, SIGNER)
     kept = signed(entries(), 2, 4)
     for checkpoint in kept:
         await file.add(checkpoint)
@@ -282,7 +294,7 @@ async def test_a_line_that_a_crash_tore_is_left_out(tmp_path: Path) -> None:
 
 async def test_a_checkpoint_after_a_torn_line_is_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.jsonl"
-    file = CheckpointFile(path)
+    file = CheckpointFile(path, SIGNER)
     two, four, six = signed(entries(), 2, 4, 6)
     await file.add(two)
     await file.add(four)
@@ -292,7 +304,7 @@ async def test_a_checkpoint_after_a_torn_line_is_not_lost(tmp_path: Path) -> Non
 
 
 async def test_a_file_is_asked_for_a_stretch_and_its_newest_checkpoint(tmp_path: Path) -> None:
-    file = CheckpointFile(tmp_path / "checkpoints.jsonl")
+    file = CheckpointFile(tmp_path / "checkpoints.jsonl", SIGNER)
     one, two, four, six = signed(entries(), 1, 2, 4, 6)
     for checkpoint in (one, four, two, six):  # one came late
         await file.add(checkpoint)
@@ -305,7 +317,7 @@ async def test_a_file_is_asked_for_a_stretch_and_its_newest_checkpoint(tmp_path:
 
 async def test_what_is_added_to_a_file_is_seen_by_whoever_read_it_before(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.jsonl"
-    reader, writer = CheckpointFile(path), CheckpointFile(path)
+    reader, writer = CheckpointFile(path, SIGNER), CheckpointFile(path, SIGNER)
     kept = signed(entries(), 2, 4, 6)
     for count, checkpoint in enumerate(kept, 1):
         await writer.add(checkpoint)
@@ -337,7 +349,7 @@ async def test_only_as_many_signatures_as_needed_are_verified_for_the_newest(
     path = tmp_path / "checkpoints.jsonl"
     heads = [Head(number, b"%d" % number) for number in range(1, 500)]
     path.write_text("".join(checkpoints._line(SIGNER.sign(head, MOMENT)) + "\n" for head in heads))
-    signer, file = CountingSigner(), CheckpointFile(path)
+    signer, file = CountingSigner(), CheckpointFile(path, SIGNER)
     newest = await file.newest(signer.verifies)
     assert newest is not None
     assert newest.head == heads[-1]
@@ -378,3 +390,74 @@ def test_a_trace_id_is_read_from_a_traceparent(traceparent: str, trace_id: str) 
 
 def test_an_entry_belongs_to_whoever_acted() -> None:
     assert entries()[0].owner == FACTS.principal
+
+
+def restoration(chain: Sequence[Entry], last: int, known: int = 0) -> Restoration:
+    """A restore of a backup that ends with an entry."""
+    return Restoration(
+        Head(last, chain[last - 1].entry_hash),
+        MOMENT,
+        MOMENT + timedelta(hours=1),
+        Known(known, MOMENT) if known else None,
+    )
+
+
+async def test_after_a_restoration_what_it_lost_is_missed_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    file, chain = CheckpointFile(path, SIGNER), entries()
+    for checkpoint in signed(chain, 2, 4, 6):
+        await file.add(checkpoint)
+    await file.mark(restoration(chain, 3, 6))
+    await file.mark(restoration(chain, 3, 6))
+    for reader in (file, CheckpointFile(path, SIGNER)):
+        assert [c.head.sequence for c in await reader.stretch(1, 6)] == [2]
+        assert await reader.restorations() == (restoration(chain, 3, 6),)
+    for checkpoint in signed(chain, 5):
+        await file.add(checkpoint)
+    assert [c.head.sequence for c in await file.stretch(1, 6)] == [2, 5]
+
+
+async def test_a_restoration_that_a_stranger_signed_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    chain = entries()
+    for checkpoint in signed(chain, 2, 4):
+        await CheckpointFile(path, SIGNER).add(checkpoint)
+    await CheckpointFile(path, STRANGER).mark(restoration(chain, 3))
+    file = CheckpointFile(path, SIGNER)
+    assert [c.head.sequence for c in await file.stretch(1, 6)] == [2, 4]
+    assert await file.restorations() == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        (6, "Entries 4 to 6, signed at 2026-01-02 03:04:05 UTC, were lost"),
+        (3, "Whether there were later entries is not known"),
+        (0, "Whether there were later entries is not known"),
+    ],
+)
+def test_a_restoration_says_what_was_lost(known: int, says: str) -> None:
+    assert says in restoration(entries(), 3, known).description
+
+
+@pytest.mark.parametrize(("first", "last", "told"), [(1, 3, 1), (4, 6, 1), (5, 6, 0), (1, 2, 0)])
+def test_a_restoration_is_told_of_beside_its_gap(first: int, last: int, told: int) -> None:
+    assert len(domain.crossed([restoration(entries(), 3)], first, last)) == told
+
+
+async def test_the_note_of_a_restore_is_marked_once(tmp_path: Path) -> None:
+    chain = entries()
+    for checkpoint in signed(chain, 2, 5):
+        await CheckpointFile(tmp_path / "former" / "checkpoints.jsonl", SIGNER).add(checkpoint)
+    note = {
+        "audit_sequence": 3,
+        "audit_hash": chain[2].entry_hash.hex(),
+        "backup_time": MOMENT.isoformat(),
+        "restore_time": (MOMENT + timedelta(hours=1)).isoformat(),
+    }
+    (tmp_path / "restored.json").write_text(json.dumps(note))
+    files = [CheckpointFile(tmp_path / "checkpoints.jsonl", SIGNER) for _ in range(2)]
+    await asyncio.gather(*(RestoreNote(tmp_path).mark(file, SIGNER) for file in files))
+    assert await files[0].restorations() == (restoration(chain, 3, 5),)
+    assert not (tmp_path / "restored.json").exists()
+    assert not (tmp_path / "former").exists()
