@@ -1,8 +1,8 @@
 """What a restore of the database left for the audit to sign.
 
-`icto restore` lays a note into the state directory of each service: what the backup held; and a
-folder beside it with the state that was there before. The first replica that starts afterwards marks it in the file of
-checkpoints, signed, before it signs anything else.
+`icto restore` leaves a note in the state directory of each service, which says what the backup
+held, and beside it a folder with the state that was there before. The first replica that starts
+afterwards marks the restore in the file of checkpoints, signed, before it signs anything else.
 """
 
 import asyncio
