@@ -1,10 +1,9 @@
 """The rules of signing in: what is signed, what a token says, when keys change, who gives roles."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -12,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nacl.bindings import crypto_core_ed25519_is_valid_point
 
 from observability.names import SUSPENDED
-from services.kit import principal
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, invalid
 
 CHALLENGE_LIFETIME: Final = timedelta(seconds=60)
 TOKEN_LIFETIME: Final = timedelta(minutes=5)
@@ -35,6 +34,7 @@ COOKIE: Final = "icto_session"
 """Cookie with the access token, for what a browser follows by EventSource."""
 
 SUPER_ADMIN: Final = "SUPER_ADMIN"
+_POINT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +57,41 @@ class SigningKey:
         return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def challenge_message(
-    challenge_id: UUID, public_key: bytes, audience: str, expire_time: datetime
-) -> bytes:
-    """What the user signs. It names the audience, so that it is worth nothing elsewhere."""
-    return (
-        f"Sign in to ICTO\n"
-        f"audience: {audience}\n"
-        f"principal: {principal.of_public_key(public_key)}\n"
-        f"challenge: {challenge_id}\n"
-        f"expires: {expire_time:%Y-%m-%dT%H:%M:%SZ}\n"
-    ).encode()
+def check_origin(origin: str, own: Collection[str]) -> None:
+    """Passes when an origin is one of this installation's own, spelled in its one form.
+
+    A client that is connected to somebody else, who passes our challenges on, says so here or in
+    what it signs.
+
+    Raises:
+        Error: INVALID_ARGUMENT, it is not.
+    """
+    if origin not in own:
+        raise Error(
+            Code.INVALID_ARGUMENT,
+            "ORIGIN_UNKNOWN",
+            f"This installation is not known as {origin!r}. Connect to one of {', '.join(own)}, or"
+            " have its operator add the origin to [edge] origins in mesh.toml.",
+            violations=(("origin", "must be an origin of this installation."),),
+        )
+
+
+def check_key(public_key: bytes) -> None:
+    """Passes when bytes are a public key that somebody has the private half of.
+
+    For points of small order signatures are found without any key, and a second encoding of a point
+    would be a second principal (RFC 8032; "Taming the many EdDSAs", Chalkias et al. 2020).
+
+    Raises:
+        Error: INVALID_ARGUMENT, they are not.
+    """
+    if not crypto_core_ed25519_is_valid_point(public_key):
+        problem = "must be the canonical encoding of an Ed25519 key"
+        raise invalid("public_key", problem, "INVALID_KEY")
 
 
 def check_signature(public_key: bytes, signature: bytes, message: bytes) -> None:
-    """Passes when the message was signed with the key.
+    """Passes when the message was signed with the key, in the one way that the key's owner signs.
 
     Raises:
         Error: UNAUTHENTICATED, it was not.
@@ -79,9 +99,15 @@ def check_signature(public_key: bytes, signature: bytes, message: bytes) -> None
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except InvalidSignature:
-        raise Error(
-            Code.UNAUTHENTICATED, "SIGNATURE_INVALID", "The signature does not fit the challenge."
-        ) from None
+        raise _signature_refused() from None
+    if not crypto_core_ed25519_is_valid_point(signature[:_POINT_BYTES]):
+        raise _signature_refused()
+
+
+def _signature_refused() -> Error:
+    return Error(
+        Code.UNAUTHENTICATED, "SIGNATURE_INVALID", "The signature does not fit the challenge."
+    )
 
 
 def challenge_refused() -> Error:
@@ -142,6 +168,26 @@ def next_activation(keys: Sequence[SigningKey], now: datetime) -> datetime | Non
 def retirement(activate_time: datetime) -> datetime:
     """Until when a key is published: its successor signs, and its last token has expired."""
     return activate_time + KEY_LIFETIME + KEY_LEAD + 2 * TOKEN_LIFETIME
+
+
+def check_upon(actor: frozenset[str], other: frozenset[str]) -> None:
+    """Passes when somebody may act upon a person: change their status, give or take a role.
+
+    Args:
+        actor: permissions of who acts.
+        other: permissions of the person, those included that they are about to get.
+
+    Raises:
+        Error: PERMISSION_DENIED, the person holds one that the actor lacks.
+    """
+    more = sorted(other - actor)
+    if more:
+        raise Error(
+            Code.PERMISSION_DENIED,
+            "TARGET_HOLDS_MORE",
+            f"This person may {', '.join(more)}, and you may not; ask somebody who may.",
+            metadata={"permissions": " ".join(more)},
+        )
 
 
 def check_revocation(actor: str, target: str, role: str) -> None:

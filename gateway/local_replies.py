@@ -49,6 +49,11 @@ LOCAL_REPLIES: Final = (
     LocalReply(
         _details("local_rate_limited"), "RATE_LIMITED", "Too many calls; wait a second and go on."
     ),
+    LocalReply(
+        "response.code == 415",
+        "MEDIA_TYPE_UNSUPPORTED",
+        "Send the body as JSON, with the header 'Content-Type: application/json'.",
+    ),
     LocalReply("response.code == 413", "REQUEST_TOO_LARGE", "The request is too large."),
     LocalReply(
         _details("grpc_json_transcode_failure{NOT_FOUND")
@@ -132,7 +137,7 @@ def cel(field: str) -> str:
 
 def title_cel() -> str:
     """A CEL expression for the title of a problem."""
-    used = (400, 401, 403, 404, 405, 413, 429, 431, 500, 503, 504)
+    used = (400, 401, 403, 404, 405, 413, 415, 429, 431, 500, 503, 504)
     return _choose([(f"response.code == {code}", TITLES[code]) for code in used], "Error")
 
 

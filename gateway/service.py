@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import jwt
@@ -22,8 +22,8 @@ from gateway.reflection import ServerReflection
 from icto.events.v1 import events_pb2 as events
 from icto.identity.v1 import identity_pb2 as pb
 from icto.policy.v1 import policy_pb2 as policy
-from mesh.contract import role_name
-from services.kit import Call, Kit, ids, principal, settings
+from mesh.contract import permissions_of, role_name
+from services.kit import Call, Effect, Kit, ids, principal, settings, sign_in
 from services.kit.errors import Code, Error, invalid
 
 __all__ = ["Health", "IdentityService", "LogsService", "ServerReflection"]
@@ -37,8 +37,11 @@ _KEYS_SECONDS: Final = 5.0
 class GatewaySettings:
     """What the gateway needs beside the kit's settings."""
 
-    audience: str = "icto"
-    """Name of this installation: challenges and tokens are good for it alone."""
+    audience: str = ""
+    """Name of this installation, where its operator chose one: challenges and tokens are good for
+    it alone."""
+    origins: str = ""
+    """Where it is reached, separated by spaces: from there people sign in."""
     https: bool = False
     """Whether pages reach the edge by https."""
 
@@ -49,6 +52,7 @@ class IdentityService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._settings = settings.load(GatewaySettings, os.environ)
+        self._origins = tuple(self._settings.origins.split())
         self._audience = self._settings.audience
 
     async def run(self) -> None:
@@ -66,20 +70,24 @@ class IdentityService:
     ) -> pb.CreateChallengeResponse:
         """Hands out a challenge for a public key."""
         del call
-        user = principal.of_public_key(request.public_key)
+        domain.check_key(request.public_key)
+        domain.check_origin(request.origin, self._origins)
+        user, audience = principal.of_public_key(request.public_key), await self._own_audience()
         challenge_id = ids.new_id(user)
         issued = await store.now(self._database)
         expires = issued + domain.CHALLENGE_LIFETIME
-        message = domain.challenge_message(
-            challenge_id, request.public_key, self._audience, expires
-        )
+        message = sign_in.message(request.origin, user, challenge_id, audience, issued, expires)
         await store.add_challenge(self._database, challenge_id, request.public_key, message, issued)
-        response = pb.CreateChallengeResponse(challenge_id=str(challenge_id), message=message)
+        response = pb.CreateChallengeResponse(
+            challenge_id=str(challenge_id), message=message, audience=audience, principal=user
+        )
+        response.issue_time.FromDatetime(issued)
         response.expire_time.FromDatetime(expires)
         return response
 
     async def SignIn(self, request: pb.SignInRequest, call: Call) -> pb.SignInResponse:
         """Takes a signed challenge and answers with an access token, for pages as a cookie, too."""
+        domain.check_key(request.public_key)
         challenge_id = _challenge_id(request.challenge_id)
         message = await store.take_challenge(self._database, challenge_id, request.public_key)
         if message is None:
@@ -97,7 +105,14 @@ class IdentityService:
         response.expire_time.FromDatetime(issued + domain.TOKEN_LIFETIME)
         cookie = domain.session_cookie(response.access_token, https=self._settings.https)
         call.headers.append(("set-cookie", cookie))
+        call.headers.append(("cache-control", "no-store"))
         return response
+
+    async def _own_audience(self) -> str:
+        """The audience of this installation, which never changes unless its operator names it."""
+        if not self._audience:
+            self._audience = await store.audience(self._database)
+        return self._audience
 
     async def _token(self, user: str, roles: list[str], status: int, issued: datetime) -> str:
         keys = await store.keys(self._database)
@@ -106,14 +121,14 @@ class IdentityService:
                 Code.UNAVAILABLE, "NO_SIGNING_KEY", "Signing in is not ready yet; try again."
             )
         chosen = domain.signing_key(keys, issued)
-        claims = domain.claims(user, roles, status, self._audience, issued)
+        claims = domain.claims(user, roles, status, await self._own_audience(), issued)
         return jwt.encode(claims, chosen.key, algorithm="EdDSA", headers={"kid": chosen.kid})
 
     async def GetJwks(self, request: pb.GetJwksRequest, call: Call) -> pb.GetJwksResponse:
         """Keys that tokens are verified with."""
         del request, call
         keys = await store.keys(self._database)
-        return pb.GetJwksResponse(keys=map(_jwk, keys))
+        return pb.GetJwksResponse(keys=map(_jwk, keys), audience=await self._own_audience())
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
         """Says who the caller is."""
@@ -154,9 +169,9 @@ class IdentityService:
 
     async def GrantRole(self, request: pb.GrantRoleRequest, call: Call) -> pb.GrantRoleResponse:
         """Gives a principal a role."""
-        target, role = _target(request.name), role_name(request.role)
+        target, role = _person(request.name), role_name(request.role)
         async with call.transaction() as tx:
-            before = await store.roles(tx, target)
+            before = await _may_act(tx, call, target, role)
             await store.grant(tx, target, role, call.principal)
             after = await store.roles(tx, target)
             act = _change(call, before, after, request.justification)
@@ -168,7 +183,7 @@ class IdentityService:
         target, role = _target(request.name), role_name(request.role)
         domain.check_revocation(call.principal, target, role)
         async with call.transaction() as tx:
-            before = await store.roles(tx, target)
+            before = await _may_act(tx, call, target)
             await store.revoke(tx, target, role)
             after = await store.roles(tx, target)
             act = _change(call, before, after, request.justification)
@@ -179,9 +194,10 @@ class IdentityService:
         self, request: pb.SetUserStatusRequest, call: Call
     ) -> pb.SetUserStatusResponse:
         """Suspends, bans or restores a user."""
-        target = _target(request.name)
+        target = _person(request.name)
         domain.check_suspension(call.principal, target)
         async with call.transaction() as tx:
+            await _may_act(tx, call, target)
             before = await store.status(tx, target)
             await store.set_status(tx, target, request.status)
             act = call.act(
@@ -203,6 +219,17 @@ class IdentityService:
         known = revision == request.known_revision
         return pb.GetDenyListResponse(revision=revision, principals=() if known else denied)
 
+    async def GetRoleGrants(
+        self, request: pb.GetRoleGrantsRequest, call: Call
+    ) -> pb.GetRoleGrantsResponse:
+        """Roles of people, and of those who gave them."""
+        del call
+        rows = await store.grants(self._database, request.principals)
+        return pb.GetRoleGrantsResponse(
+            grants=map(_grant, rows),
+            inactive=await store.inactive(self._database, request.principals),
+        )
+
     async def _rotate_keys(self) -> None:
         """Makes the next signing key when it is due, whichever replica sees it first."""
         now = await store.now(self._database)
@@ -213,6 +240,20 @@ class IdentityService:
             activation = domain.next_activation(await store.keys(connection), now)
             if activation is not None:
                 await store.add_key(connection, _new_key(activation))
+
+
+async def _may_act(tx: Effect, call: Call, target: str, *given: str) -> list[str]:
+    """The target's roles, when the caller may act upon them.
+
+    The caller's roles are those of now, not those of the token: it may be five minutes old.
+
+    Raises:
+        Error: PERMISSION_DENIED, the target holds a permission that the caller lacks.
+    """
+    await store.lock_people(tx)
+    own, theirs = await store.roles(tx, call.principal), await store.roles(tx, target)
+    domain.check_upon(permissions_of(frozenset(own)), permissions_of(frozenset((*theirs, *given))))
+    return theirs
 
 
 def _change(call: Call, before: list[str], after: list[str], justification: str) -> events.Act:
@@ -240,6 +281,14 @@ def _role(name: str) -> "policy.Role.ValueType":
     return policy.Role.Value(f"ROLE_{name}")
 
 
+def _grant(row: Any) -> pb.RoleGrant:
+    message = pb.RoleGrant(
+        principal=row["principal"], role=_role(row["role"]), granted_by=row["granted_by"]
+    )
+    message.grant_time.FromDatetime(row["grant_time"])
+    return message
+
+
 def _status_name(status: int) -> str:
     return pb.UserStatus.Name(status).removeprefix("USER_STATUS_")  # type: ignore[arg-type]
 
@@ -252,6 +301,15 @@ def _target(name: str) -> str:
     user = name.removeprefix("principals/")
     if _subject(user) != name or not principal.is_principal(user):
         raise invalid("name", "must have the form 'principals/<principal>'", "INVALID_NAME")
+    return user
+
+
+def _person(name: str) -> str:
+    """A target who may be given something; what was given to nobody before can only be taken."""
+    user = _target(name)
+    if not principal.is_person(user):
+        problem = "must name a principal that can sign in"
+        raise invalid("name", problem, "INVALID_PRINCIPAL")
     return user
 
 

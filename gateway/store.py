@@ -1,7 +1,8 @@
 """SQL of signing in. One function an operation."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from gateway.domain import (
@@ -15,6 +16,7 @@ from gateway.domain import (
 from services.kit.database import Connection, Database
 
 _NOW: Final = "SELECT date_trunc('second', kit_now())"
+_AUDIENCE: Final = "SELECT audience FROM installation"
 _ADD_CHALLENGE: Final = """
 INSERT INTO challenges (id, public_key, message, expire_time) VALUES ($1, $2, $3, $4)
 """
@@ -32,9 +34,22 @@ _ADD_KEY: Final = """
 INSERT INTO signing_keys (kid, private_key, activate_time, retire_time) VALUES ($1, $2, $3, $4)
 """
 _FORGET_KEYS: Final = "DELETE FROM signing_keys WHERE retire_time < kit_now()"
+_LOCK_PEOPLE: Final = "SELECT pg_advisory_xact_lock(hashtext('people'))"
 _ROLES: Final = "SELECT role FROM roles WHERE principal = $1 ORDER BY role"
 _GRANT: Final = """
 INSERT INTO roles (principal, role, granted_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+"""
+_GRANTS: Final = """
+WITH RECURSIVE behind AS (
+    SELECT principal, role, granted_by, grant_time FROM roles WHERE principal = ANY ($1::text[])
+    UNION
+    SELECT roles.principal, roles.role, roles.granted_by, roles.grant_time
+    FROM roles JOIN behind ON roles.principal = behind.granted_by
+)
+SELECT principal, role, granted_by, grant_time FROM behind
+"""
+_INACTIVE: Final = """
+SELECT principal FROM user_statuses WHERE status <> 1 AND principal = ANY ($1::text[])
 """
 _REVOKE: Final = "DELETE FROM roles WHERE principal = $1 AND role = $2"
 _STATUS: Final = "SELECT status FROM user_statuses WHERE principal = $1"
@@ -61,6 +76,12 @@ WHERE key_sha256 = $1 AND redeem_time IS NULL RETURNING true
 async def now(database: Database) -> datetime:
     """The time, to the second."""
     value: datetime = await database.fetchval(_NOW)
+    return value
+
+
+async def audience(database: Database) -> str:
+    """The name that this installation was given when its tables were made."""
+    value: str = await database.fetchval(_AUDIENCE)
     return value
 
 
@@ -99,6 +120,11 @@ async def add_key(connection: Connection, key: SigningKey) -> None:
     await connection.execute(_ADD_KEY, key.kid, key.private_key, key.activate_time, key.retire_time)
 
 
+async def lock_people(connection: Connection) -> None:
+    """Lets one act upon a person at a time through, so that what it was decided by still holds."""
+    await connection.execute(_LOCK_PEOPLE)
+
+
 async def roles(connection: Database | Connection, principal: str) -> list[str]:
     """Administrative roles of a principal."""
     return [row["role"] for row in await connection.fetch(_ROLES, principal)]
@@ -107,6 +133,17 @@ async def roles(connection: Database | Connection, principal: str) -> list[str]:
 async def grant(connection: Connection, principal: str, role: str, granted_by: str) -> None:
     """Gives a role."""
     await connection.execute(_GRANT, principal, role, granted_by)
+
+
+async def grants(database: Database, principals: Sequence[str]) -> list[Any]:
+    """Roles of people, and of those who gave them, and so on."""
+    return list(await database.fetch(_GRANTS, list(principals)))
+
+
+async def inactive(database: Database, principals: Sequence[str]) -> list[str]:
+    """Who of some people is suspended or banned."""
+    rows = await database.fetch(_INACTIVE, list(principals))
+    return [row["principal"] for row in rows]
 
 
 async def revoke(connection: Connection, principal: str, role: str) -> None:

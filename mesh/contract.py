@@ -550,6 +550,13 @@ def permission_holders(permission: str) -> frozenset[str]:
     return frozenset(role_name(role) for role in (*grant.roles, policy.ROLE_SUPER_ADMIN))
 
 
+@cache
+def permissions_of(roles: frozenset[str]) -> frozenset[str]:
+    """What people with these roles may do, for instance "MANAGE_USERS"."""
+    names = (name.removeprefix("PERMISSION_") for name in policy.Permission.keys()[1:])
+    return frozenset(name for name in names if roles & permission_holders(name))
+
+
 def role_name(role: "policy.Role.ValueType") -> str:
     """A role as it stands in tokens, for instance "SUPER_ADMIN"."""
     return policy.Role.Name(role).removeprefix("ROLE_")

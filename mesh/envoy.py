@@ -15,7 +15,7 @@ from typing import Any, Final
 from mesh import inherited
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
-from mesh.render import Paths, Renderer, no_keys
+from mesh.render import NO_AUDIENCE, Paths, Renderer, no_keys
 from mesh.rundir import write_atomically
 from mesh.topology import Topology
 
@@ -62,7 +62,7 @@ class Envoy:
         for name in self._renderer.resources:
             self._write(name, self._renderer.resource(name))
         if not self._paths.resource("tokens").exists():
-            self.write_keys(no_keys())
+            self.write_keys(no_keys(), NO_AUDIENCE)
         if not self._paths.resource("denylist").exists():
             self.write_denied(())
         self._write("bootstrap", self._renderer.bootstrap())
@@ -71,9 +71,9 @@ class Envoy:
         """Tells which replicas of a service there are."""
         self._write(f"endpoints-{mesh_name}", self._renderer.endpoints(mesh_name, sockets))
 
-    def write_keys(self, jwks: str) -> None:
-        """Tells which keys verify access tokens: a JWK set as JSON."""
-        self._write("tokens", self._renderer.tokens(jwks))
+    def write_keys(self, jwks: str, audience: str) -> None:
+        """Tells which keys verify access tokens, a JWK set as JSON, and for whom they must be."""
+        self._write("tokens", self._renderer.tokens(jwks, audience))
 
     def write_denied(self, principals: Sequence[str]) -> None:
         """Tells whom the edge turns away."""

@@ -25,6 +25,8 @@ from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
 
+NO_AUDIENCE: Final = "nobody"
+"""The audience of tokens until the gateway has told its own."""
 _DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
 _STRIPPED: Final = (*names.IDENTITY_HEADERS, "x-envoy-original-path", "baggage")
@@ -133,13 +135,13 @@ class Renderer:
 
     def _discovered(self, name: str) -> dict[str, Any]:
         """The first configuration of a filter that Envoy reads from a file of its own."""
-        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(no_keys())
+        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(no_keys(), NO_AUDIENCE)
         typed_config: dict[str, Any] = first["resources"][0]["typed_config"]
         return typed_config
 
-    def tokens(self, jwks: str) -> dict[str, Any]:
-        """How access tokens are verified, with a JWK set as JSON."""
-        return self._render("tokens", jwks=jwks)
+    def tokens(self, jwks: str, audience: str) -> dict[str, Any]:
+        """How access tokens are verified: with a JWK set as JSON, and for which audience."""
+        return self._render("tokens", jwks=jwks, audience=audience)
 
     def denylist(self, denied: Sequence[str]) -> dict[str, Any]:
         """Whom the edge turns away."""
@@ -185,6 +187,7 @@ class Renderer:
             "detail_cel": local_replies.cel("detail"),
             "title_cel": local_replies.title_cel(),
             "error_shape": error_shape(),
+            "media_type": (resources.files("gateway") / "media_type.lua").read_text(),
             "role_regex": role_regex,
             "route_class": _flow(_ROUTE_CLASS),
             "deny_filter": _DENY_FILTER,

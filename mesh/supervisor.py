@@ -261,6 +261,7 @@ class Supervisor:
             "health_interval": str(self.topology.health_interval),
             "heartbeat_seconds": str(self.topology.edge.heartbeat),
             "audience": self.topology.edge.audience,
+            "origins": " ".join(self.topology.edge.own_origins),
             "https": str(self.topology.edge.https),
         }
         return {PREFIX + name.upper(): value for name, value in values.items()}
@@ -335,7 +336,7 @@ class Supervisor:
             log.debug("no keys yet: %s", error.details())
             return False
         if keys.keys:
-            self._envoy.write_keys(json_format.MessageToJson(keys, indent=None))
+            self._envoy.write_keys(json_format.MessageToJson(keys, indent=None), keys.audience)
         return bool(keys.keys)
 
     async def _keep_keys(self, operator: Operator) -> None:

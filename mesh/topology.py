@@ -13,13 +13,16 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from icto.policy.v1 import policy_pb2 as policy
 from mesh.contract import Bucket, Contract, Service
+from services.kit import sign_in
+from services.kit.sign_in import AUDIENCE_PATTERN, ORIGIN_PATTERN
 
 T = TypeVar("T")
 
@@ -60,8 +63,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "Edge.address": (r"[0-9A-Fa-f.:]+", "an IP address"),
     "Edge.cors_origins": (r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+", "like https://app.example"),
-    # A line of the challenge that users sign.
-    "Edge.audience": (r"[!-~]{1,100}", "a name without spaces, of 100 characters at most"),
+    "Edge.origins": (ORIGIN_PATTERN, "like https://icto.example, in small letters"),
+    "Edge.audience": (AUDIENCE_PATTERN, "a name without spaces, of 100 characters at most"),
     "Observability.metrics_address": (r"[0-9A-Fa-f.:]+", "an IP address"),
     "Observability.log_level": (
         "debug|info|warning|error|critical",
@@ -72,6 +75,22 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "LEAST_REQUEST or ROUND_ROBIN",
     ),
 }
+
+
+def _hosts(address: str) -> Sequence[str]:
+    """Names by which whoever is on this machine reaches what listens at an address.
+
+    Of names that others have for it, it cannot know: they are in mesh.toml.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return ()
+    six = isinstance(ip, IPv6Address)
+    if ip.is_unspecified:
+        return ("localhost", "127.0.0.1", "[::1]") if six else ("localhost", "127.0.0.1")
+    named = f"[{ip}]" if six else str(ip)
+    return ("localhost", named) if ip.is_loopback else (named,)
 
 
 class TopologyError(Exception):
@@ -86,14 +105,24 @@ class Edge:
     port: int = DEFAULT_EDGE_PORT
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the API, for instance "https://app.example"."""
-    audience: str = "icto"
-    """Name of this installation in challenges and tokens."""
+    origins: tuple[str, ...] = ()
+    """Where people reach this installation, for instance "https://icto.example": they sign in at
+    one of these origins and nowhere else. By default where it listens."""
+    audience: str = ""
+    """Name of this installation in challenges and tokens. By default one that it was given when it
+    was made, and that no other has."""
     https: bool = False
     """Whether pages reach it by https, that something in front of it ends: cookies are sent by
     nothing else then."""
     max_connections: int = 20_000
     stream_idle_timeout: float = 60.0
     """Seconds after which an event stream, or a request on its way in, is cut when it is silent."""
+
+    @property
+    def own_origins(self) -> tuple[str, ...]:
+        """The origins that people may sign in at."""
+        listens = (f"http://{host}:{self.port}" for host in _hosts(self.address))
+        return tuple(map(sign_in.origin_of, self.origins or listens))
 
     @property
     def heartbeat(self) -> float:

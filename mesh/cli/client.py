@@ -3,10 +3,13 @@
 import base64
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import httpx
@@ -20,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mesh.cli.address import Address
 from observability import names
+from services.kit import principal, sign_in
 
 _SECONDS: Final = 15.0
 _REFRESH_SECONDS: Final = 30.0
@@ -89,6 +93,7 @@ class Client:
         self._key = key
         self._address = Address.parse(edge)
         self._http = self._address.http(_SECONDS)
+        self._origin = sign_in.origin_of(self._address.origin)
         self._channel: grpc.aio.Channel | None = None
         self._token = ""
         self._expires = 0.0
@@ -116,13 +121,17 @@ class Client:
     async def session_request(self) -> dict[str, str]:
         """What signs this user in, once: a challenge, signed.
 
+        Whatever answers may pass on what it was sent by somebody else. So the text is built here,
+        around the origin that this client is connected to, and nothing else is ever signed.
+
         Raises:
             CallError: there is none to be had.
         """
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         encoded = base64.b64encode(public).decode()
-        challenge = (await self._send("POST", "/v1/challenges", {"publicKey": encoded})).body
-        signature = self._key.sign(base64.b64decode(challenge["message"]))
+        body = {"publicKey": encoded, "origin": self._origin}
+        challenge = (await self._send("POST", "/v1/challenges", body)).body
+        signature = self._key.sign(_text(self._origin, principal.of_public_key(public), challenge))
         return {
             "challengeId": challenge["challengeId"],
             "publicKey": encoded,
@@ -197,6 +206,29 @@ class Client:
         await self._http.aclose()
         if self._channel is not None:
             await self._channel.close()
+
+
+def _text(origin: str, user: str, challenge: Mapping[str, Any]) -> bytes:
+    """What is signed for a challenge. Nothing of it but numbers, times and a name is the edge's.
+
+    Raises:
+        CallError: the answer is not a challenge.
+    """
+    try:
+        return sign_in.message(
+            origin,
+            user,
+            UUID(challenge["challengeId"]),
+            challenge["audience"],
+            datetime.fromisoformat(challenge["issueTime"]),
+            datetime.fromisoformat(challenge["expireTime"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        problem = {
+            "reason": "CHALLENGE_UNREADABLE",
+            "detail": f"{origin} sent no challenge: {error}",
+        }
+        raise CallError(HTTPStatus.OK, problem) from None
 
 
 def _problem(reply: httpx.Response) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def faucet(
         if not Environment(status["environment"]).is_play:
             fail("There is no faucet in production: ICP is worth something there.")
         receiver = owner or await _own_principal(str(status["edge"]))
-        if not principal.is_principal(receiver):
-            fail(f"{receiver!r} is not a principal.")
+        if not principal.is_person(receiver):
+            fail(f"{receiver!r} is not a principal that can sign in.")
         operator = Operator(Paths(directory.envoy, directory.sockets))
         try:
             await operator.give(receiver, round(amount * E8S))

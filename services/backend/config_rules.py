@@ -17,7 +17,6 @@ from services.kit.errors import Code, Error, invalid
 
 MINIMUM_PAYMENT_FLOOR: Final = 1_000_000
 RELEASE_WINDOW: Final = timedelta(minutes=15)
-RELEASE_PEOPLE: Final = 2
 _QUOTE_SECONDS: Final = range(60, 24 * 3600 + 1)
 _COOLDOWN_SECONDS: Final = range(24 * 3600 + 1)
 _BASIS_POINTS: Final = 10_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from icto.config.v1 import config_pb2 as pb
@@ -24,9 +24,11 @@ _ASK_RELEASE: Final = """
 INSERT INTO release_requests (principal) VALUES ($1)
 ON CONFLICT (principal) DO UPDATE SET request_time = kit_now()
 """
-_COUNT_RELEASE: Final = (
-    "SELECT count(*) FROM release_requests WHERE request_time > kit_now() - $1::interval"
-)
+_RELEASE_ASKED: Final = """
+SELECT principal FROM release_requests WHERE request_time > kit_now() - $1::interval
+"""
+_NOW: Final = "SELECT kit_now()"
+_PAGE: Final = 100
 _FORGET_RELEASE: Final = "DELETE FROM release_requests"
 
 
@@ -74,11 +76,26 @@ async def history(database: Database, before: int | None, limit: int) -> Sequenc
     return [_revision(row) for row in await database.fetch(_LIST, before, limit)]
 
 
-async def ask_release(connection: Connection, principal: str, window: timedelta) -> int:
-    """Records who wants the stop to end; returns how many different people do."""
+async def stopped_since(connection: Connection) -> datetime | None:
+    """When the stop that is in force began; None when there is none."""
+    began: datetime | None = None
+    before: int | None = None
+    while rows := await connection.fetch(_LIST, before, _PAGE):
+        for revision in map(_revision, rows):
+            if not revision.config.emergency_stop:
+                return began
+            began = revision.config.update_time.ToDatetime(tzinfo=UTC)
+            before = revision.config.revision
+    return began
+
+
+async def ask_release(
+    connection: Connection, principal: str, window: timedelta
+) -> tuple[datetime, list[str]]:
+    """Records who wants the stop to end; returns the time, and everybody who does by now."""
     await connection.execute(_ASK_RELEASE, principal)
-    count: int = await connection.fetchval(_COUNT_RELEASE, window)
-    return count
+    rows = await connection.fetch(_RELEASE_ASKED, window)
+    return await connection.fetchval(_NOW), [row["principal"] for row in rows]
 
 
 async def forget_release(connection: Connection) -> None:

@@ -11,11 +11,13 @@ from google.protobuf import json_format
 
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from services.backend import config_rules, config_store
+from services.backend import config_rules, config_store, release
 from services.backend.config_store import Revision
+from services.backend.release import Decision
 from services.kit import Call, Effect, Kit, paging, settings
 from services.kit.errors import Code, Error
 from services.kit.platform import HEARTBEAT_SECONDS
+from services.kit.register import Register
 from services.kit.settings import Environment, SettingsError
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.25
 _SYSTEM: Final = "system"
 _SUBJECT: Final = "config"
+_RELEASES: Final = "EMERGENCY_STOP"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class ConfigService:
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
+        self._register = Register(kit.clients)
         self._first = _first(kit.settings.environment)
         self._newest: pb.SystemConfig | None = None
         self._changed = asyncio.Condition()
@@ -172,25 +176,41 @@ class ConfigService:
         async with call.transaction() as tx:
             # Two people who ask at the same moment are counted one after the other.
             await config_store.lock(tx)
-            window = config_rules.RELEASE_WINDOW
-            people = await config_store.ask_release(tx, call.principal, window)
-            released = people >= config_rules.RELEASE_PEOPLE
+            decision = await self._decided(tx, call)
             act = call.act(
                 severity=events.SEVERITY_CRITICAL,
                 justification=request.justification,
-                details={"people": str(people), "released": str(released).lower()},
+                details={
+                    "people": str(decision.people),
+                    "released": str(decision.released).lower(),
+                    "explanation": decision.explanation,
+                },
             )
-            if released:
+            if decision.released:
                 after, act = await self._apply(
                     tx, call, change, request.justification, events.SEVERITY_CRITICAL
                 )
                 await config_store.forget_release(tx)
-            answer = tx.answer(
-                pb.ReleasePlatformResponse(released=released), subject=_SUBJECT, act=act
-            )
+            answer = tx.answer(_release_message(decision), subject=_SUBJECT, act=act)
         if after is not None:
             await self._take(after)
         return answer
+
+    async def _decided(self, tx: Effect, call: Call) -> Decision:
+        """Records the caller's wish to end the stop, and whether that is enough.
+
+        Roles are read while nobody else can ask: who asked first may have lost theirs meanwhile.
+        """
+        window = config_rules.RELEASE_WINDOW
+        now, asked = await config_store.ask_release(tx, call.principal, window)
+        since = await config_store.stopped_since(tx)
+        people = await self._register.people(asked)
+        standings = {
+            who: people.standing(who, _RELEASES, now, since)
+            for who in asked
+            if who == call.principal or people.may(who, _RELEASES)
+        }
+        return release.decide(call.principal, standings)
 
     async def ListConfigRevisions(
         self, request: pb.ListConfigRevisionsRequest, call: Call
@@ -213,6 +233,15 @@ class ConfigService:
             ],
             next_page_token=token,
         )
+
+
+def _release_message(decision: Decision) -> pb.ReleasePlatformResponse:
+    message = pb.ReleasePlatformResponse(
+        released=decision.released, explanation=decision.explanation
+    )
+    if decision.counts_from is not None:
+        message.counts_from.FromDatetime(decision.counts_from)
+    return message
 
 
 def _first(environment: Environment) -> pb.SystemConfig:

@@ -21,9 +21,9 @@ from services.distribution_deployer.messages import (
     claimable_message,
     distribution_name,
     parse_claim,
-    parse_distribution,
 )
 from services.distribution_deployer.money import BURNED, Money, new_id
+from services.distribution_deployer.visibility import Visibility
 from services.kit import Call, Kit, amounts, not_found, paging
 from services.kit.call import Effect
 from services.kit.errors import Code, Error, invalid
@@ -33,7 +33,8 @@ from services.kit.journal import Claim as Begun
 class Claims:
     """What participants do."""
 
-    def __init__(self, kit: Kit, money: Money) -> None:
+    def __init__(self, kit: Kit, money: Money, visibility: Visibility) -> None:
+        self._visibility = visibility
         self._database = kit.database
         self._faults = kit.faults
         self._money = money
@@ -42,13 +43,11 @@ class Claims:
         self, request: pb.GetClaimableRequest, call: Call
     ) -> pb.GetClaimableResponse:
         """What the caller may claim now; the recipients of a list see theirs before they claim."""
-        found = await self._found(request.name)
+        found = await self._visibility.seen(call, request.name)
         mine = await store.allocations(self._database, found.id, call.principal)
         known = {allocation.category_id for allocation in mine}
         listed = await store.listed(self._database, found.id, call.principal)
         unproven = [allocation for allocation in listed if allocation.category_id not in known]
-        if not mine and not unproven and not found.spec.public and found.owner != call.principal:
-            raise not_found("distribution", request.name)
         token = await self._money.token(found.ledger)
         everything = sorted([*mine, *unproven], key=lambda one: one.category_id)
         holdings = [claiming.holding(found, allocation) for allocation in everything]
@@ -71,7 +70,7 @@ class Claims:
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
         """Takes the caller into a pool: their share is reserved, or they are not in."""
-        found = await self._found(request.name)
+        found = await self._visibility.seen(call, request.name)
         category = found.spec.category(request.category_id)
         pool = claiming.check_registration(found, category)
         await self._check_eligible(pool, call.principal)
@@ -118,7 +117,7 @@ class Claims:
         """Takes what is unlocked; what is taken here is paid for sure."""
         asked = amounts.parse(request.amount, "amount") if request.HasField("amount") else None
         category_id = request.category_id if request.HasField("category_id") else None
-        found = await self._found(request.name)
+        found = await self._visibility.seen(call, request.name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
@@ -134,7 +133,7 @@ class Claims:
         asked = amounts.parse(request.amount, "amount") if request.HasField("amount") else None
         allocation = amounts.parse(request.allocation, "allocation")
         proven = Allocation(request.category_id, allocation)
-        found = await self._found(request.name)
+        found = await self._visibility.seen(call, request.name)
         found.spec.category(proven.category_id)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
@@ -184,7 +183,7 @@ class Claims:
         """Takes all that is left, less the penalty, and closes the allocations with it (F-39)."""
         category_id = request.category_id if request.HasField("category_id") else None
         proven = _proven(request)
-        found = await self._found(request.name)
+        found = await self._visibility.seen(call, request.name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
@@ -251,9 +250,7 @@ class Claims:
 
     async def list(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
         """Claims of the caller, or all of a distribution of theirs."""
-        found = await store.get(self._database, parse_distribution(request.parent, "parent"))
-        if found is None:
-            raise not_found("distribution", request.parent)
+        found = await self._visibility.seen(call, request.parent, "parent")
         whose: str | None = request.principal or None
         if found.owner != call.principal:
             if whose not in (None, call.principal):
@@ -267,12 +264,6 @@ class Claims:
         rows = await store.list_claims(self._database, found.id, before, size + 1, whose)
         page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
         return pb.ListClaimsResponse(claims=map(claim_message, page), next_page_token=token)
-
-    async def _found(self, name: str) -> Distribution:
-        found = await store.get(self._database, parse_distribution(name))
-        if found is None:
-            raise not_found("distribution", name)
-        return found
 
     async def _shared(self, tx: Effect, distribution_id: UUID) -> Distribution:
         """The distribution in a state that stays as it is until the transaction ends."""

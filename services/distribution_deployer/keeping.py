@@ -25,7 +25,7 @@ from services.distribution_deployer.messages import (
     parse_distribution,
 )
 from services.distribution_deployer.money import Money
-from services.kit import Call, Kit, not_found
+from services.kit import Call, Kit
 from services.kit.call import Effect, event
 from services.kit.database import Connection
 from services.kit.errors import Code, Error
@@ -88,9 +88,7 @@ class Keeping:
 
     async def cancel(self, name: str, call: Call) -> pb.Distribution:
         """Ends it for good: what is unlocked stays claimable, the rest goes back to the owner."""
-        found = await store.get(self._database, parse_distribution(name))
-        if found is None:
-            raise not_found(OWNED, name)
+        found = call.owned(await store.get(self._database, parse_distribution(name)), OWNED, name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             locked = await self._locked(tx, call, name)

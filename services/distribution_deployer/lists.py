@@ -17,6 +17,7 @@ from services.distribution_deployer.messages import (
     parse_proof_name,
     parse_recipients,
 )
+from services.distribution_deployer.visibility import list_is_public
 from services.kit import Call, Kit, ids, not_found, paging
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.call import Effect
@@ -123,12 +124,14 @@ class Lists:
         )
 
     async def proof(self, request: pb.GetRecipientProofRequest, call: Call) -> pb.RecipientProof:
-        """What a recipient shows to claim."""
-        del call
+        """What a recipient shows to claim: their own, or anybody's of a public list."""
         list_id, who = parse_proof_name(request.name)
         found = await store.get(self._database, list_id)
         known = await store.recipient(self._database, list_id, who)
         if found is None or found.root is None or known is None:
+            raise not_found("proof", request.name)
+        theirs = call.identity.is_service or call.principal == who
+        if not theirs and not await list_is_public(self._database, found.distribution_id):
             raise not_found("proof", request.name)
         position, amount = known
         places = merkle.siblings(found.recipient_count, position)

@@ -17,6 +17,7 @@ from services.distribution_deployer.domain import (
     Distribution,
     Kind,
     Token,
+    TokenHolder,
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
@@ -89,6 +90,11 @@ class Money:
             name=f"{ledger}/accounts/{owner}", block_index=block_index
         )
         return int((await self._transfers.ledger.GetAccount(request)).balance)
+
+    async def holds_enough(self, holder: TokenHolder, principal: str) -> bool:
+        """Whether somebody held after the snapshot what a condition asks for."""
+        block = holder.block_index or 0
+        return await self.balance_after(holder.ledger, principal, block) >= holder.min_amount
 
     def ordered(
         self, distribution: Distribution, one: Disbursement, to: Account

@@ -2,22 +2,18 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import store
 from services.distribution_deployer.claims import Claims
-from services.distribution_deployer.domain import DELIVERED, Distribution, Pool
+from services.distribution_deployer.domain import Distribution, Pool
 from services.distribution_deployer.keeping import Keeping
 from services.distribution_deployer.lists import Lists
-from services.distribution_deployer.messages import (
-    check_ledger,
-    distribution_message,
-    parse_distribution,
-)
+from services.distribution_deployer.messages import check_ledger, distribution_message
 from services.distribution_deployer.money import Money
 from services.distribution_deployer.setting_up import SettingUp
-from services.kit import Call, Kit, not_found, paging
+from services.distribution_deployer.visibility import Visibility
+from services.kit import Call, Kit, paging
 from services.kit.errors import Code, Error
 from services.kit.journal import Pipelines
 from services.kit.vesting import WHOLE
@@ -31,7 +27,8 @@ class DistributionService:
         self._pipelines = Pipelines(kit)
         self._money = Money(kit, self._pipelines)
         self._setting_up = SettingUp(kit, self._money)
-        self._claims = Claims(kit, self._money)
+        self._visibility = Visibility(kit, self._money)
+        self._claims = Claims(kit, self._money, self._visibility)
         self._keeping = Keeping(kit, self._money)
 
     async def run(self) -> None:
@@ -69,29 +66,7 @@ class DistributionService:
         self, request: pb.GetDistributionRequest, call: Call
     ) -> pb.Distribution:
         """One distribution."""
-        return distribution_message(await self._visible(request.name, call))
-
-    async def _visible(self, name: str, call: Call) -> Distribution:
-        """A distribution that the caller may see.
-
-        Raises:
-            Error: NOT_FOUND, there is none, or it is not public and nothing to the caller.
-        """
-        found = await store.get(self._database, parse_distribution(name))
-        if found is None:
-            raise not_found("distribution", name)
-        known = call.identity.is_service or call.principal == found.owner
-        if known or (found.spec.public and found.state in DELIVERED):
-            return found
-        if not await self._takes_part(found.id, call.principal):
-            raise not_found("distribution", name)
-        return found
-
-    async def _takes_part(self, distribution_id: UUID, principal: str) -> bool:
-        return bool(
-            await store.allocations(self._database, distribution_id, principal)
-            or await store.listed(self._database, distribution_id, principal)
-        )
+        return distribution_message(await self._visibility.seen(call, request.name))
 
     async def ListDistributions(
         self, request: pb.ListDistributionsRequest, call: Call
@@ -118,7 +93,7 @@ class DistributionService:
         self, request: pb.GetDistributionStatsRequest, call: Call
     ) -> pb.GetDistributionStatsResponse:
         """Sums of what there is."""
-        found = await self._visible(request.name, call)
+        found = await self._visibility.seen(call, request.name)
         sums = await store.sums(self._database, found.id)
         categories = await store.category_sums(self._database, found.id)
         total = found.spec.total

@@ -179,7 +179,7 @@ def check_page(recipients: Sequence[Recipient], field: str) -> None:
 
 
 def _check_principal(text: str, field: str) -> None:
-    if not principal.is_principal(text) or text == principal.ANONYMOUS:
+    if not principal.is_person(text):
         raise invalid(field, "must be a principal that can sign in", "INVALID_PRINCIPAL")
 
 

@@ -12,6 +12,8 @@ from functools import cache
 from typing import Final
 
 ANONYMOUS: Final = "2vxsx-fae"
+MANAGEMENT: Final = "aaaaa-aa"
+"""The Internet Computer's management canister: no bytes at all, and often a field left empty."""
 DEFAULT_SUBACCOUNT: Final = bytes(32)
 _SELF_AUTHENTICATING: Final = b"\x02"
 _DERIVED: Final = b"\x03"
@@ -60,6 +62,15 @@ def is_principal(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_person(text: str) -> bool:
+    """Whether a text is a principal that somebody may act under.
+
+    Whatever names a person asks this: what is given to the anonymous principal is everybody's, and
+    what is given to the management canister is lost.
+    """
+    return is_principal(text) and text not in (ANONYMOUS, MANAGEMENT)
 
 
 def encode_account(owner: str, subaccount: bytes = DEFAULT_SUBACCOUNT) -> str:

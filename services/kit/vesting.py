@@ -395,7 +395,7 @@ def _check_custom(kind: Custom, initial: int, total: int, field: str) -> None:
 
 
 def _check_milestones(kind: Milestones, initial: int, field: str) -> None:
-    if not principal.is_principal(kind.attestor) or kind.attestor == principal.ANONYMOUS:
+    if not principal.is_person(kind.attestor):
         raise _refused(f"{field}.attestor", "must be a principal that can sign in")
     names = [milestone.id for milestone in kind.milestones]
     if any(not _MILESTONE_ID.fullmatch(name) for name in names) or len(set(names)) != len(names):

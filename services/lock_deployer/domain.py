@@ -9,6 +9,7 @@ from uuid import UUID
 
 from services.kit import principal, vesting
 from services.kit.errors import Code, Error, invalid
+from services.kit.standing import Standing
 from services.kit.vesting import Curve, Milestones, Schedule, Unlock
 
 NAME_LENGTH: Final = range(1, 101)
@@ -214,7 +215,7 @@ def _check_beneficiaries(spec: LockSpec, fee: int) -> None:
 
 def _check_beneficiary(beneficiary: Beneficiary, fee: int, at: str) -> None:
     named = beneficiary.principal
-    if not principal.is_principal(named) or named == principal.ANONYMOUS:
+    if not principal.is_person(named):
         raise invalid(
             f"{at}.principal", "must be a principal that can sign in", "INVALID_PRINCIPAL"
         )
@@ -373,6 +374,37 @@ def check_revocable(lock: Lock) -> None:
         raise Error(Code.FAILED_PRECONDITION, "LOCK_NOT_REVOCABLE", "This lock cannot be revoked.")
     if lock.state not in VESTING:
         raise not_active(lock)
+
+
+def check_disinterested(
+    actor: str, standing: Standing, having: frozenset[str], *, administrators: bool
+) -> None:
+    """Passes when an administrator who unlocks a lock has no part in it.
+
+    Args:
+        actor: who unlocks it.
+        standing: whom they speak for.
+        having: the lock's beneficiaries.
+        administrators: whether one of these could unlock it, and make others who can.
+
+    Raises:
+        Error: PERMISSION_DENIED, they have; whoever benefits does not unlock it alone.
+    """
+    if actor in having:
+        raise Error(
+            Code.PERMISSION_DENIED,
+            "LOCK_BENEFICIARY",
+            "You benefit from this lock; it is for another administrator to unlock it.",
+        )
+    if administrators and (not standing.origin or standing.origin in having):
+        since = standing.counts_from
+        raise Error(
+            Code.PERMISSION_DENIED,
+            "LOCK_BENEFICIARY",
+            "An administrator benefits from this lock, and your role is too new to be sure that you"
+            " do not act for them"
+            + (f"; you may unlock it from {since:%Y-%m-%dT%H:%M:%SZ}." if since else "."),
+        )
 
 
 def check_unlockable(lock: Lock) -> None:

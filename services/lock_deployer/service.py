@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
@@ -18,10 +19,11 @@ from services.kit.journal import Pipelines
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.principal import DEFAULT_SUBACCOUNT
+from services.kit.register import Register
 from services.kit.rehearsal import rehearse
 from services.kit.statement import Statement
 from services.kit.transfers import Transfers
-from services.kit.vesting_messages import of_timestamp
+from services.kit.vesting_messages import of_timestamp, to_datetime
 from services.lock_deployer import domain, returns, store
 from services.lock_deployer.domain import DELIVERED, VESTING, Claim, Lock, Share, State
 from services.lock_deployer.messages import (
@@ -40,6 +42,7 @@ from services.lock_deployer.returns import Returns
 _CLAIM: Final = Operation.of(pb.DESCRIPTOR.services_by_name["LockService"], "ClaimLock")
 _LOCKS: Final = "icto_locks_total"
 _CLAIMS: Final = "icto_lock_claims_total"
+_UNLOCKS: Final = "EMERGENCY_STOP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class LockService:
         self._pipelines = Pipelines(kit)
         self._payouts = Payouts(kit, self._pipelines, self._paid)
         self._returns = Returns(kit, self._payouts)
+        self._register = Register(kit.clients)
         metrics = kit.telemetry.metrics
         self._locks = metrics.counter(_LOCKS, "Locks that came into a state.", "state")
         self._claims = metrics.counter(_CLAIMS, "Claims that were paid.")
@@ -357,6 +361,7 @@ class LockService:
     async def EmergencyUnlock(self, request: pb.EmergencyUnlockRequest, call: Call) -> pb.Lock:
         """Unlocks everything, on an administrator's word."""
         lock_id = ids.parse_name("locks", request.name)
+        await self._check_disinterested(call, lock_id)
         async with call.transaction() as tx:
             lock = await store.lock(tx, lock_id)
             if lock is None:
@@ -373,6 +378,23 @@ class LockService:
             tx.answer(response, subject=response.name, act=act)
         self._locks.labels(State.EMERGENCY_UNLOCKED.name).inc()
         return response
+
+    async def _check_disinterested(self, call: Call, lock_id: UUID) -> None:
+        """Passes when the caller has nothing of a lock, nor got their role from one who has.
+
+        Raises:
+            Error: PERMISSION_DENIED, it is another administrator's to unlock.
+        """
+        shares = await store.shares(self._database, lock_id)
+        having = frozenset(share.owner for share in shares)
+        people = await self._register.people({call.principal, *having})
+        now = to_datetime(await store.now(self._database))
+        domain.check_disinterested(
+            call.principal,
+            people.standing(call.principal, _UNLOCKS, now),
+            having,
+            administrators=any(people.may(one, _UNLOCKS) for one in having),
+        )
 
     async def AttestMilestone(self, request: pb.AttestMilestoneRequest, call: Call) -> pb.Lock:
         """Records that a milestone was reached, on its attestor's word."""

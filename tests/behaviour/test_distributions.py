@@ -128,7 +128,8 @@ async def test_numbers_are_told_in_base_units_and_payments_once_they_are_on_the_
 async def test_what_is_not_the_callers_or_more_than_there_is_moves_nothing(
     stage: Stage, alice: Client, bob: Client
 ) -> None:
-    name = await stage.open(spec(5_000, category(1, whitelist({alice.principal: 5_000}))))
+    mine = category(1, whitelist({alice.principal: 5_000}))
+    name = await stage.open(spec(5_000, mine, public=True))
     for body in ({}, {"categoryId": 1}, {"amount": "100"}):
         assert await refused(act(bob, name, "claim", **body)) == "NOT_ELIGIBLE"
     assert await refused(act(bob, name, "earlyUnlock")) == "NOT_ELIGIBLE"
@@ -713,7 +714,7 @@ async def test_holders_are_those_who_held_enough_after_a_block(
     newest = pool(eligibility={"tokenHolder": {"ledger": ledger, "minAmount": "1000"}})
     late = await stage.open(spec(1_000, category(1, newest)))
     await give(alice, bob, 5_000)
-    assert await refused(act(bob, late, "register", categoryId=1)) == "NOT_ELIGIBLE"
+    assert await refused(act(bob, late, "register", categoryId=1)) == "DISTRIBUTION_NOT_FOUND"
     ahead = holding(1)
     ahead["pool"]["eligibility"]["tokenHolder"]["blockIndex"] = "1000"
     assert await refusal(stage.validate(spec(1_000, category(1, ahead)))) == "INVALID_FIELD"
@@ -836,8 +837,11 @@ async def test_who_sees_a_distribution(stage: Stage, alice: Client, bob: Client)
     for client in (alice, stage.creator):
         (row,) = (await client.rest("GET", f"/v1/{private}/claims")).body["claims"]
         assert row["name"] == claim["name"]
-    assert (await bob.rest("GET", f"/v1/{private}/claims")).body.get("claims", []) == []
-    somebodys = f"/v1/{private}/claims?principal={alice.principal}"
+    somebodys = f"{private}/claims?principal={alice.principal}"
+    for path in (f"{private}/claims", somebodys):
+        assert await refused(bob.rest("GET", f"/v1/{path}")) == "DISTRIBUTION_NOT_FOUND"
+    assert (await bob.rest("GET", f"/v1/{public}/claims")).body.get("claims", []) == []
+    somebodys = f"/v1/{public}/claims?principal={alice.principal}"
     assert await refused(bob.rest("GET", somebodys)) == "ACCESS_DENIED"
 
 

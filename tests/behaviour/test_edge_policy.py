@@ -412,7 +412,9 @@ class Signer:
         self.public = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     async def challenge(self, edge: Edge) -> identity_pb2.CreateChallengeResponse:
-        request = identity_pb2.CreateChallengeRequest(public_key=self.public)
+        request = identity_pb2.CreateChallengeRequest(
+            public_key=self.public, origin=f"http://{edge.target}"
+        )
         return await IdentityServiceStub(edge.channel).CreateChallenge(request)
 
     def answer(
@@ -497,8 +499,9 @@ async def test_a_challenge_signed_for_another_audience_is_worth_nothing(edge: Ed
     """Another installation may relay our challenge under its own name: users sign what it says."""
     signer = Signer()
     challenge = await signer.challenge(edge)
-    assert b"\naudience: icto\n" in challenge.message
-    elsewhere = challenge.message.replace(b"audience: icto", b"audience: elsewhere")
+    named = challenge.audience.encode()
+    assert challenge.message.endswith(b"\n- urn:icto:audience:" + named)
+    elsewhere = challenge.message.replace(named, b"elsewhere")
 
     answer = signer.answer(challenge, elsewhere)
     assert await refused(IdentityServiceStub(edge.channel), answer) == "SIGNATURE_INVALID"

@@ -9,13 +9,14 @@ from mesh.cli.client import Client
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
 from tests.support.installation import Installation
 from tests.support.money import get, post, until_followed
+from tests.support.roles import in_role
 
 _WHY = "a test"
 
 
 @contextlib.asynccontextmanager
 async def administrator(mesh: Installation) -> AsyncIterator[Client]:
-    """A fresh super-admin, by a bootstrap key of their own."""
+    """A super-admin by a bootstrap key of their own, who has had it for long."""
     key = new_bootstrap_key()
     async with mesh.operator() as operator:
         await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=False)
@@ -23,6 +24,7 @@ async def administrator(mesh: Installation) -> AsyncIterator[Client]:
     try:
         await client.sign_in()
         await post(client, "/v1/bootstrapKeys:redeem", bootstrapKey=key)
+        await in_role(mesh, client.principal, "SUPER_ADMIN")
         await client.sign_in()
         yield client
     finally:

@@ -4,13 +4,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mesh.contract import Contract, Method
 
 TABLE: Final = Path(__file__).parents[1] / "authorization.toml"
 ROLES: Final = ("READ_ONLY", "SUPPORT", "MODERATOR", "ADMIN", "SUPER_ADMIN")
 COLUMNS: Final = ("anonymous", "user", "owner", *ROLES, "suspended")
+PEOPLE: Final = ("user", *ROLES)
+_UPON: Final = "upon"
 INSIDE: Final = "inside"
 OK: Final = "ok"
 NOBODY, EVERY_SERVICE = "-", "*"
@@ -41,7 +43,25 @@ class Line:
 
 def read() -> dict[str, Line]:
     """The table."""
-    return {name: _parse(name, text) for name, text in tomllib.loads(TABLE.read_text()).items()}
+    return {name: _parse(name, text) for name, text in _table().items() if name != _UPON}
+
+
+def upon() -> dict[str, dict[str, dict[str, str]]]:
+    """The table of acts upon people: by method, by the caller's role, by the other's."""
+    return {
+        method: {role: _cells(f"{method}, {role}", text) for role, text in lines.items()}
+        for method, lines in _table()[_UPON].items()
+    }
+
+
+def _table() -> dict[str, Any]:
+    return tomllib.loads(TABLE.read_text())
+
+
+def _cells(name: str, text: str) -> dict[str, str]:
+    words = text.split()
+    assert len(words) == len(PEOPLE), f"{name}: {len(words)} cells, not {len(PEOPLE)}"
+    return dict(zip(PEOPLE, words, strict=True))
 
 
 def _parse(name: str, text: str) -> Line:

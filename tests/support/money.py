@@ -22,6 +22,7 @@ from services.kit import principal
 from services.kit.errors import RemoteError
 from services.kit.status import from_rpc_error
 from tests.support.installation import Installation, until
+from tests.support.roles import in_role
 from tests.support.tokens import Mint, somebody
 
 TREASURY: Final = principal.of_service("invoice_storage")
@@ -49,8 +50,10 @@ class Somebody(Client):
 
 @contextlib.asynccontextmanager
 async def person(mesh: Installation, mint: Mint, *roles: str) -> AsyncIterator[Client]:
-    """Somebody with roles, and no funds."""
+    """Somebody who has had roles for long, and no funds."""
     client = Somebody(mesh, mint, roles)
+    for role in roles:
+        await in_role(mesh, client.principal, role)
     try:
         yield client
     finally:

@@ -35,7 +35,7 @@ class Mint:
     """Makes tokens as the gateway does, and as nobody should."""
 
     key: SigningKey
-    audience: str = "icto"
+    audience: str
 
     def token(
         self, user: str = "", roles: Iterable[str] = (), *, key: Any = None, **changes: Any
@@ -93,8 +93,9 @@ async def mint_of(mesh: Installation) -> Mint:
     """The mint of an installation."""
     async with mesh.superuser() as database:
         row = await database.fetchrow(_KEYS)
+        audience = await database.fetchval("SELECT audience FROM gateway.installation")
     assert row is not None
-    return Mint(SigningKey(*row))
+    return Mint(SigningKey(*row), audience)
 
 
 def _segment(value: Any) -> str:

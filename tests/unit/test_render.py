@@ -139,7 +139,7 @@ def test_the_keys_that_verify_nothing_are_never_the_same() -> None:
 
 def test_what_an_installation_calls_itself_breaks_no_template() -> None:
     name = """a:#{"b"}'&<*!|>%@`"""
-    chosen = topology.apply(CONTRACT, {"edge": {"audience": name}})
-    (tokens,) = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).tokens(no_keys())["resources"]
+    chosen = topology.load(CONTRACT, None)
+    (tokens,) = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).tokens(no_keys(), name)["resources"]
     for provider in tokens["typed_config"]["providers"].values():
         assert provider["audiences"] == [name]

@@ -1,6 +1,7 @@
 """Signing in: what is signed, what a token says, when keys change, who gives roles."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,7 @@ from gateway import domain
 from gateway.domain import KEY_LEAD, KEY_LIFETIME, TOKEN_LIFETIME, SigningKey
 from icto.identity.v1 import identity_pb2
 from observability.names import SUSPENDED
-from services.kit import principal
+from services.kit import principal, sign_in
 from services.kit.errors import Code, Error
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -22,19 +23,158 @@ PUBLIC = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 CHALLENGE = UUID(int=5)
 
 
-def message(audience: str = "icto", public: bytes = PUBLIC, moment: datetime = NOW) -> bytes:
-    return domain.challenge_message(CHALLENGE, public, audience, moment)
+ORIGIN = "https://icto.example"
+
+
+def message(
+    audience: str = "icto", public: bytes = PUBLIC, moment: datetime = NOW, origin: str = ORIGIN
+) -> bytes:
+    user, issued = principal.of_public_key(public), moment - domain.CHALLENGE_LIFETIME
+    return sign_in.message(origin, user, CHALLENGE, audience, issued, moment)
 
 
 def test_a_challenge_names_what_it_is_good_for() -> None:
-    lines = message().decode().splitlines()
-    assert lines == [
-        "Sign in to ICTO",
-        "audience: icto",
-        f"principal: {principal.of_public_key(PUBLIC)}",
-        f"challenge: {CHALLENGE}",
-        "expires: 2026-01-01T12:00:00Z",
+    assert message().decode().split("\n") == [
+        "https://icto.example wants you to sign in with your Internet Computer account:",
+        principal.of_public_key(PUBLIC),
+        "",
+        "Sign in to ICTO.",
+        "",
+        "URI: https://icto.example",
+        "Version: 1",
+        "Nonce: 00000000000000000000000000000005",
+        "Issued At: 2026-01-01T11:59:00Z",
+        "Expiration Time: 2026-01-01T12:00:00Z",
+        "Resources:",
+        "- urn:icto:audience:icto",
     ]
+
+
+@pytest.mark.parametrize("audience", ["", "a b", "a\nb", "a\x00b", "é", "a" * 101])
+def test_a_text_of_somebody_s_choice_is_no_audience(audience: str) -> None:
+    with pytest.raises(ValueError, match="audience"):
+        message(audience)
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://Icto.Example:80/v1?x#y", "http://icto.example"),
+        ("https://icto.example:443", "https://icto.example"),
+        ("https://icto.example:80", "https://icto.example:80"),
+        ("HTTP://[::1]:8080/", "http://[::1]:8080"),
+        ("https://user:secret@icto.example", "https://icto.example"),
+    ],
+)
+def test_an_address_has_one_origin(address: str, origin: str) -> None:
+    assert sign_in.origin_of(address) == origin
+
+
+@pytest.mark.parametrize(
+    "address", ["", "icto.example", "ftp://icto.example", "http://", "http://a b", "http://x:99999"]
+)
+def test_what_is_no_address_has_no_origin(address: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # urllib's own words, for a port
+        sign_in.origin_of(address)
+
+
+def test_people_sign_in_at_our_own_origins_alone() -> None:
+    domain.check_origin(ORIGIN, (ORIGIN,))
+    for other in (
+        "",
+        "https://icto.example.evil",
+        "https://icto.example:443",
+        "https://ICTO.example",
+    ):
+        with pytest.raises(Error) as caught:
+            domain.check_origin(other, (ORIGIN,))
+        assert caught.value.reason == "ORIGIN_UNKNOWN"
+        assert ORIGIN in caught.value.message
+
+
+# Every encoding of a point of small order, and every second encoding of a point (Chalkias, Garillot
+# and Nikolaenko: "Taming the many EdDSAs", 2020, table 4; libsodium's blocklist).
+P = 2**255 - 19
+SMALL_ORDER: Final = [
+    bytes.fromhex(text)
+    for text in (
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+]
+NOT_CANONICAL: Final = [
+    (y + sign * 2**255).to_bytes(32, "little") for y in range(P, 2**255) for sign in (0, 1)
+]
+
+
+@pytest.mark.parametrize("public", [*SMALL_ORDER, *NOT_CANONICAL], ids=bytes.hex)
+def test_a_key_that_nobody_holds_or_that_has_two_forms_is_none(public: bytes) -> None:
+    with pytest.raises(Error) as caught:
+        domain.check_key(public)
+    assert caught.value.reason == "INVALID_KEY"
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_key_that_somebody_holds_is_one(seed: bytes) -> None:
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    domain.check_key(public)
+
+
+@pytest.mark.parametrize("point", [*SMALL_ORDER, *NOT_CANONICAL], ids=bytes.hex)
+def test_a_signature_with_such_a_point_is_none(point: bytes) -> None:
+    """Also where the sums are right: for a key of small order, and for one's own key."""
+    for public in (PUBLIC, SMALL_ORDER[0]):
+        for scalar in (0, L):
+            with pytest.raises(Error) as caught:
+                domain.check_signature(public, point + scalar.to_bytes(32, "little"), b"text")
+            assert caught.value.reason == "SIGNATURE_INVALID"
+
+
+L: Final = 2**252 + 27742317777372353535851937790883648493
+
+
+def test_a_signature_has_one_form() -> None:
+    signature = KEY.sign(b"text")
+    domain.check_signature(PUBLIC, signature, b"text")
+    scalar = int.from_bytes(signature[32:], "little") + L
+    with pytest.raises(Error):
+        domain.check_signature(PUBLIC, signature[:32] + scalar.to_bytes(32, "little"), b"text")
+
+
+@pytest.mark.parametrize(
+    ("actor", "other", "lacking"),
+    [
+        ("A B", "", ""),
+        ("A B", "A B", ""),
+        ("", "", ""),
+        ("A", "A B", "B"),
+        ("", "B A", "A B"),
+    ],
+)
+def test_nobody_acts_upon_a_person_who_may_do_more(actor: str, other: str, lacking: str) -> None:
+    sets = frozenset(actor.split()), frozenset(other.split())
+    if not lacking:
+        domain.check_upon(*sets)
+        return
+    with pytest.raises(Error) as caught:
+        domain.check_upon(*sets)
+    assert (caught.value.reason, caught.value.metadata["permissions"]) == (
+        "TARGET_HOLDS_MORE",
+        lacking,
+    )
 
 
 def test_a_signature_is_good_for_one_challenge_at_one_audience() -> None:

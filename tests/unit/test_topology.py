@@ -117,12 +117,40 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ('[services.things]\nbalancing = "X"', "balancing is 'X'; it must be LEAST_REQUEST or"),
         ('[edge]\naddress = "here"', "edge.address is 'here'; it must be an IP address"),
         ('[edge]\naudience = "a\\nb"', r"edge.audience is 'a\\nb'; it must be a name without"),
+        ('[edge]\norigins = ["https://A"]', "edge.origins is 'https://A'; it must be like https"),
+        ('[edge]\norigins = ["https://a/b"]', "edge.origins is 'https://a/b'; it must be like"),
         ('[edge]\ncors_origins = ["app"]', "edge.cors_origins is 'app'; it must be like https://"),
     ],
 )
 def test_a_mistake_is_told_by_its_key(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(TopologyError, match=message):
         load(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edge", "origins"),
+    [
+        ({}, ["http://localhost:8080", "http://127.0.0.1:8080"]),
+        ({"port": 80}, ["http://localhost", "http://127.0.0.1"]),
+        ({"address": "0.0.0.0"}, ["http://localhost:8080", "http://127.0.0.1:8080"]),
+        (
+            {"address": "::"},
+            ["http://localhost:8080", "http://127.0.0.1:8080", "http://[::1]:8080"],
+        ),
+        ({"address": "::1"}, ["http://localhost:8080", "http://[::1]:8080"]),
+        ({"address": "10.0.0.5"}, ["http://10.0.0.5:8080"]),
+        ({"address": "fd00::1"}, ["http://[fd00::1]:8080"]),
+        ({"address": "1.2"}, []),
+        (
+            {"origins": ["https://icto.example:443", "http://[::1]:80"]},
+            ["https://icto.example", "http://[::1]"],
+        ),
+    ],
+)
+def test_people_sign_in_where_it_listens_or_where_mesh_toml_says(
+    edge: dict[str, object], origins: list[str]
+) -> None:
+    assert list(topology.apply(CONTRACT, {"edge": edge}).edge.own_origins) == origins
 
 
 def test_every_number_and_text_has_its_bounds() -> None:
