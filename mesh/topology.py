@@ -87,10 +87,17 @@ def _hosts(address: str) -> Sequence[str]:
     except ValueError:
         return ()
     six = isinstance(ip, IPv6Address)
-    if ip.is_unspecified:
-        return ("localhost", "127.0.0.1", "[::1]") if six else ("localhost", "127.0.0.1")
     named = f"[{ip}]" if six else str(ip)
+    if ip.is_unspecified:
+        return ("localhost", "127.0.0.1", *(["[::1]"] if six else []), named)
     return ("localhost", named) if ip.is_loopback else (named,)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 class TopologyError(Exception):
@@ -123,6 +130,17 @@ class Edge:
         """The origins that people may sign in at."""
         listens = (f"http://{host}:{self.port}" for host in _hosts(self.address))
         return tuple(map(sign_in.origin_of, self.origins or listens))
+
+    @property
+    def unlisted(self) -> str:
+        """What an operator should know who lists no origins; empty where there is no need to."""
+        if self.origins or not (self.https or not _is_loopback(self.address)):
+            return ""
+        return (
+            "[edge] origins in mesh.toml is empty: people can sign in at"
+            f" {', '.join(self.own_origins)} and nowhere else. List there how they reach this"
+            ' installation, for instance origins = ["https://icto.example"].'
+        )
 
     @property
     def heartbeat(self) -> float:

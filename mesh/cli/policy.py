@@ -55,7 +55,7 @@ def check(
         fail(str(error))
     except envoy.EnvoyRefusedError as error:
         fail(f"Envoy refuses the configuration:\n{error}")
-    for line in inherited.ignored(os.environ):
+    for line in filter(None, (chosen.edge.unlisted, *inherited.ignored(os.environ))):
         out.print(line, style="yellow", markup=False)
     out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
 

@@ -51,6 +51,13 @@ _LAUNCH_RULES: Final = "tests/unit/test_launch_rules.py::"
 _STOPPING: Final = "tests/behaviour/test_stopping.py::"
 _COMPENSATION: Final = "tests/behaviour/test_compensation.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
+_SIGN_IN: Final = "tests/unit/test_sign_in_rules.py::"
+_SIGNED_IN: Final = "tests/behaviour/test_sign_in.py::"
+_UPON: Final = "tests/behaviour/test_acts_upon_people.py::"
+_TWO: Final = "tests/unit/test_two_people.py::"
+_TWO_PEOPLE: Final = "tests/behaviour/test_two_people.py::"
+_PRIVATE: Final = "tests/behaviour/test_private_distributions.py::"
+_BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
@@ -387,6 +394,148 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "ON CONFLICT (principal) DO UPDATE SET request_time = kit_now()",
         "ON CONFLICT (principal) DO UPDATE SET principal = release_requests.principal || '.'",
         [_BACKEND + "test_a_stop_is_released_by_two_people_within_a_while"],
+    ),
+    Mutant(
+        "roles: nobody acts upon a person who may do more",
+        "gateway/domain.py",
+        "    more = sorted(other - actor)\n",
+        "    more = sorted(other - actor - other)\n",
+        [
+            _SIGN_IN + "test_nobody_acts_upon_a_person_who_may_do_more",
+            _UPON + "test_nobody_acts_upon_a_person_who_may_do_more",
+        ],
+    ),
+    Mutant(
+        "roles: the actor's are those of now",
+        "gateway/service.py",
+        "own, theirs = await store.roles(tx, call.principal), await store.roles(tx, target)",
+        "own, theirs = call.identity.roles, await store.roles(tx, target)",
+        [_UPON + "test_what_the_actor_holds_is_read_when_they_act_and_not_from_their_token"],
+    ),
+    Mutant(
+        "roles: none for nobody",
+        "services/kit/principal.py",
+        "return is_principal(text) and text not in (ANONYMOUS, MANAGEMENT)",
+        "return is_principal(text)",
+        ["tests/unit/test_principal.py::test_nobody_is_no_person"],
+    ),
+    Mutant(
+        "emergency stop: a new role speaks for who gave it",
+        "services/kit/standing.py",
+        "        if held[0].grant_time + PROBATION <= now:\n",
+        "        if held[0].grant_time <= now:\n",
+        [
+            _TWO + "test_a_role_speaks_for_who_gave_it_until_it_is_a_day_old",
+            _TWO_PEOPLE + "test_one_person_is_not_two_however_many_keys_they_have",
+        ],
+    ),
+    Mutant(
+        "emergency stop: a role from after it began speaks for nobody",
+        "services/kit/standing.py",
+        "if since is None or grant.grant_time <= since:",
+        "if True:",
+        [_TWO + "test_a_role_speaks_for_who_gave_it_until_it_is_a_day_old"],
+    ),
+    Mutant(
+        "emergency stop: who made others is one with them",
+        "services/backend/release.py",
+        "origins = {one.origin for one in standings.values() if one.origin}",
+        "origins = {who for who, one in standings.items() if one.origin}",
+        [_TWO + "test_a_stop_ends_when_two_have_asked_who_speak_for_two"],
+    ),
+    Mutant(
+        "emergency stop: who may not release it any more does not count",
+        "services/backend/configuration.py",
+        "if who == call.principal or people.may(who, _RELEASES)",
+        "if who == call.principal or who",
+        [_TWO_PEOPLE + "test_who_may_not_release_it_any_more_does_not_count"],
+    ),
+    Mutant(
+        "lock: whoever benefits does not unlock it",
+        "services/lock_deployer/domain.py",
+        "    if actor in having:\n",
+        "    if actor in having and not standing.origin:\n",
+        [_TWO + "test_whoever_benefits_from_a_lock_leaves_it_to_another"],
+    ),
+    Mutant(
+        "lock: nor does whom they made",
+        "services/lock_deployer/domain.py",
+        "if administrators and (not standing.origin or standing.origin in having):",
+        "if administrators and not standing:",
+        [_TWO + "test_whoever_benefits_from_a_lock_leaves_it_to_another"],
+    ),
+    Mutant(
+        "sign-in: at our own origins alone",
+        "gateway/domain.py",
+        "    if origin not in own:\n",
+        "    if not own:\n",
+        [_SIGN_IN + "test_people_sign_in_at_our_own_origins_alone"],
+    ),
+    Mutant(
+        "sign-in: a client signs for where it is connected",
+        "mesh/cli/client.py",
+        "self._key.sign(_text(self._origin, principal.of_public_key(public), challenge))",
+        'self._key.sign(base64.b64decode(challenge["message"]))',
+        [_SIGNED_IN + "test_whoever_passes_a_challenge_on_gets_no_session_and_no_signature"],
+    ),
+    Mutant(
+        "sign-in: a text of somebody's choice is no audience",
+        "services/kit/sign_in.py",
+        "if not re.fullmatch(AUDIENCE_PATTERN, audience):",
+        "if not audience:",
+        [_SIGN_IN + "test_a_text_of_somebody_s_choice_is_no_audience"],
+    ),
+    Mutant(
+        "sign-in: each installation has its own audience",
+        "gateway/migrations/0002_audience.sql",
+        "('icto-' || gen_random_uuid())",
+        "('icto')",
+        [_SIGNED_IN + "test_a_token_of_one_installation_is_none_at_another"],
+    ),
+    Mutant(
+        "sign-in: a key that somebody holds",
+        "gateway/domain.py",
+        "if not crypto_core_ed25519_is_valid_point(public_key):",
+        "if not public_key:",
+        [_SIGN_IN + "test_a_key_that_nobody_holds_or_that_has_two_forms_is_none"],
+    ),
+    Mutant(
+        "sign-in: a signature has no point of small order",
+        "gateway/domain.py",
+        "if not crypto_core_ed25519_is_valid_point(signature[:_POINT_BYTES]):",
+        "if not signature:",
+        [_SIGN_IN + "test_a_signature_with_such_a_point_is_none"],
+    ),
+    Mutant(
+        "distribution: what is private is not there for strangers",
+        "services/distribution_deployer/visibility.py",
+        "if found is None or not await self._is_visible(found, call):",
+        "if found is None:",
+        [_PRIVATE + "test_absent_and_invisible_are_told_alike_by_every_method"],
+    ),
+    Mutant(
+        "distribution: a proof is its recipient's",
+        "services/distribution_deployer/lists.py",
+        "if not theirs and not await list_is_public(self._database, found.distribution_id):",
+        "if not theirs and not found.root:",
+        [_PRIVATE + "test_a_proof_is_given_to_its_recipient_alone_unless_it_is_public"],
+    ),
+    Mutant(
+        "edge: a body is JSON",
+        "gateway/media_type.lua",
+        "if has_body(handle, headers) then",
+        "if false then",
+        [
+            _BODIES + "test_a_body_that_is_not_json_is_refused_before_it_is_read",
+            _BODIES + "test_a_foreign_form_plants_no_cookie",
+        ],
+    ),
+    Mutant(
+        "edge: a token is kept by no cache",
+        "gateway/service.py",
+        '        call.headers.append(("cache-control", "no-store"))\n',
+        "",
+        [_BODIES + "test_what_holds_a_token_is_kept_by_no_cache"],
     ),
     Mutant(
         "features: a flag that is off blocks its methods",

@@ -134,3 +134,9 @@ def test_services_have_principals_that_nobody_holds_a_key_to() -> None:
     for text in services:
         assert principal.decode(text)[-1:] == b"\x03"
     assert principal.decode(SELF_AUTHENTICATING)[-1:] == b"\x02"
+
+
+@pytest.mark.parametrize("text", ["2vxsx-fae", "aaaaa-aa", "", "bob", "2VXSX-FAE"])
+def test_nobody_is_no_person(text: str) -> None:
+    assert not principal.is_person(text)
+    assert principal.is_person(principal.of_public_key(bytes(32)))

@@ -132,10 +132,13 @@ def test_a_mistake_is_told_by_its_key(text: str, message: str, tmp_path: Path) -
     [
         ({}, ["http://localhost:8080", "http://127.0.0.1:8080"]),
         ({"port": 80}, ["http://localhost", "http://127.0.0.1"]),
-        ({"address": "0.0.0.0"}, ["http://localhost:8080", "http://127.0.0.1:8080"]),
         (
-            {"address": "::"},
-            ["http://localhost:8080", "http://127.0.0.1:8080", "http://[::1]:8080"],
+            {"address": "0.0.0.0"},
+            ["http://localhost:8080", "http://127.0.0.1:8080", "http://0.0.0.0:8080"],
+        ),
+        (
+            {"address": "::", "port": 80},
+            ["http://localhost", "http://127.0.0.1", "http://[::1]", "http://[::]"],
         ),
         ({"address": "::1"}, ["http://localhost:8080", "http://[::1]:8080"]),
         ({"address": "10.0.0.5"}, ["http://10.0.0.5:8080"]),
@@ -151,6 +154,23 @@ def test_people_sign_in_where_it_listens_or_where_mesh_toml_says(
     edge: dict[str, object], origins: list[str]
 ) -> None:
     assert list(topology.apply(CONTRACT, {"edge": edge}).edge.own_origins) == origins
+
+
+@pytest.mark.parametrize(
+    ("edge", "told"),
+    [
+        ({}, False),
+        ({"address": "::1"}, False),
+        ({"address": "0.0.0.0"}, True),
+        ({"address": "1.2"}, True),
+        ({"https": True}, True),
+        ({"https": True, "origins": ["https://icto.example"]}, False),
+    ],
+)
+def test_an_operator_is_told_where_nobody_outside_could_sign_in(
+    edge: dict[str, object], told: bool
+) -> None:
+    assert ("origins" in topology.apply(CONTRACT, {"edge": edge}).edge.unlisted) == told
 
 
 def test_every_number_and_text_has_its_bounds() -> None:
