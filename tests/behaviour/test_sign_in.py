@@ -64,6 +64,7 @@ class Relay:
         )
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     async def passed_on(self, verb: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         named = self.host or f"127.0.0.1:{self.port}"

@@ -31,6 +31,7 @@ async def stopped(mesh: Installation, chief: Client) -> AsyncIterator[None]:
                 await release(who)
             config = await get(one, "config")
             assert not config["emergencyStop"]
+            await until_followed(mesh, int(config["revision"]))
             changed = await post(one, "/v1/config:setMaintenance", enabled=False, justification=WHY)
         await until_followed(mesh, int(changed["revision"]))
 

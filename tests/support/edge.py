@@ -46,6 +46,7 @@ HTTP_STATUS: Final = {
 """What google/rpc/code.proto says that a gRPC code is in HTTP."""
 
 _SECONDS: Final = 15.0
+_JSON: Final = {"content-type": "application/json"}
 _TRAILERS: Final = 0x80
 _VARIABLE: Final = re.compile(r"\{([^=}]+)(?:=([^}]*))?\}")
 # An address of nobody else's, so that what comes from it is counted by itself.
@@ -125,9 +126,13 @@ class Edge:
         await self.channel.close()
 
     async def rest(self, request: Rest, *, follow: bool = True) -> Outcome:
-        """Calls by REST. Without `follow` a stream is left after its first part."""
+        """Calls by REST. Without `follow` a stream is left after its first part.
+
+        A body is JSON unless the request says otherwise.
+        """
+        headers = {**(_JSON if request.body else {}), **request.headers}
         async with self.http.stream(
-            request.verb, request.path, content=request.body, headers=request.headers
+            request.verb, request.path, content=request.body, headers=headers
         ) as reply:
             body = await _read(reply, follow=follow or reply.is_error)
             headers = dict(reply.headers)
