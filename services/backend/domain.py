@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from services.kit import ids
@@ -87,12 +86,9 @@ def profile_changes(present: Mapping[str, str], mask: list[str]) -> dict[str, st
         Error: INVALID_ARGUMENT.
     """
     changes = changed_fields(present, mask, _PROFILE_FIELDS)
-    if changes.get("website") and not is_url(changes["website"]):
-        raise invalid("profile.website", "must be an http or https URL")
     email = changes.get("email", "")
     if email and ("@" not in email[1:-1] or not email.isprintable() or " " in email):
         raise invalid("profile.email", "must be an email address")
-    _check_printable("profile.display_name", changes.get("display_name", ""))
     return changes
 
 
@@ -112,12 +108,11 @@ def project_name(name: str) -> str:
     """A project's name without space around it.
 
     Raises:
-        Error: INVALID_ARGUMENT, it is not 3 to 100 printable characters.
+        Error: INVALID_ARGUMENT, it is not 3 to 100 characters.
     """
     name = name.strip()
     if len(name) not in PROJECT_NAME_LENGTH:
         raise invalid("project.display_name", "must have 3 to 100 characters")
-    _check_printable("project.display_name", name)
     return name
 
 
@@ -226,17 +221,3 @@ def check_project_free(project: Project) -> None:
 def project_not_found(name: str) -> Error:
     """The project is missing or somebody else's: told alike."""
     return not_found("project", name)
-
-
-def is_url(text: str) -> bool:
-    """Whether a text is an http or https URL."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
-
-
-def _check_printable(field: str, text: str) -> None:
-    if not text.isprintable():
-        raise invalid(field, "has a character that does not show as itself")

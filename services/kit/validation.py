@@ -1,11 +1,13 @@
 """Checks a request against its proto: required fields, and the bounds of `buf.validate`.
 
 What a proto can say about a field is checked here, for every method; what needs judgement is
-checked by `domain.py`. No text may hold U+0000: the database keeps none, and nobody means it. Times
-and durations are those of google.protobuf: the years 1 to 9999, and 10,000 years; more is none.
+checked by `domain.py`. A text is one line that shows as itself, wherever it stands in a request,
+unless its field says otherwise (`TextKind`). Times and durations are those of google.protobuf: the
+years 1 to 9999, and 10,000 years; more is none.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.api.field_behavior_pb2 import REQUIRED, field_behavior
@@ -15,6 +17,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import Validator
 
+from icto.policy.v1 import policy_pb2
+from observability.printable import escaped, hidden
+from services.kit import links
 from services.kit.errors import Code, Error
 
 _MAX_VIOLATIONS: Final = 20
@@ -42,12 +47,61 @@ _KNOWN: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 """Messages that are no more than a value: what it must be, and how that is said."""
 
 
+def _line(text: str) -> str:
+    return _hides(hidden(text))
+
+
+def _lines(text: str) -> str:
+    return _hides(hidden(text, lines=True))
+
+
+def _hides(character: str) -> str:
+    return f"must not hold U+{ord(character):04X}" if character else ""
+
+
+def _url(text: str) -> str:
+    if not text or links.is_url(text):
+        return ""
+    return _line(text) or "must be an http or https URL as RFC 3986 writes it, without userinfo"
+
+
+def _picture(text: str) -> str:
+    if not text or links.is_picture(text):
+        return ""
+    return "must be an https URL, or a PNG, JPEG, GIF or WebP picture as data:image/png;base64,…"
+
+
+_Judge = Callable[[str], str]
+"""What is wrong with a text; "" when nothing is."""
+
+_JUDGES: Final[Mapping[int, _Judge | None]] = {
+    policy_pb2.TEXT_KIND_UNSPECIFIED: _line,
+    policy_pb2.TEXT_KIND_LINES: _lines,
+    policy_pb2.TEXT_KIND_URL: _url,
+    policy_pb2.TEXT_KIND_PICTURE: _picture,
+    policy_pb2.TEXT_KIND_RAW: None,
+}
+"""By TextKind; None where a text may hold anything."""
+
+_Found = list[tuple[str, str]]
+_Check = Callable[[Any, str, _Found], None]
+"""Looks at the value of a field at a path, and adds what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is looked at in messages of one type: fields that must be there, and checks by field."""
+
+    required: tuple[str, ...]
+    checks: Mapping[str, _Check]
+
+
 class RequestValidator:
     """Validates requests; one for a process, since it keeps what it compiled."""
 
     def __init__(self) -> None:
         self._validator = Validator()
-        self._required: dict[str, tuple[str, ...]] = {}
+        self._plans: dict[tuple[str, bool], _Plan] = {}
 
     def check(self, request: Message) -> None:
         """Passes, or names every field that is wrong.
@@ -67,42 +121,96 @@ class RequestValidator:
             path = ".".join(map(_element, elements))
             yield path, violation.proto.message or violation.proto.rule_id or "is not valid"
 
-    def _walk(self, message: Message, prefix: str) -> Iterator[tuple[str, str]]:
-        """What is wrong with the fields of our own messages, whatever their rules."""
-        descriptor: Any = message.DESCRIPTOR
+    def _walk(self, message: Message, prefix: str) -> _Found:
+        """What is wrong with the fields of a message, whatever their rules."""
+        found: _Found = []
+        self._look(message, prefix, found, raw=False)
+        return found
+
+    def _look(self, message: Message, prefix: str, found: _Found, *, raw: bool) -> None:
+        plan = self._plan(message.DESCRIPTOR, raw=raw)
         fields = message.ListFields()
-        present = {field.name for field, _ in fields}
-        for name in self._required_fields(descriptor):
-            if name not in present:
-                yield prefix + name, "is required"
+        if plan.required:
+            present = {field.name for field, _ in fields}
+            missing = (name for name in plan.required if name not in present)
+            found += [(prefix + name, "is required") for name in missing]
         for field, value in fields:
-            if isinstance(value, str):
-                if "\0" in value:
-                    yield prefix + field.name, "must not hold U+0000"
-                continue
-            if field.message_type is None or field.message_type.GetOptions().map_entry:
-                continue
-            if not field.is_repeated:
-                yield from self._enter(value, prefix + field.name)
-                continue
-            for index, item in enumerate(value):
-                yield from self._enter(item, f"{prefix}{field.name}[{index}]")
+            check = plan.checks.get(field.name)
+            if check is not None:
+                check(value, prefix + field.name, found)
 
-    def _enter(self, message: Message, path: str) -> Iterator[tuple[str, str]]:
-        name = message.DESCRIPTOR.full_name
-        if name.startswith("icto."):
-            yield from self._walk(message, f"{path}.")
-        elif name in _KNOWN:
-            holds, problem = _KNOWN[name]
-            if not holds(message):
-                yield path, problem
+    def _plan(self, descriptor: Any, *, raw: bool) -> _Plan:
+        plan = self._plans.get((descriptor.full_name, raw))
+        if plan is None:
+            checks = ((field.name, self._check_of(field, raw=raw)) for field in descriptor.fields)
+            plan = self._plans[descriptor.full_name, raw] = _Plan(
+                required=tuple(field.name for field in descriptor.fields if _is_required(field)),
+                checks={name: check for name, check in checks if check is not None},
+            )
+        return plan
 
-    def _required_fields(self, descriptor: Any) -> tuple[str, ...]:
-        known = self._required.get(descriptor.full_name)
-        if known is None:
-            known = tuple(field.name for field in descriptor.fields if _is_required(field))
-            self._required[descriptor.full_name] = known
-        return known
+    def _check_of(self, field: FieldDescriptor, *, raw: bool) -> _Check | None:
+        """How a field is looked at, `raw` inside of one that is; None when there is nothing to."""
+        options: Any = field.GetOptions()
+        text_kind = policy_pb2.TEXT_KIND_RAW if raw else options.Extensions[policy_pb2.text]
+        kind: Any = field.message_type
+        if kind is None:
+            judge = _JUDGES[text_kind] if field.type == FieldDescriptor.TYPE_STRING else None
+            return None if judge is None else _each(field, _judged(judge))
+        raw = text_kind == policy_pb2.TEXT_KIND_RAW
+        if kind.GetOptions().map_entry:
+            return self._check_of_map(kind, raw=raw)
+        if kind.full_name in _KNOWN:
+            return _each(field, _known(*_KNOWN[kind.full_name]))
+
+        def enter(message: Message, path: str, found: _Found) -> None:
+            self._look(message, f"{path}.", found, raw=raw)
+
+        return _each(field, enter)
+
+    def _check_of_map(self, entry: Any, *, raw: bool) -> _Check:
+        key, value = (
+            self._check_of(entry.fields_by_name[name], raw=raw) for name in ("key", "value")
+        )
+
+        def check(values: Any, path: str, found: _Found) -> None:
+            for name in values:
+                at = f"{path}[{escaped(str(name))}]"
+                if key is not None:
+                    key(name, at, found)
+                if value is not None:
+                    value(values[name], at, found)
+
+        return check
+
+
+def _judged(judge: _Judge) -> _Check:
+    def check(text: str, path: str, found: _Found) -> None:
+        problem = judge(text)
+        if problem:
+            found.append((path, problem))
+
+    return check
+
+
+def _known(holds: Callable[[Any], bool], problem: str) -> _Check:
+    def check(value: Any, path: str, found: _Found) -> None:
+        if not holds(value):
+            found.append((path, problem))
+
+    return check
+
+
+def _each(field: FieldDescriptor, check: _Check) -> _Check:
+    """The check of every item where the field is a list, else of its one value."""
+    if not field.is_repeated:
+        return check
+
+    def check_items(values: Any, path: str, found: _Found) -> None:
+        for index, value in enumerate(values):
+            check(value, f"{path}[{index}]", found)
+
+    return check_items
 
 
 def _element(element: Any) -> str:

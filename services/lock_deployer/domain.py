@@ -174,8 +174,8 @@ def complete(spec: LockSpec, fee: int) -> LockSpec:
         Error: INVALID_ARGUMENT, naming the field and its bound.
     """
     name = unicodedata.normalize("NFC", spec.display_name).strip()
-    if len(name) not in NAME_LENGTH or not name.isprintable():
-        raise invalid("spec.display_name", "must have 1 to 100 characters that print")
+    if len(name) not in NAME_LENGTH:
+        raise invalid("spec.display_name", "must have 1 to 100 characters")
     if spec.total < 1:
         raise invalid("spec.total_amount", "must be at least 1", "INVALID_AMOUNT")
     vesting.check(spec.schedule, spec.total, "spec.schedule")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from services.kit.errors import Code, Error, invalid
@@ -23,9 +22,7 @@ DEFAULT_DECIMALS: Final = 8
 MAX_TRANSFER_FEE: Final = 1_000_000
 DEFAULT_TRANSFER_FEE: Final = 10_000
 MAX_INITIAL_BALANCES: Final = 100
-MAX_LOGO: Final = 30_000
 MAX_DESCRIPTION: Final = 2_000
-MAX_WEBSITE: Final = 256
 
 # Letters, marks and symbols that show nothing: fillers, joiners, variation selectors, blanks.
 _BLANK: Final = re.compile(
@@ -242,32 +239,8 @@ def _check_balances(spec: TokenSpec) -> None:
 
 
 def _check_texts(spec: TokenSpec) -> None:
-    if spec.logo and not _is_logo(spec.logo):
-        raise invalid(
-            "spec.logo", f"must be a data:image/ or https URL of at most {MAX_LOGO} characters"
-        )
     if len(spec.description) > MAX_DESCRIPTION:
         raise invalid("spec.description", f"must have at most {MAX_DESCRIPTION} characters")
-    if spec.website and not _is_url(spec.website, ("http", "https"), MAX_WEBSITE):
-        raise invalid(
-            "spec.website", f"must be an http or https URL of at most {MAX_WEBSITE} characters"
-        )
-
-
-def _is_logo(logo: str) -> bool:
-    if logo.startswith("data:image/"):
-        return len(logo) <= MAX_LOGO
-    return _is_url(logo, ("https",), MAX_LOGO)
-
-
-def _is_url(text: str, schemes: tuple[str, ...], longest: int) -> bool:
-    if len(text) > longest or not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in schemes and bool(parts.hostname)
 
 
 def abandoned(operation: str) -> Error:

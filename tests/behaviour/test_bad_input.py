@@ -26,6 +26,7 @@ from tests.support.installation import (
     quoted_body,
 )
 from tests.support.requests import extremes
+from tests.support.texts import places
 
 CONTRACT: Final = contracts.load("test")
 load_messages(CONTRACT)
@@ -208,6 +209,28 @@ async def holdings(client: Client, ledger: str, *owners: str) -> list[str]:
     paths = [f"/v1/{ledger}/accounts/{owner}" for owner in owners]
     balances = [(await client.rest("GET", path)).body["balance"] for path in paths]
     return [*balances, (await client.rest("GET", f"/v1/{ledger}")).body["totalSupply"]]
+
+
+async def test_no_text_of_any_method_reaches_a_terminal_as_a_command(
+    edge: Edge, alice: Client
+) -> None:
+    """Who sends a control sequence is told where; whoever may not call is told that first."""
+    headers = bearer(await alice.token())
+    tried = 0
+    for method in METHODS:
+        plain = message_class(method.request_type)().SerializeToString()
+        outcome = await edge.grpc(Rpc(method.path, plain, headers))
+        if outcome.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED):
+            continue
+        for place in places(method.request_type):
+            message = place.holding("a\x1b[2Jb", message_class(method.request_type)())
+            outcome = await edge.grpc(Rpc(method.path, message.SerializeToString(), headers))
+            assert outcome.code is Code.INVALID_ARGUMENT, (method.path, place.name, outcome)
+            logo = place.field.name == "logo"
+            wanted = "must be an https URL, or a PNG" if logo else "must not hold U+001B"
+            assert wanted in outcome.message, (method.path, place.name, outcome.message)
+            tried += 1
+    assert tried > len(METHODS)
 
 
 TRICKS: Final = {

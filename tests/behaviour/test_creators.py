@@ -197,7 +197,12 @@ async def test_a_symbol_goes_to_one_of_those_who_want_it_at_once(
         ({"symbol": "TOO LONG"}, "symbol"),
         ({"displayName": "xy"}, "display_name"),
         ({"website": "javascript:alert(1)"}, "website"),
+        ({"website": "https://someone@example.com"}, "website"),
+        ({"website": 'https://example.com/"onload="x'}, "website"),
         ({"logo": "data:text/html,x"}, "logo"),
+        ({"logo": "data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9J3gnLz4="}, "logo"),
+        ({"logo": 'data:image/png,"onload="x'}, "logo"),
+        ({"logo": "data:image/png;base64,PHN2ZyBvbmxvYWQ9J3gnLz4="}, "logo"),
         (
             {
                 "initialBalances": [

@@ -58,6 +58,8 @@ _TWO: Final = "tests/unit/test_two_people.py::"
 _TWO_PEOPLE: Final = "tests/behaviour/test_two_people.py::"
 _PRIVATE: Final = "tests/behaviour/test_private_distributions.py::"
 _BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
+_TEXTS: Final = "tests/unit/test_texts.py::"
+_LINKS: Final = "tests/unit/test_links.py::"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
@@ -889,6 +891,41 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if launch.owner != call.principal and not request.justification:",
         "if False:",
         [_STOPPING + "test_whoever_stops_somebody_else_s_launch_says_why"],
+    ),
+    Mutant(
+        "text: one line that shows as itself, in every request",
+        "services/kit/validation.py",
+        'return f"must not hold U+{ord(character):04X}" if character else ""',
+        'return "must not hold U+0000" if character == chr(0) else ""',
+        [_TEXTS + "test_no_text_of_any_request_deceives"],
+    ),
+    Mutant(
+        "text: keys and values of maps as well",
+        "services/kit/validation.py",
+        "            return self._check_of_map(kind, raw=raw)\n",
+        "            return None\n",
+        [_TEXTS + "test_keys_lists_and_values_of_no_type_are_looked_at_too"],
+    ),
+    Mutant(
+        "text: joiners only within a word",
+        "observability/printable.py",
+        "return _is_of_a_word(before) and _is_of_a_word(after)",
+        "return True",
+        ["tests/unit/test_printable.py::test_joiners_and_selectors_out_of_their_place_are_found"],
+    ),
+    Mutant(
+        "url: without userinfo",
+        "services/kit/links.py",
+        "://(?:(?P<name>",
+        "://(?:[^/@]*@)?(?:(?P<name>",
+        [_LINKS + "test_what_is_no_such_url_does_not"],
+    ),
+    Mutant(
+        "picture: what its first bytes say",
+        "services/kit/links.py",
+        'return _IS_A[found["type"]](raw)',
+        "return bool(raw)",
+        [_LINKS + "test_a_picture_is_what_its_first_bytes_say"],
     ),
     Mutant(
         "deployment: read again when it has ended meanwhile",

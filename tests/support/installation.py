@@ -28,7 +28,7 @@ from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
 from services.kit.faults import DIRECTORY_VARIABLE
 
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 40.0
 HEALTH_INTERVAL: Final = 0.5
 E8S: Final = 100_000_000
