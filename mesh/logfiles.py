@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from observability.printable import escape
+
 _LIMIT_BYTES: Final = 8 * 1024 * 1024
 # In the file for those who look for it; on the terminal it would bury the rest.
 _NOT_FOR_PEOPLE: Final = ("service", "instance", "logger", "span_id", "settings")
@@ -61,10 +63,13 @@ class LogFiles:
 
 
 def readable(name: str, line: str) -> str:
-    """A line for people: time, process, level, message and what else it says."""
+    """A line for people: time, process, level, message and what else it says.
+
+    What it quotes of others stays in that line; only a traceback has lines of its own, indented.
+    """
     values = _values(line)
     if "message" not in values:
-        return f"{name:<18} {line}"
+        return escape(f"{name:<18} {line}")
     values = {k: v for k, v in values.items() if k not in _NOT_FOR_PEOPLE}
     moment = str(values.pop("time", ""))[11:23]
     level, message = str(values.pop("level", "")), values.pop("message")
@@ -72,8 +77,11 @@ def readable(name: str, line: str) -> str:
     exception = values.pop("exception", None)
     rest = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
     text = f"{moment} {name:<18} {level:<8} {message} {rest}".rstrip()
-    text += f"  [{trace}]" if trace else ""
-    return text if exception is None else f"{text}\n{exception}"
+    text = escape(f"{text}  [{trace}]" if trace else text)
+    if exception is None:
+        return text
+    lines = escape(str(exception), lines=True).split("\n")
+    return "\n".join((text, *(f"    {line}" for line in lines)))
 
 
 def _values(line: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ PRINCIPAL: Final = "enduser.pseudo.id"
 REQUEST_ID: Final = "icto.request_id"
 REPLAYED: Final = "icto.replayed"
 REASON: Final = "icto.error.reason"
+ERROR_MESSAGE: Final = "icto.error.message"
+ERROR_SERVICE: Final = "icto.error.service"
 DEADLINE_REMAINING: Final = "icto.deadline.remaining_seconds"
 
 # Spans of statements.

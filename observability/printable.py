@@ -39,7 +39,7 @@ _VARIED: Final = frozenset({"Lo", "Lm", "So", "Sm", "Sk", "Po", "Pd", "No"})
 _VARIED_LETTER: Final = "\u2139"  # the one emoji that is a lower case letter
 
 
-def hidden(text: str, *, lines: bool = False) -> str:
+def find_hidden(text: str, *, lines: bool = False) -> str:
     """The first character that does not show as itself, or "". With `lines` newline and tab may be.
 
     Costs next to nothing for ASCII, and 0.1 ms for 2,000 letters of other scripts.
@@ -52,7 +52,7 @@ def hidden(text: str, *, lines: bool = False) -> str:
     return ""
 
 
-def escaped(text: str, *, lines: bool = False) -> str:
+def escape(text: str, *, lines: bool = False) -> str:
     r"""The text with every hidden character as JSON writes it: `\u001b`, `\n`, `\u202e`."""
     if _is_plain(text):
         return text

@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
 
 from observability import EXPORT_MILLISECONDS, names
@@ -31,6 +31,7 @@ _SAMPLED_DIGITS: Final = frozenset("13579bdf")
 _QUEUE_SIZE: Final = 8192
 _EXPORT_SECONDS: Final = 5
 _FLUSH_MILLISECONDS: Final = 2000
+_LONGEST_MESSAGE: Final = 300
 
 
 class Tracing:
@@ -120,6 +121,15 @@ def trace_id(span: trace.Span) -> str:
     """Trace id as 32 hexadecimal digits, or "" when there is no trace."""
     context = span.get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def note_failure(span: trace.Span, code: str, reason: str, message: str, *, ours: bool) -> None:
+    """Says on a span how the work that it stands for failed; `ours` if it was not the caller."""
+    span.set_attribute(names.REASON, reason)
+    span.set_attribute(names.ERROR_MESSAGE, message[:_LONGEST_MESSAGE])
+    if ours:
+        span.set_attribute(names.ERROR_TYPE, code)
+        span.set_status(StatusCode.ERROR, reason)
 
 
 def current_traceparent() -> str:

@@ -1,13 +1,15 @@
-"""A trace as a waterfall in the terminal, whatever its width."""
+"""A trace as a waterfall in the terminal, whatever its width; what failed says so in words."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import grpc
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from observability import names
+from observability.printable import escape
 from observability.receiver import StoredSpan
 
 _MILLISECOND: Final = 1_000_000
@@ -16,6 +18,12 @@ _SHORTEST_BAR: Final = 12
 _LONGEST_BAR: Final = 60
 _WIDE: Final = 110
 """From here on there is room to indent children by two."""
+_CODES: Final = {str(code.value[0]): code.name for code in grpc.StatusCode}
+# What Envoy writes on its spans.
+_ENVOY_GRPC: Final = "grpc.status_code"
+_ENVOY_HTTP: Final = "http.status_code"
+_ENVOY_FLAGS: Final = "response_flags"
+_FIRST_HTTP_ERROR: Final = 400
 
 
 def draw(spans: Sequence[StoredSpan]) -> "Waterfall":
@@ -52,12 +60,13 @@ class Waterfall:
         length = max(max(span.end for span in self.spans) - start, 1)
         columns = _Columns.within(options.max_width, self.spans)
         services = {span.service for span in self.spans}
-        yield Text(f"trace {self.spans[0].trace_id}", style="bold")
+        yield Text(f"trace {escape(self.spans[0].trace_id)}", style="bold")
         yield Text(
             f"{len(self.spans)} spans of {len(services)} services in {length / _MILLISECOND:.1f} ms"
         )
         for depth, span in in_tree_order(self.spans):
-            style = "red" if span.failed else ""
+            failure = failure_of(span)
+            style = "red" if failure else ""
             name = " " * (columns.indent * depth) + short_name(span.name)
             yield Text.assemble(
                 (_fit(name, columns.name), style),
@@ -66,6 +75,8 @@ class Waterfall:
                 f"{(span.end - span.start) / _MILLISECOND:{_DURATION_WIDTH}.2f} ",
                 (_bar(span, start, length, columns.bar), style or "cyan"),
             )
+            if failure:
+                yield Text(f"{' ' * (columns.indent * depth)}! {failure}", style)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +99,35 @@ class _Columns:
         return cls(max(1, min(longest, free - bar)), place, bar, indent)
 
 
+def failure_of(span: StoredSpan) -> str:
+    """How it failed, as `UNAVAILABLE ledger: REASON: message`; "" when it did not."""
+    said = span.attributes
+    code = _code(span)
+    parts = (said.get(key, "") for key in (names.ERROR_SERVICE, names.REASON, names.ERROR_MESSAGE))
+    why = ": ".join(part for part in parts if part) or said.get(_ENVOY_FLAGS, "").strip("-")
+    return escape(f"{code} {why}".strip())
+
+
+def _code(span: StoredSpan) -> str:
+    """The status that a call ended with, or the kind of error; "" when it went well."""
+    said = span.attributes
+    status = said.get(names.RPC_STATUS) or _CODES.get(said.get(_ENVOY_GRPC, ""), "")
+    if status and status != names.OK:
+        return status
+    http = said.get(_ENVOY_HTTP, "")
+    if http.isdecimal() and int(http) >= _FIRST_HTTP_ERROR:
+        return f"HTTP {http}"
+    return said.get(names.ERROR_TYPE, "ERROR") if span.failed else ""
+
+
 def short_name(name: str) -> str:
     """A span's name without the package: `DeploymentService/DeployToken`."""
-    service, slash, method = name.rpartition("/")
+    service, slash, method = escape(name).rpartition("/")
     return f"{service.rpartition('.')[2]}{slash}{method}"
 
 
 def _place(span: StoredSpan) -> str:
-    return span.instance or span.service
+    return escape(span.instance or span.service)
 
 
 def _fit(text: str, width: int) -> str:

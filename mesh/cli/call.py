@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,9 @@ from mesh.cli.terminal import (
     edge_of,
     err,
     fail,
-    out,
+    message_json,
+    plain,
+    print_json,
     run,
 )
 from mesh.contract import Contract, Kind, Method
@@ -78,7 +79,7 @@ def _request(method: Method, text: str) -> Message:
     try:
         return json_format.Parse(text, message_class(method.request_type)())
     except json_format.ParseError as error:
-        fail(f"The request is not a {method.request_type}: {error}")
+        fail(plain(f"The request is not a {method.request_type}: {error}"))
 
 
 async def _call(
@@ -90,16 +91,13 @@ async def _call(
         await _print_answers(client.channel, method, request, metadata)
     except grpc.aio.AioRpcError as error:
         remote = from_rpc_error(error)
-        err.print_json(
-            json.dumps(
-                {
-                    "code": remote.code.name,
-                    "reason": remote.reason,
-                    "message": remote.message,
-                    "metadata": remote.metadata,
-                }
-            )
-        )
+        told = {
+            "code": remote.code.name,
+            "reason": remote.reason,
+            "message": remote.message,
+            "metadata": remote.metadata,
+        }
+        print_json(told, err)
         raise typer.Exit(1) from None
     finally:
         await client.close()
@@ -114,19 +112,14 @@ async def _print_answers(
             request, metadata=metadata, timeout=method.deadline_ceiling
         )
         answer = await running
-        out.print_json(_shown(answer))
+        print_json(message_json(answer))
         trace_id = dict(await running.initial_metadata()).get(names.HEADER_TRACE_ID)
         if trace_id:
-            err.print(f"trace {trace_id!s}", style="dim")
+            err.print(plain(f"trace {trace_id!s}"), style="dim")
         return
     stream = channel.unary_stream(method.path, type(request).SerializeToString, decode)
     try:
         async for answer in stream(request, metadata=metadata):
-            out.print_json(_shown(answer))
+            print_json(message_json(answer))
     except asyncio.CancelledError:
         return
-
-
-def _shown(answer: Message) -> str:
-    """An answer as JSON, with what is false, 0 or empty: it was said, too."""
-    return json_format.MessageToJson(answer, always_print_fields_with_no_presence=True)

@@ -12,7 +12,7 @@ import typer
 
 from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
-from mesh.cli.terminal import fail, out, run
+from mesh.cli.terminal import fail, out, plain, run
 from mesh.cli.up import Progress, stop_on_signals, told_in_words
 from mesh.logfiles import LogFiles
 from mesh.rundir import RunDirectory
@@ -53,7 +53,7 @@ async def _demo(directory: RunDirectory) -> None:
             await Story(supervisor.edge_url, directory, out).tell()
             outcomes.append("")
         except (StoryError, CallError) as error:
-            outcomes.append(f"The demo failed: {error}")
+            outcomes.append(plain(f"The demo failed: {error}"))
         finally:
             supervisor.stop()
 

@@ -16,6 +16,7 @@ from mesh.cli.terminal import (
     edge_of,
     fail,
     out,
+    plain,
     run,
 )
 from mesh.operator import Operator
@@ -55,9 +56,9 @@ def login(
                 await client.sign_in()
         finally:
             await client.close()
-        out.print(f"You are {client.principal}", markup=False)
+        out.print(plain(f"You are {client.principal}"))
         if client.roles:
-            out.print(f"with the roles {', '.join(client.roles)}")
+            out.print(plain(f"with the roles {', '.join(client.roles)}"))
 
     run(work())
 
@@ -68,7 +69,7 @@ def token(run_dir: RunDirOption = RUN_DIR, edge: EdgeOption = "") -> None:
     async def work() -> None:
         client = await signed_in(run_dir, edge)
         try:
-            print(await client.token())
+            print(plain(await client.token()))
         finally:
             await client.close()
 
@@ -95,7 +96,7 @@ def bootstrap_key(run_dir: RunDirOption = RUN_DIR) -> None:
             await operator.issue_bootstrap_key(bootstrap_digest(key), only_first=False)
         finally:
             await operator.close()
-        out.print(f"icto login --bootstrap {key}", markup=False)
+        out.print(f"icto login --bootstrap {key}")
 
     run(work())
 
@@ -120,7 +121,7 @@ def faucet(
             await operator.give(receiver, round(amount * E8S))
         finally:
             await operator.close()
-        out.print(f"Gave {amount} ICP to {receiver}.", markup=False)
+        out.print(f"Gave {amount} ICP to {receiver}.")
 
     run(work())
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import grpc
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from icto.backend.v1 import deployments_pb2 as deployments
@@ -19,13 +20,29 @@ from mesh.cli import document, follow
 from mesh.cli.client import Client
 from mesh.cli.document import Document, DocumentError
 from mesh.cli.identity import signed_in
-from mesh.cli.terminal import RUN_DIR, EdgeOption, RunDirOption, fail, icp, out, run
+from mesh.cli.rows import Rows
+from mesh.cli.terminal import (
+    RUN_DIR,
+    EdgeOption,
+    JsonOption,
+    RunDirOption,
+    confirm_payment,
+    err,
+    fail,
+    icp,
+    message_json,
+    out,
+    plain,
+    plain_text,
+    print_json,
+    require_terminal,
+    run,
+)
 from services.kit.status import from_rpc_error
 
 T = TypeVar("T")
 
 _SECONDS: Final = 15.0
-_BAR: Final = 40
 _PAGE: Final = 100
 _STEPS: Final = {
     deployments.STEP_STATE_UNSPECIFIED: ("unknown", "dim"),
@@ -71,37 +88,47 @@ def launch(
         bool, typer.Option("--check", help="Say what it would cost, and stop.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Launch a token with its locks and distributions, and follow it to its end.
 
-    The exit status tells whether everything was delivered.
+    The exit status tells whether everything was delivered; it is 2 where nobody could be asked.
     """
     try:
         wanted = document.read(file.read_text(), pb.LaunchSpec(), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {error}")
+        fail(plain(f"{file} cannot be read: {error}"))
     except DocumentError as error:
-        fail(str(error))
+        fail(plain(error))
+
+    # With --json nothing but the result goes where programs read.
+    console = err if as_json else out
 
     async def work(client: Client) -> None:
         stub = LaunchServiceStub(client.channel)
         checked = await _checked(stub, client, wanted)
+        require_terminal(yes=yes or check)
         quote = await client.price(*((item.step, _service(item)) for item in checked.items))
-        _show_price(quote, checked)
+        if check and as_json:
+            print_json({"quote": quote, "check": message_json(checked)})
+            return
+        _show_price(console, quote, checked)
         if check:
             return
-        if not yes and out.is_terminal:
-            typer.confirm(f"Pay {icp(quote['total'])} and launch?", abort=True)
+        confirm_payment(f"Pay {icp(quote['total'])} and launch?", yes=yes)
         await client.approve(quote["ledger"], quote["spender"], quote["approvalAmount"])
         await _approve_tokens(client, checked)
         request = pb.CreateLaunchRequest(
             request_id=str(uuid4()), spec=wanted.message, project=project, quote=quote["name"]
         )
         accepted = await _asked(stub.CreateLaunch, request, client)
-        out.print(f"{accepted.name}, trace {accepted.trace_id}", markup=False)
-        await _followed(client, accepted)
+        console.print(plain(f"{accepted.name}, trace {accepted.trace_id}"))
+        await _followed(console, client, accepted)
         ended = await _asked(stub.GetLaunch, pb.GetLaunchRequest(name=accepted.name), client)
-        await _show_result(client, ended)
+        if as_json:
+            print_json(message_json(ended))
+        else:
+            await _show_result(client, ended)
         if ended.state != pb.LAUNCH_STATE_SUCCEEDED:
             raise typer.Exit(1)
 
@@ -112,6 +139,8 @@ def launches(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="At most this many.")] = 20,
     run_dir: RunDirOption = RUN_DIR,
     edge: EdgeOption = "",
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Show your launches, newest first."""
 
@@ -126,15 +155,16 @@ def launches(
             token = page.next_page_token
             if not token:
                 break
+        if as_json:
+            print_json({"launches": [message_json(one) for one in found]})
+            return
         if not found:
             out.print("There are none yet. Make one with 'icto launch FILE.yaml'.")
             return
-        table = _table("launch", "what", "state", "accepted", "cost", "token")
+        table = Rows("launch", "what", "state", "accepted", "cost", "token")
         for one in found:
             when = _time(one.create_time).strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(
-                one.name, Text(one.spec.display_name), _state(one), when, _cost(one), one.token
-            )
+            table.add(one.name, one.spec.display_name, _state(one), when, _cost(one), one.token)
         out.print(table)
 
     _as_user(run_dir, edge, work)
@@ -144,6 +174,8 @@ def launch_status(
     name: Annotated[str, typer.Argument(metavar="ID", help="launches/{id}, or the id alone.")],
     run_dir: RunDirOption = RUN_DIR,
     edge: EdgeOption = "",
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how far a launch is: each step with its replica, its attempts, its waiting and work."""
 
@@ -151,16 +183,19 @@ def launch_status(
         full = name if name.startswith("launches/") else f"launches/{name}"
         stub = LaunchServiceStub(client.channel)
         found = await _asked(stub.GetLaunch, pb.GetLaunchRequest(name=full), client)
-        out.print(Text.assemble((found.name, "bold"), " ", found.spec.display_name))
+        if as_json:
+            print_json(message_json(found))
+            return
+        title = plain_text(found.name, "bold")
+        out.print(Text.assemble(title, " ", plain_text(found.spec.display_name)))
         out.print(_state(found))
         if found.payment:
-            out.print(f"{_cost(found)}, {found.payment}", markup=False)
-        out.print(f"trace {found.trace_id}", style="dim")
+            out.print(plain(f"{_cost(found)}, {found.payment}"))
+        out.print(plain(f"trace {found.trace_id}"), style="dim")
         out.print(_waterfall(found))
         for step in found.steps:
             if step.HasField("error"):
-                told = f"{step.name}: {step.error.reason}: {step.error.message}"
-                out.print(Text(told, _STEPS[step.state][1]))
+                out.print(_trouble(step))
 
     _as_user(run_dir, edge, work)
 
@@ -195,7 +230,7 @@ async def _checked(
         lines = []
         for path, problem in violations:
             field = path.removeprefix("spec").removeprefix(".")
-            lines.append(f"{wanted.place(field)}: {field} {problem}".replace("  ", " "))
+            lines.append(plain(f"{wanted.place(field)}: {field} {problem}".replace("  ", " ")))
         fail("\n".join(lines))
     return answer
 
@@ -217,21 +252,23 @@ async def _approve_tokens(client: Client, checked: pb.ValidateLaunchResponse) ->
     await client.approve(ledger, {"owner": checked.spender.owner}, amount)
 
 
-def _show_price(quote: dict[str, Any], checked: pb.ValidateLaunchResponse) -> None:
-    table = _table("step", "price", right={"price"})
+def _show_price(
+    console: Console, quote: dict[str, Any], checked: pb.ValidateLaunchResponse
+) -> None:
+    table = Rows("step", "price", numbers=frozenset({"price"}))
     for line in quote["lines"]:
-        table.add_row(line["step"], icp(line["amount"]))
-    table.add_row("all of it", icp(quote["total"]), style="bold")
-    out.print(table)
+        table.add(line["step"], icp(line["amount"]))
+    table.add("all of it", icp(quote["total"]), style="bold")
+    console.print(table)
     held = f"{checked.escrow_amount} base units are locked and distributed, fees included"
     left = f"; {checked.remainder_amount} go to you" if checked.remainder_amount != "0" else ""
-    out.print(held + left, style="dim")
+    console.print(plain(held + left), style="dim")
 
 
-async def _followed(client: Client, accepted: pb.Launch) -> None:
+async def _followed(console: Console, client: Client, accepted: pb.Launch) -> None:
     """Prints every change until the launch has ended."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task("launching", total=len(accepted.steps))
         try:
             async for change in follow.changes(client, accepted.name):
@@ -241,7 +278,7 @@ async def _followed(client: Client, accepted: pb.Launch) -> None:
                 if change.HasField("step") and change.step.state in _ENDED:
                     progress.advance(task)
         except follow.LostError as error:
-            fail(f"{error} It goes on; see 'icto launch-status {accepted.name}'.")
+            fail(plain(f"{error} It goes on; see 'icto launch-status {accepted.name}'."))
 
 
 def told(change: pb.LaunchChange, begin: datetime) -> Text | None:
@@ -249,37 +286,46 @@ def told(change: pb.LaunchChange, begin: datetime) -> Text | None:
     after = f"{_milliseconds(_time(change.time) - begin)}  "
     if not change.HasField("step"):
         if change.parked_reason:
-            return Text(f"{after}waits for a person: {change.parked_reason}", "yellow")
+            return plain_text(f"{after}waits for a person: {change.parked_reason}", "yellow")
         return Text(f"{after}{_LAUNCHES[change.state][0]}", _LAUNCHES[change.state][1])
     step = change.step
     if step.state == deployments.STEP_STATE_SKIPPED:
         return None
     word, style = _STEPS[step.state]
-    line = Text.assemble(after, f"{step.name:<28}", (f"{word:<8}", style), (step.replica, "dim"))
+    name, replica = plain_text(f"{step.name:<28}"), plain_text(step.replica, "dim")
+    line = Text.assemble(after, name, (f"{word:<8}", style), replica)
     if step.attempts > 1:
         line.append(f"  attempt {step.attempts}", "yellow")
     if step.HasField("error"):
-        line.append(f"  {step.error.reason}: {step.error.message}", style)
+        line.append(f"  {_why(step)}", style)
     return line
 
 
+def _why(step: pb.LaunchStep) -> str:
+    """Why a step failed or is tried again, what a person should know, and who said so."""
+    service = f" ({step.error.service})" if step.error.service else ""
+    return plain(f"{step.error.reason}: {step.error.message}{service}")
+
+
+def _trouble(step: pb.LaunchStep) -> Text:
+    """What went wrong with a step, or what it waits for."""
+    return plain_text(f"{step.name}: {_why(step)}", _STEPS[step.state][1])
+
+
 async def _show_result(client: Client, ended: pb.Launch) -> None:
-    table = _table("what", "name", "is")
+    table = Rows("what", "name", "is")
     for what, name, text in _delivered(ended):
-        table.add_row(what, name or "-", text)
+        table.add(what, name or "-", text)
     if ended.payment:
         payment = (await client.rest("GET", f"/v1/{ended.payment}")).body
         paid = f"{icp(payment['amount'])} paid, {icp(payment['refundedAmount'])} refunded"
-        table.add_row("payment", ended.payment, paid)
+        table.add("payment", ended.payment, paid)
     out.print(table)
     if ended.state != pb.LAUNCH_STATE_SUCCEEDED:
         style = _LAUNCHES[ended.state][1]
-        out.print(
-            f"{ended.name} {_LAUNCHES[ended.state][0]}. {ended.error.reason}: "
-            f"{ended.error.message}\nWhat was not delivered is refunded; its tokens lie in escrow.",
-            style=style,
-            markup=False,
-        )
+        why = f"{ended.error.reason}: {ended.error.message}"
+        out.print(plain(f"{ended.name} {_LAUNCHES[ended.state][0]}. {why}"), style=style)
+        out.print("What was not delivered is refunded; its tokens lie in escrow.", style=style)
 
 
 def _delivered(ended: pb.Launch) -> Iterator[tuple[str, str, Text]]:
@@ -287,7 +333,7 @@ def _delivered(ended: pb.Launch) -> Iterator[tuple[str, str, Text]]:
     states = {step.name: step for step in ended.steps}
     if ended.spec.HasField("new_token"):
         token = ended.spec.new_token
-        yield "token", ended.token, Text(f"{token.display_name} ({token.symbol})")
+        yield "token", ended.token, plain_text(f"{token.display_name} ({token.symbol})")
     for kind, titles, names in (
         ("lock", [lock.display_name for lock in ended.spec.locks], iter(ended.locks)),
         (
@@ -299,54 +345,48 @@ def _delivered(ended: pb.Launch) -> Iterator[tuple[str, str, Text]]:
         for number, title in enumerate(titles, 1):
             step = states[f"{kind}_{number}"]
             if step.state == deployments.STEP_STATE_SUCCEEDED:
-                yield step.name, next(names, ""), Text(title)
+                yield step.name, next(names, ""), plain_text(title)
             else:
                 why = step.error.reason or _STEPS[step.state][0]
-                yield step.name, "", Text.assemble(title, " ", (why, "red"))
+                yield step.name, "", Text.assemble(plain(title), " ", plain_text(why, "red"))
 
 
-def _waterfall(found: pb.Launch) -> Table:
+def _waterfall(found: pb.Launch) -> Rows:
     """A line for each step, bars on one time axis."""
     begin, end = _time(found.create_time), _time(found.update_time)
     if found.state not in follow.FINAL:
         end = max(end, datetime.now(UTC))
     length = max(end - begin, timedelta(milliseconds=1))
     ends = {s.name: _time(s.end_time) for s in found.steps if s.HasField("end_time")}
-    table = _table("step", "state", "replica", "attempts", "wait", "run", "", right=_NUMBERS)
+    table = Rows("step", "state", "replica", "tries", "wait", "run", numbers=_NUMBERS)
     for step in found.steps:
         word, style = _STEPS[step.state]
         if not step.HasField("start_time"):
-            table.add_row(step.name, Text(word, style), "", "", "", "", "")
+            table.add(step.name, Text(word, style), step.replica, "", "", "")
             continue
         ready = max([begin, *(ends[name] for name in step.after if name in ends)])
         start = _time(step.start_time)
         done = ends.get(step.name, end)
-        table.add_row(
+        first, last = (start - begin) / length, (done - begin) / length
+        table.add(
             step.name,
             Text(word, style),
             step.replica,
             str(step.attempts),
             _milliseconds(start - ready),
             _milliseconds(done - start),
-            Text(_bar((start - begin) / length, (done - begin) / length), style),
+            bar=partial(_bar, first, last, style),
         )
     return table
 
 
-_NUMBERS: Final = frozenset({"attempts", "wait", "run"})
+_NUMBERS: Final = frozenset({"tries", "wait", "run"})
 
 
-def _bar(first: float, last: float) -> str:
+def _bar(first: float, last: float, style: str, width: int) -> Text:
     """A bar between two points of the axis, each from 0 to 1."""
-    start = min(int(max(first, 0.0) * _BAR), _BAR - 1)
-    return " " * start + "█" * max(1, min(round(last * _BAR), _BAR) - start)
-
-
-def _table(*columns: str, right: frozenset[str] | set[str] = frozenset()) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    return table
+    start = min(int(max(first, 0.0) * width), width - 1)
+    return Text(" " * start + "█" * max(1, min(round(last * width), width) - start), style)
 
 
 def _state(found: pb.Launch) -> Text:
@@ -355,7 +395,7 @@ def _state(found: pb.Launch) -> Text:
         word += f", {found.queue_position}. in the queue"
     if found.parked_reason:
         word, style = f"waits for a person: {found.parked_reason}", "yellow"
-    return Text(word, style)
+    return plain_text(word, style)
 
 
 def _cost(found: pb.Launch) -> str:

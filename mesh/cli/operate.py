@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from mesh import control
-from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, run
+from mesh.cli.rows import Rows
+from mesh.cli.terminal import (
+    RUN_DIR,
+    JsonOption,
+    RunDirOption,
+    fail,
+    out,
+    plain,
+    print_json,
+    run,
+)
 from mesh.logfiles import readable
 from mesh.rundir import RunDirectory
 from observability import waterfall
@@ -19,7 +29,7 @@ from observability.receiver import StoredSpan
 
 _DOWN_SECONDS = 40.0
 _RESTART_SECONDS = 60.0
-_HEALTH = {True: "[green]healthy[/]", False: "[red]unhealthy[/]", None: "[yellow]unknown[/]"}
+_HEALTH = {True: ("healthy", "green"), False: ("unhealthy", "red"), None: ("unknown", "yellow")}
 
 
 def register(app: typer.Typer) -> None:
@@ -31,19 +41,20 @@ def register(app: typer.Typer) -> None:
     app.command("down")(down)
 
 
-def status(run_dir: RunDirOption = RUN_DIR) -> None:
+def status(run_dir: RunDirOption = RUN_DIR, *, as_json: JsonOption = False) -> None:
     """Show what runs and how Envoy finds it."""
     state = run(control.ask(RunDirectory(run_dir), "status"))
+    if as_json:
+        print_json(state)
+        return
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
-    table = Table(box=None, pad_edge=False)
-    for column in ("process", "health", "pid", "up", "restarts"):
-        table.add_column(column)
+    table = Rows("process", "health", "pid", "up", "restarts")
     for process in (state["postgres"], state["envoy"], *state["replicas"]):
         if process:
-            table.add_row(
+            table.add(
                 process["name"],
-                _HEALTH[process["healthy"]] if "healthy" in process else "",
+                Text(*_HEALTH[process["healthy"]]) if "healthy" in process else "",
                 str(process["pid"] or "-"),
                 f"{process['uptime']:.0f} s",
                 str(process["restarts"]),
@@ -66,10 +77,10 @@ def logs(
         file = folder / f"{name}.log"
         if not file.exists():
             fail(f"There is no log of {name!r} in {folder}.")
-        text = file.read_text()
-        positions[file] = len(text.encode())
-        for line in text.splitlines()[-lines:]:
-            out.print(readable(name, line), markup=False)
+        text = file.read_bytes().decode(errors="replace")
+        positions[file] = file.stat().st_size
+        for line in text.removesuffix("\n").split("\n")[-lines:]:
+            out.print(readable(name, line))
     if follow:
         run(_follow(positions))
 
@@ -82,8 +93,9 @@ async def _follow(positions: dict[Path, int]) -> None:
             if size > start:
                 with file.open("rb") as opened:
                     opened.seek(start)
-                    for line in opened.read().decode(errors="replace").splitlines():
-                        out.print(readable(file.stem, line), markup=False)
+                    text = opened.read().decode(errors="replace")
+                for line in text.removesuffix("\n").split("\n"):
+                    out.print(readable(file.stem, line))
             positions[file] = size
         await asyncio.sleep(0.2)
 
@@ -118,7 +130,7 @@ async def _restart_each(directory: RunDirectory, replicas: list[str]) -> None:
         started = time.monotonic()
         answer = await control.ask(directory, "restart", _RESTART_SECONDS, replica=name)
         if answer["problem"]:
-            fail(answer["problem"])
+            fail(plain(answer["problem"]))
         out.print(f"{name} is fresh and healthy after {time.monotonic() - started:.1f} s")
 
 
@@ -141,6 +153,8 @@ def down(run_dir: RunDirOption = RUN_DIR) -> None:
 def trace(
     trace_id: Annotated[str, typer.Argument(help="32 hexadecimal digits, as answers carry it.")],
     run_dir: RunDirOption = RUN_DIR,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw a trace as a waterfall."""
     wanted = trace_id.strip().lower()
@@ -149,4 +163,7 @@ def trace(
     found = run(control.ask(RunDirectory(run_dir), "trace", trace_id=wanted))
     if not found:
         fail("No span of this trace is kept: it was not sampled, or is too old.")
+    if as_json:
+        print_json({"trace_id": wanted, "spans": found})
+        return
     out.print(waterfall.draw([StoredSpan(**span) for span in found]))

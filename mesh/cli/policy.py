@@ -10,7 +10,15 @@ import typer
 import yaml
 
 from mesh import bounds, contract, envoy, inherited, topology
-from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out
+from mesh.cli.terminal import (
+    RUN_DIR,
+    JsonOption,
+    RunDirOption,
+    fail,
+    out,
+    plain,
+    print_json,
+)
 from mesh.render import Paths, Renderer
 from mesh.rundir import RunDirectory
 from services.kit.settings import Environment
@@ -42,22 +50,36 @@ def render(
 
 
 def check(
-    run_dir: RunDirOption = RUN_DIR, environment: EnvironmentOption = Environment.LOCAL
+    run_dir: RunDirOption = RUN_DIR,
+    environment: EnvironmentOption = Environment.LOCAL,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the contract and let Envoy validate what follows from it."""
+    problem, warnings = _findings(RunDirectory(run_dir), environment)
+    if as_json:
+        print_json({"ok": not problem, "problem": problem, "warnings": warnings})
+        raise typer.Exit(int(bool(problem)))
+    if problem:
+        fail("\n".join(map(plain, problem.split("\n"))))
+    for line in warnings:
+        out.print(plain(line), style="yellow")
+    out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
+
+
+def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, list[str]]:
+    """What is wrong, "" when nothing is; and what is worth a look."""
     try:
         loaded = contract.load(environment)
         bounds.check(loaded)
-        chosen = topology.load(loaded, RunDirectory(run_dir).mesh_toml)
+        chosen = topology.load(loaded, directory.mesh_toml)
         with tempfile.TemporaryDirectory() as scratch:
             asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
     except (contract.ContractError, topology.TopologyError) as error:
-        fail(str(error))
+        return str(error), []
     except envoy.EnvoyRefusedError as error:
-        fail(f"Envoy refuses the configuration:\n{error}")
-    for line in filter(None, (chosen.edge.unlisted, *inherited.ignored(os.environ))):
-        out.print(line, style="yellow", markup=False)
-    out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
+        return f"Envoy refuses the configuration:\n{error}", []
+    return "", [*filter(None, (chosen.edge.unlisted, *inherited.ignored(os.environ)))]
 
 
 def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:

@@ -23,7 +23,7 @@ from mesh import control
 from mesh.cli import follow
 from mesh.cli.client import Answer, Client
 from mesh.cli.launches import told
-from mesh.cli.terminal import E8S, icp
+from mesh.cli.terminal import E8S, icp, plain
 from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory
@@ -99,7 +99,7 @@ class Story:
         self._console.print(waterfall.draw(waterfall.outline(spans)))
 
     def _note(self, text: str) -> None:
-        self._console.print(f"           {text}", markup=False)
+        self._console.print(f"           {plain(text)}")
 
     async def _step(self, title: str, work: Awaitable[T]) -> T:
         started = time.perf_counter()

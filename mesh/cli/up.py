@@ -14,7 +14,7 @@ import typer
 
 from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
-from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, run
+from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, plain, run
 from mesh.jaeger import JaegerMissingError
 from mesh.logfiles import LogFiles, readable
 from mesh.postgres import PostgresError
@@ -99,7 +99,7 @@ def shown(kept: Output) -> Output:
         kept(name, line)
         # A terminal that went is an OSError, a closed pipe makes rich exit: the mesh stays.
         with contextlib.suppress(OSError, SystemExit):
-            out.print(readable(name, line), markup=False)
+            out.print(readable(name, line))
 
     return output
 
@@ -110,7 +110,7 @@ def told_in_words() -> Iterator[None]:
     try:
         yield
     except* (StartError, TopologyError, PostgresError, JaegerMissingError) as group:
-        fail("\n".join(str(error) for error in _leaves(group)))
+        fail("\n".join(plain(error) for error in _leaves(group)))
 
 
 class Progress:
@@ -122,7 +122,7 @@ class Progress:
     def __call__(self, message: str) -> None:
         """Says it, unless it was the last thing said."""
         if message != self._last:
-            out.print(f"... {message}", style="dim", markup=False)
+            out.print(f"... {message}", style="dim")
             self._last = message
 
 
@@ -131,7 +131,7 @@ async def _tell(supervisor: Supervisor, directory: RunDirectory) -> None:
         await Story(supervisor.edge_url, directory, out).tell()
         out.print("Everything works. Ctrl-C stops it; the data is kept.")
     except (StoryError, CallError) as error:
-        out.print(f"The story failed: {error}", style="red", markup=False)
+        out.print(plain(f"The story failed: {error}"), style="red")
 
 
 def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> None:
@@ -146,7 +146,7 @@ def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> N
     }
     for what, where in addresses.items():
         if where:
-            out.print(f"  {what:<25} {where}", markup=False)
+            out.print(f"  {what:<25} {where}")
     sys.stdout.flush()
 
 

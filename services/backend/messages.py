@@ -129,7 +129,9 @@ def step_error(record: StepRecord) -> deployments_pb2.DeploymentError | None:
     """What went wrong with a step, if anything did."""
     if not record.error_reason:
         return None
-    return deployments_pb2.DeploymentError(reason=record.error_reason, message=record.error_message)
+    return deployments_pb2.DeploymentError(
+        reason=record.error_reason, message=record.error_message, service=record.error_service
+    )
 
 
 def _error(run: Run | None) -> deployments_pb2.DeploymentError | None:

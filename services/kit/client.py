@@ -101,7 +101,7 @@ class _Unary:
             )
         except grpc.aio.AioRpcError as error:
             status = error.code().name
-            raise from_rpc_error(error) from None
+            raise from_rpc_error(error, method.mesh_name) from None
         finally:
             self._durations[status].observe(time.perf_counter() - started)
 
@@ -121,14 +121,15 @@ class _Stream:
         timeout: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> AsyncIterator[Any]:
-        budget = _budget(self._contract.method(self._path), timeout)
+        method = self._contract.method(self._path)
+        budget = _budget(method, timeout)
         try:
             async for message in self._inner(
                 request, timeout=budget, metadata=_metadata(metadata), wait_for_ready=True
             ):
                 yield message
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            raise from_rpc_error(error, method.mesh_name) from None
 
 
 def _budget(method: Method, timeout: float | None) -> float:

@@ -9,7 +9,7 @@ leave the platform as `google.rpc.ErrorInfo`, so they never hold a secret or a s
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 
 class Code(IntEnum):
@@ -39,6 +39,10 @@ OUTCOME_UNKNOWN = frozenset(
 """Codes that leave open whether the call took effect."""
 _OF_THE_MOMENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 """Codes of a call without effect that the same call may not meet again a moment later."""
+
+
+SERVICE: Final = "service"
+"""Fact about a failure: the mesh service that did not answer as it should."""
 
 
 class Error(Exception):
@@ -88,7 +92,18 @@ class Error(Exception):
 
 
 class RemoteError(Error):
-    """An error that another service answered with."""
+    """An error that another service answered with.
+
+    Attributes:
+        service: mesh name of the service that failed: the one that was asked, or one that it needed
+            in turn and did not reach.
+    """
+
+    def __init__(
+        self, code: Code, reason: str, message: str, *, service: str = "", **more: Any
+    ) -> None:
+        super().__init__(code, reason, message, **more)
+        self.service = self.metadata.get(SERVICE, service)
 
     @property
     def outcome_unknown(self) -> bool:
@@ -105,7 +120,8 @@ class RemoteError(Error):
         our caller's doing, and Envoy repeats it.
         """
         code = Code.UNAVAILABLE if self.code is Code.CANCELLED else self.code
-        return Error(code, self.reason, self.message, metadata=self.metadata)
+        named = {SERVICE: self.service} if self.service and self.outcome_unknown else {}
+        return Error(code, self.reason, self.message, metadata={**self.metadata, **named})
 
     def about(self, theirs: str, ours: str) -> Error:
         """The error where a field that they call `theirs` is what our caller calls `ours`."""

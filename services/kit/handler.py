@@ -18,12 +18,12 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry import trace
-from opentelemetry.trace import StatusCode, use_span
+from opentelemetry.trace import use_span
 
 from mesh.contract import Kind, Method
 from observability import names
 from observability.setup import Telemetry
-from observability.tracing import trace_id
+from observability.tracing import note_failure, trace_id
 from services.kit import authorization, deadline, identity, status
 from services.kit.call import Call
 from services.kit.database import Database
@@ -297,10 +297,8 @@ def _time_remaining(context: Context) -> float | None:
 
 
 def _marked(span: trace.Span, error: Error) -> Error:
-    span.set_attribute(names.REASON, error.reason)
-    if error.code.name in names.SERVER_FAULTS:
-        span.set_attribute(names.ERROR_TYPE, error.code.name)
-        span.set_status(StatusCode.ERROR, error.reason)
+    ours = error.code.name in names.SERVER_FAULTS
+    note_failure(span, error.code.name, error.reason, error.message, ours=ours)
     return error
 
 

@@ -79,8 +79,8 @@ def _cut(text: str, size: int) -> str:
     return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
-    """What another service, or the mesh on its behalf, answered."""
+def from_rpc_error(error: grpc.aio.AioRpcError, service: str = "") -> RemoteError:
+    """What another service, or the mesh on its behalf, answered. `service` is who was asked."""
     code = Code(error.code().value[0])
     trailers = error.trailing_metadata() or ()
     info, bad, retry = details_pb2.ErrorInfo(), details_pb2.BadRequest(), details_pb2.RetryInfo()
@@ -99,6 +99,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
         violations=tuple((v.field, v.description) for v in bad.field_violations),
         retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.ByteSize() else None,
         retriable=any(key == names.TRAILER_RETRIABLE for key, _ in trailers),
+        service=service,
     )
 
 

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import Validator
 
 from icto.policy.v1 import policy_pb2
-from observability.printable import escaped, hidden
+from observability.printable import escape, find_hidden
 from services.kit import links
 from services.kit.errors import Code, Error
 
@@ -48,11 +48,11 @@ _KNOWN: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 
 
 def _line(text: str) -> str:
-    return _hides(hidden(text))
+    return _hides(find_hidden(text))
 
 
 def _lines(text: str) -> str:
-    return _hides(hidden(text, lines=True))
+    return _hides(find_hidden(text, lines=True))
 
 
 def _hides(character: str) -> str:
@@ -175,7 +175,7 @@ class RequestValidator:
 
         def check(values: Any, path: str, found: _Found) -> None:
             for name in values:
-                at = f"{path}[{escaped(str(name))}]"
+                at = f"{path}[{escape(str(name))}]"
                 if key is not None:
                     key(name, at, found)
                 if value is not None:

@@ -5,6 +5,7 @@ passes it with a bench of its own (tests/support/journals.py). The second half i
 """
 
 import asyncio
+import logging
 import signal
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, RemoteError
 from services.kit.journal import (
     Claim,
     Ended,
@@ -667,6 +668,36 @@ async def test_waiting_for_what_is_away_uses_up_no_patience(ann: Worker) -> None
         run = await ended(ann, claim, 20)
     assert (run.state, run.parked_reason) == (PipelineState.SUCCEEDED, "")
     assert (run.steps["a"].attempts, run.steps["a"].counted) == (6, 1)
+
+
+async def test_each_try_that_failed_is_logged_once_and_the_service_is_kept(
+    ann: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the record for who looks, and in the log: a warning once it has been so for a second."""
+    away = RemoteError(Code.UNAVAILABLE, "AWAY", "Not here.", service="ledger")
+    script = Script(a=[away, away, unavailable(), refused()])
+    caplog.set_level(logging.INFO, "services.kit.journal.engine")
+    async with ann.engine(
+        definition(script.step("a", retry=RetryPolicy(first=0.02, factor=60, longest=1.2)))
+    ) as engine:
+        claim = await ann.begin(new_pipeline())
+        engine.adopt(claim)
+
+        async def waits() -> StepRecord | None:
+            record = (await ann.run_of(claim.id)).steps.get("a")
+            return record if record is not None and record.attempts == 2 else None
+
+        waiting: StepRecord = await until(waits)
+        assert (waiting.state, waiting.error_service) == (StepState.RETRYING, "ledger")
+        run = await ended(ann, claim, 20)
+    assert run.steps["a"].error_service == ""
+    logged = [(r.levelname, r.getMessage()) for r in caplog.records if "step a" in r.getMessage()]
+    assert logged == [
+        ("INFO", "step a, attempt 1, tried again in 0.0 s: ledger AWAY: Not here."),
+        ("WARNING", "step a, attempt 2, tried again in 1.2 s: ledger AWAY: Not here."),
+        ("WARNING", "step a, attempt 3, tried again in 1.2 s: here AWAY: Not now."),
+        ("INFO", "step a, attempt 4, given up: here NO: Never."),
+    ]
 
 
 async def test_patience_is_fresh_once_a_person_has_looked(ann: Worker) -> None:

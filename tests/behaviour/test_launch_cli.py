@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installation import Installation, new_symbol
+from mesh.cli.client import Client, load_key
+from tests.support.installation import E8S, Installation, new_symbol
+from tests.support.terminal import at_terminal
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "launch.yaml"
 ID = r"[0-9a-f-]{36}"
@@ -43,7 +45,7 @@ async def test_a_launch_from_a_file_is_followed_to_its_result(
 ) -> None:
     symbol, file = new_symbol(), home / "launch.yaml"
     file.write_text(EXAMPLE.read_text().replace("HARBOUR", symbol))
-    status, output = await mesh.icto("launch", str(file), home=home)
+    status, output = await mesh.icto("launch", str(file), "--yes", home=home)
     assert status == 0, output
     assert re.search(r"^all of it +3 ICP$", output, re.MULTILINE)
     for step in ("charge", "create_token", "lock_1", "lock_2", "distribution_1", "settle"):
@@ -63,9 +65,9 @@ async def test_launches_are_listed_newest_first_and_each_is_told_in_full(
     mesh: Installation, home: Path, tmp_path: Path
 ) -> None:
     """A part that fails is told, and the exit status tells it, too."""
-    status, first = await mesh.icto("launch", small(tmp_path), home=home)
+    status, first = await mesh.icto("launch", small(tmp_path), "--yes", home=home)
     assert status == 0, first
-    status, second = await mesh.icto("launch", small(tmp_path, "Refused lock"), home=home)
+    status, second = await mesh.icto("launch", small(tmp_path, "Refused lock"), "--yes", home=home)
     assert status == 1
     assert re.search(r"lock_1 +failed .* LOCK_REFUSED: ", second)
     assert re.search(r"^payment .* 2 ICP paid, 0.5 ICP refunded$", second, re.MULTILINE)
@@ -93,6 +95,42 @@ async def test_a_check_launches_nothing(mesh: Installation, tmp_path: Path) -> N
     assert re.search(r"^all of it +2 ICP$", output, re.MULTILINE)
     assert "1010 base units are locked and distributed, fees included; 998980 go to you" in output
     assert "There are none yet" in (await mesh.icto("launches", home=tmp_path))[1]
+
+
+async def test_a_launch_pays_nothing_where_nobody_can_be_asked(
+    mesh: Installation, tmp_path: Path
+) -> None:
+    """`icto launch f.yaml </dev/null | cat`."""
+    assert (await mesh.icto("faucet", home=tmp_path))[0] == 0
+    status, output = await mesh.icto("launch", small(tmp_path), home=tmp_path)
+    assert status == 2, output
+    assert "--yes" in output
+    await untouched(mesh, tmp_path)
+
+
+async def test_a_launch_at_a_terminal_is_paid_for_once_its_price_was_agreed_to(
+    mesh: Installation, tmp_path: Path
+) -> None:
+    assert (await mesh.icto("faucet", home=tmp_path))[0] == 0
+    home, file = {"XDG_CONFIG_HOME": str(tmp_path)}, small(tmp_path)
+    for answer in ("n\n", "\n"):
+        status, _, output = await at_terminal(mesh, "launch", file, environment=home, typed=answer)
+        assert (status, "Pay 2 ICP and launch? [y/N]" in output) == (1, True), output
+    await untouched(mesh, tmp_path)
+    status, _, output = await at_terminal(mesh, "launch", file, environment=home, typed="y\n")
+    assert status == 0, output
+
+
+async def untouched(mesh: Installation, home: Path) -> None:
+    """Nothing was ordered, and nothing paid: not even the fee of an approval."""
+    assert "There are none yet" in (await mesh.icto("launches", home=home))[1]
+    client = Client(mesh.edge, load_key(home / "icto" / "key"))
+    try:
+        await client.sign_in()
+        account = await client.rest("GET", f"/v1/ledgers/icp/accounts/{client.principal}")
+        assert account.body["balance"] == str(100 * E8S)
+    finally:
+        await client.close()
 
 
 async def test_what_cannot_be_launched_is_said_with_its_line(
@@ -135,6 +173,6 @@ async def test_what_cannot_be_done_is_said_in_words(
 
 
 async def test_who_cannot_pay_is_told_so(mesh: Installation, tmp_path: Path) -> None:
-    status, output = await mesh.icto("launch", small(tmp_path), home=tmp_path)
+    status, output = await mesh.icto("launch", small(tmp_path), "--yes", home=tmp_path)
     assert (status, "INSUFFICIENT_FUNDS" in output) == (1, True), output
     assert "Traceback" not in output

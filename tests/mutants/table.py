@@ -59,6 +59,7 @@ _TWO_PEOPLE: Final = "tests/behaviour/test_two_people.py::"
 _PRIVATE: Final = "tests/behaviour/test_private_distributions.py::"
 _BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
 _TEXTS: Final = "tests/unit/test_texts.py::"
+_TERMINAL: Final = "tests/behaviour/test_terminal.py::"
 _LINKS: Final = "tests/unit/test_links.py::"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
@@ -912,6 +913,64 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "return _is_of_a_word(before) and _is_of_a_word(after)",
         "return True",
         ["tests/unit/test_printable.py::test_joiners_and_selectors_out_of_their_place_are_found"],
+    ),
+    Mutant(
+        "terminal: what others wrote is one line",
+        "mesh/cli/terminal.py",
+        "    return escape(str(value))\n",
+        "    return str(value)\n",
+        [_TERMINAL + "test_no_command_obeys_what_it_prints"],
+    ),
+    Mutant(
+        "logs: what they quote stays in its line",
+        "mesh/logfiles.py",
+        'text = escape(f"{text}  [{trace}]" if trace else text)',
+        'text = f"{text}  [{trace}]" if trace else text',
+        [_TERMINAL + "test_no_command_obeys_what_it_prints"],
+    ),
+    Mutant(
+        "launch: nobody pays where nobody can be asked",
+        "mesh/cli/terminal.py",
+        "if not yes and not sys.stdin.isatty():",
+        "if False:",
+        [
+            "tests/behaviour/test_launch_cli.py::test_a_launch_pays_nothing_where_nobody_can_be_asked"
+        ],
+    ),
+    Mutant(
+        "tables: no width is assumed without a terminal",
+        "mesh/cli/terminal.py",
+        "width=None if stream.isatty() else _UNBOUNDED,",
+        "width=None,",
+        [_TERMINAL + "test_a_pipe_cuts_nothing"],
+    ),
+    Mutant(
+        "tables: a row that does not fit becomes a block",
+        "mesh/cli/rows.py",
+        "if needed > options.max_width:",
+        "if needed > _ENDLESS:",
+        [_TERMINAL + "test_a_narrow_terminal_cuts_no_id_and_no_state"],
+    ),
+    Mutant(
+        "trace: says what failed",
+        "observability/waterfall.py",
+        "            if failure:\n",
+        "            if failure == '!':\n",
+        ["tests/unit/test_waterfall.py::test_what_failed_says_how_in_words"],
+    ),
+    Mutant(
+        "step: names the service that it waits for",
+        "services/kit/journal/engine.py",
+        'error_service=error.service if isinstance(error, RemoteError) else "",',
+        'error_service="",',
+        [_JOURNAL + "test_each_try_that_failed_is_logged_once_and_the_service_is_kept"],
+    ),
+    Mutant(
+        "step: logs each attempt that failed",
+        "services/kit/journal/engine.py",
+        "            _log_failure(step, record)\n",
+        "            pass\n",
+        [_JOURNAL + "test_each_try_that_failed_is_logged_once_and_the_service_is_kept"],
     ),
     Mutant(
         "url: without userinfo",

@@ -78,6 +78,10 @@ class Installation:
         self.log = folder.with_name(f"{folder.name}.out")
 
     @property
+    def program(self) -> Path:
+        return self._icto
+
+    @property
     def edge(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -270,12 +274,13 @@ class Installation:
 
     async def icto(self, *arguments: str, home: Path | None = None) -> tuple[int, str]:
         """Runs the command line against this installation; exit code and output."""
-        environment = dict(os.environ) | {"ICTO_RUN_DIR": str(self.run.path), "COLUMNS": "200"}
+        environment = dict(os.environ) | {"ICTO_RUN_DIR": str(self.run.path)}
         if home is not None:
             environment["XDG_CONFIG_HOME"] = str(home)
         child = await asyncio.create_subprocess_exec(
             str(self._icto), *arguments,
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output, _ = await child.communicate()
         assert child.returncode is not None

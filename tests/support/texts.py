@@ -17,7 +17,8 @@ DECEIVING: Final = (
 )
 """Characters that no text of one line may hold, wherever they stand in it."""
 
-Path = tuple[FieldDescriptor, ...]
+# Any: the stubs say that a descriptor may be missing where there is always one.
+Path = tuple[Any, ...]
 _DEPTH: Final = 8
 
 
@@ -33,7 +34,7 @@ class Place:
         return ".".join(field.name for field in self.path)
 
     @property
-    def field(self) -> FieldDescriptor:
+    def field(self) -> Any:
         """The field that is the text."""
         return self.path[-1]
 
@@ -75,10 +76,10 @@ def _put(message: Any, path: Path, text: str) -> None:
         _put(value, tuple(rest), text)
 
 
-def _put_in_map(
-    values: Any, field: FieldDescriptor, rest: list[FieldDescriptor], text: str
-) -> None:
+def _put_in_map(values: Any, field: Any, rest: list[Any], text: str) -> None:
     fields = field.message_type.fields_by_name
+    key: Any
+    inner: list[Any]
     if rest[0].name == "key":
         key, inner = text, []
     else:

@@ -16,12 +16,12 @@ from services.kit.statement import Statement
 
 COLUMNS: Final = """
     pipeline_id, sequence, step, state, attempts, error_reason, error_message, start_time, end_time,
-    replica
+    replica, error_service
 """
 _APPEND: Final = f"""
 INSERT INTO kit_changes ({COLUMNS})
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::text[],
-    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[])
+    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[])
 """
 _READ: Final = f"""
 SELECT {COLUMNS}, change_time
@@ -53,7 +53,7 @@ def of_pipeline(
     pipeline_id: UUID, sequence: int, state: PipelineState, reason: str = ""
 ) -> tuple[Any, ...]:
     """The row of a change of the pipeline itself; `reason` says why it was parked."""
-    return (pipeline_id, sequence, "", int(state), 0, "", reason, None, None, "")
+    return (pipeline_id, sequence, "", int(state), 0, "", reason, None, None, "", "")
 
 
 async def read(database: Database | Connection, pipeline_id: UUID, after: int) -> Sequence[Change]:
@@ -76,5 +76,6 @@ def _change(row: Any) -> Change:
         replica=row["replica"],
         error_reason=row["error_reason"],
         error_message=row["error_message"],
+        error_service=row["error_service"],
     )
     return Change(row["sequence"], row["change_time"], record)

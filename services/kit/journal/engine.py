@@ -15,12 +15,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode, use_span
+from opentelemetry.trace import SpanKind, use_span
 
 from observability import names
-from observability.tracing import parent_context
+from observability.tracing import note_failure, parent_context
 from services.kit import deadline
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, RemoteError
 from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
@@ -356,16 +356,14 @@ class Engine:
             return self._record(step, StepState.SKIPPED, attempt)
         except TimeoutError:
             late = Error(Code.DEADLINE_EXCEEDED, "STEP_DEADLINE", "The step took too long.")
-            return self._failed(step, attempt, late)
+            return self._failed(span, step, attempt, late)
         except Error as error:
-            span.set_attribute(names.REASON, error.reason)
-            span.set_status(StatusCode.ERROR, error.reason)
-            return self._failed(step, attempt, error)
+            return self._failed(span, step, attempt, error)
         except Exception as error:
             log.exception("step %s of %s is broken", step.name, work.claim.id)
             span.record_exception(error)
             broken = Error(Code.INTERNAL, "STEP_BROKEN", f"{type(error).__name__}: {error}")
-            return self._failed(step, attempt, broken)
+            return self._failed(span, step, attempt, broken)
         finally:
             span.end()
 
@@ -377,10 +375,16 @@ class Engine:
             attributes={names.PIPELINE_ID: str(claim.id), names.STEP_ATTEMPT: attempt},
         )
 
-    def _failed(self, step: Step, attempt: "_Try", error: Error) -> StepRecord:
+    def _failed(self, span: trace.Span, step: Step, attempt: "_Try", error: Error) -> StepRecord:
         ends = error.definite and not step.cleans_up
         state = StepState.FAILED if ends else StepState.RETRYING
-        return self._record(step, state, attempt, error=error)
+        note_failure(span, error.code.name, error.reason, error.message, ours=True)
+        record = self._record(step, state, attempt, error=error)
+        if record.error_service:
+            span.set_attribute(names.ERROR_SERVICE, record.error_service)
+        with use_span(span):
+            _log_failure(step, record)
+        return record
 
     def _record(
         self,
@@ -400,8 +404,25 @@ class Engine:
             result=result,
             error_reason=error.reason if error else "",
             error_message=error.message if error else "",
+            error_service=error.service if isinstance(error, RemoteError) else "",
             counted=attempt.counted + int(error is not None and error.code is not Code.UNAVAILABLE),
         )
+
+
+def _log_failure(step: Step, record: StepRecord) -> None:
+    """One line for each attempt that failed; a warning once that has been so for a while."""
+    delay = step.retry.delay(record.attempts)
+    again = "given up" if record.state.finished else f"tried again in {delay:.1f} s"
+    log.log(
+        logging.INFO if record.state.finished or delay <= _PATIENCE_SECONDS else logging.WARNING,
+        "step %s, attempt %d, %s: %s %s: %s",
+        record.name,
+        record.attempts,
+        again,
+        record.error_service or "here",
+        record.error_reason,
+        record.error_message,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,7 @@ class StepRecord:
     Attributes:
         attempts: tries so far; of a skipped step, 0 says that nobody can have begun it.
         counted: tries that count against its RetryPolicy, since a person last looked.
+        error_service: mesh service that the error is of; empty: the one that runs the step.
     """
 
     name: str
@@ -175,6 +176,7 @@ class StepRecord:
     error_reason: str = ""
     error_message: str = ""
     counted: int = 0
+    error_service: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ FROM kit_pipelines WHERE id = ANY ($1::uuid[]) AND state = 6
 _QUEUED: Final = "SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)"
 _STEP_COLUMNS: Final = """
     pipeline_id, name, state, attempts, result, error_reason, error_message, start_time, end_time,
-    replica, counted
+    replica, counted, error_service
 """
 _STEPS: Final = f"SELECT {_STEP_COLUMNS} FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])"
 # One that is being written is left out: a heartbeat never waits for a batch, or deadlocks with it.
@@ -123,25 +123,27 @@ step AS (
     SELECT step.*, fenced.sequence - behind AS sequence
     FROM unnest($10::uuid[], $11::bigint[], $12::int[], $13::text[], $14::smallint[], $15::int[],
         $16::bytea[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-        $21::text[], $22::int[]) AS step (pipeline_id, epoch, behind, name, state, attempts, result,
-        error_reason, error_message, start_time, end_time, replica, counted)
+        $21::text[], $22::int[], $24::text[]) AS step (pipeline_id, epoch, behind, name, state,
+        attempts, result, error_reason, error_message, start_time, end_time, replica, counted,
+        error_service)
     JOIN fenced USING (pipeline_id, epoch)),
 recorded AS (
     INSERT INTO kit_steps ({_STEP_COLUMNS}) SELECT {_STEP_COLUMNS} FROM step
     ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state,
         attempts = excluded.attempts, result = excluded.result,
         error_reason = excluded.error_reason, error_message = excluded.error_message,
-        end_time = excluded.end_time, replica = excluded.replica, counted = excluded.counted),
+        end_time = excluded.end_time, replica = excluded.replica, counted = excluded.counted,
+        error_service = excluded.error_service),
 logged AS (
     INSERT INTO kit_changes ({change_log.COLUMNS})
     SELECT pipeline_id, sequence, name, state, attempts, error_reason, error_message, start_time,
-        end_time, replica FROM step WHERE $23
+        end_time, replica, error_service FROM step WHERE $23
     UNION ALL
-    SELECT pipeline_id, sequence, '', state, 0, '', parked_reason, NULL, NULL, '' FROM fenced
+    SELECT pipeline_id, sequence, '', state, 0, '', parked_reason, NULL, NULL, '', '' FROM fenced
     WHERE turns AND $23)
 SELECT pipeline_id, epoch, cancelled FROM fenced
 """
-_STEP_ARRAYS: Final = 13  # from $10 to $22: the columns of `_Advance.rows`
+_STEP_ARRAYS: Final = 13  # from $10 to $22: the columns of `_Advance.rows`; one more is $24
 _CANCEL: Final = """
 UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
@@ -338,6 +340,7 @@ class PostgresJournal:
             LEASE_SECONDS,
             *([row[column] for row in steps] for column in range(_STEP_ARRAYS)),
             self._logged,
+            [row[_STEP_ARRAYS] for row in steps],
         )
         return {(row["pipeline_id"], row["epoch"]): row["cancelled"] for row in rows}
 
@@ -443,6 +446,7 @@ def _steps(rows: Iterable[Any]) -> dict[UUID, dict[str, StepRecord]]:
             error_reason=row["error_reason"],
             error_message=row["error_message"],
             counted=row["counted"],
+            error_service=row["error_service"],
         )
         found.setdefault(row["pipeline_id"], {})[record.name] = record
     return found
@@ -458,4 +462,5 @@ def _row(record: StepRecord) -> tuple[Any, ...]:
     return (
         record.name, int(record.state), record.attempts, record.result, record.error_reason,
         record.error_message, record.start_time, record.end_time, record.replica, record.counted,
+        record.error_service,
     )  # fmt: skip
