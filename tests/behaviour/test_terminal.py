@@ -102,6 +102,7 @@ async def test_a_narrow_terminal_cuts_no_id_and_no_state(
     assert re.search(rf"^{launched.name} +{LONG} +succeeded in part ", wide[2], re.MULTILINE)
 
 
+@pytest.mark.timeout(400)
 async def test_programs_read_json(mesh: Installation, launched: Launched) -> None:
     home = launched.home
 
@@ -243,6 +244,7 @@ _SAY_NOTHING_OF_OTHERS: Final = {
 }
 
 
+@pytest.mark.timeout(400)
 async def test_no_command_obeys_what_it_prints(mesh: Installation, hostile: Launched) -> None:
     obeyed = {}
     for name, arguments in commands(hostile).items():
@@ -285,6 +287,7 @@ async def test_a_trace_says_what_failed_and_why(mesh: Installation, tmp_path: Pa
     assert "FAILED_PRECONDITION NOT_YET: Come back tomorrow." in waterfall, waterfall
 
 
+@pytest.mark.timeout(400)
 async def test_a_step_that_waits_says_for_whom_and_each_try_is_logged(
     mesh: Installation, tmp_path: Path
 ) -> None:
