@@ -25,6 +25,7 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.duration_pb2 import Duration
 
 from icto.policy.v1 import policy_pb2 as policy
+from mesh.room import Room
 
 OPERATOR: Final = "operator"
 """Mesh identity of whoever holds the run directory. It calls; nothing calls it."""
@@ -305,12 +306,21 @@ def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
         if environments and environment not in environments:
             continue
         built[mesh_name] = _service(reader, mesh_name, parts, known, problems)
+    problems.extend(_without_room(reader, built))
     if problems:
         raise ContractError(problems)
     if GATEWAY in built:
         gateway = built[GATEWAY]
         built[GATEWAY] = replace(gateway, methods=(*gateway.methods, *_standard_methods()))
     return Contract(built, _buckets(), descriptors)
+
+
+def _without_room(reader: "_Reader", services: Mapping[str, Service]) -> Iterator[str]:
+    """Methods that services call with less room than what they carry inwards takes."""
+    methods = [method for service in services.values() for method in service.methods]
+    doors = [method for method in methods if method.audience.from_outside]
+    inner = [method for method in methods if method.audience.services - {OPERATOR, PROXY}]
+    yield from Room(reader.messages).problems(doors, inner)
 
 
 def _standard_methods() -> tuple[Method, ...]:

@@ -39,6 +39,8 @@ OUTCOME_UNKNOWN = frozenset(
 """Codes that leave open whether the call took effect."""
 _OF_THE_MOMENT: Final = frozenset({Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 """Codes of a call without effect that the same call may not meet again a moment later."""
+_OF_THE_CALL: Final = frozenset({"REQUEST_TOO_LARGE", "HEADERS_TOO_LARGE"})
+"""Reasons that say something of the call, though their codes are of the moment elsewhere."""
 
 
 SERVICE: Final = "service"
@@ -88,7 +90,7 @@ class Error(Exception):
         of the moment and nothing of the call.
         """
         of_the_call = self.code not in OUTCOME_UNKNOWN | _OF_THE_MOMENT
-        return of_the_call and not self.retriable
+        return (of_the_call or self.reason in _OF_THE_CALL) and not self.retriable
 
 
 class RemoteError(Error):

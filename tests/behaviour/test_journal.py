@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -23,6 +23,7 @@ from services.kit.errors import Code, Error, RemoteError
 from services.kit.journal import (
     Claim,
     Ended,
+    Family,
     PipelineState,
     RetryPolicy,
     Run,
@@ -192,13 +193,13 @@ async def test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next(
     bench: Bench, ann: Worker, ben: Worker
 ) -> None:
     waiting = await ann.queue(5)
-    assert await ann.journal.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
+    assert await ann.positions(waiting) == {w: n for n, w in enumerate(waiting, start=1)}
     assert not await ann.claim()
     async with bench.crowded(6):
         admitting = asyncio.gather(*(worker.admit(2) for worker in (ann, ben) * 3))
     admitted = await admitting
     assert sorted(pipeline for some in admitted for pipeline in some) == waiting[:2]
-    assert await ann.journal.positions(waiting) == dict(zip(waiting[2:], (1, 2, 3), strict=True))
+    assert await ann.positions(waiting) == dict(zip(waiting[2:], (1, 2, 3), strict=True))
     run = await ben.run_of(waiting[0])
     assert (run.state, run.leased) == (PipelineState.RUNNING, True)
     owner = ann if any(waiting[0] in some for some in admitted[::2]) else ben
@@ -229,12 +230,104 @@ async def test_what_waits_and_is_cancelled_is_claimed_to_its_end_and_never_admit
     async with ann.database.transaction() as connection:
         assert await ann.journal.cancel(connection, first)
         assert await ben.admit(10) == [second]
-    assert await ann.journal.positions([first]) == {}
+    assert await ann.positions([first]) == {}
     (claim,) = await ann.claim()
     assert (claim.id, claim.cancelled) == (first, True)
     await ann.journal.advance(claim, (), finish(state=PipelineState.CANCELLED))
     assert await ben.admit(10) == []
     assert (await ben.run_of(first)).state is PipelineState.CANCELLED
+
+
+async def test_an_owner_has_a_share_of_the_places_and_the_next_is_whoever_has_begun_least(
+    ann: Worker,
+) -> None:
+    """Places tell the order in which the queue moves, also past those who have their share."""
+    many = await ann.queue(5, "many")
+    few = await ann.queue(1, "few")
+    assert await ann.positions([*many, *few], share=2) == dict(
+        zip((many[0], few[0], *many[1:]), range(1, 7), strict=True)
+    )
+    assert sorted(await ann.admit(3, share=2)) == sorted([*many[:2], *few])
+    late = await ann.queue(1, "late")
+    assert await ann.positions([*many, *late], share=2) == dict(
+        zip((late[0], *many[2:]), range(1, 5), strict=True)
+    )
+    assert await ann.admit(10, share=2) == late
+
+
+async def asleep(worker: Worker, *claims: Claim, seconds: float = 0.0) -> None:
+    """Pipelines that wait for their next attempt, without their places."""
+    for claim in claims:
+        await worker.journal.advance(
+            claim, [record(state=StepState.RETRYING)], Sleep(seconds, keeps_place=False)
+        )
+
+
+async def test_what_waits_for_its_next_attempt_holds_no_place_and_is_next_when_it_is_due(
+    bench: Bench, ann: Worker, ben: Worker
+) -> None:
+    waiting = await ann.queue(4)
+    (first,) = await ann.admitted(1)
+    await asleep(ann, first, seconds=60)
+    assert not await ben.claim()
+    (second,) = await ben.admitted(1)
+    assert second.id == waiting[1]
+    await bench.let_timers_end()
+    assert await ann.admit(1) == []
+    await asleep(ben, second, seconds=60)
+    (again,) = await ben.admitted(1)
+    assert (again.id, again.idle_claims) == (first.id, 1)
+    assert again.epoch > first.epoch
+    assert again.records["a"].state is StepState.RETRYING
+    assert not await ann.admit(1)
+
+
+async def test_those_that_wait_for_an_attempt_are_bounded_in_all_and_for_each_owner(
+    ann: Worker,
+) -> None:
+    """While a service is away, the rest queues before it has begun."""
+    many = await ann.queue(9, "many")
+    await _asleep_as_they_come(ann)
+    others = await ann.queue(9)
+    await _asleep_as_they_come(ann)
+    begun = [run.id for run in await ann.journal.get([*many, *others]) if not _queues(run)]
+    assert sorted(begun) == sorted([*many[:2], *others[:4]])
+    assert await ann.positions([many[2], others[4]], share=1) == {others[4]: 1, many[2]: 6}
+
+
+async def _asleep_as_they_come(worker: Worker) -> None:
+    """All who are admitted wait for their next attempt, until none is."""
+    while admitted := await worker.admitted(3, share=1):
+        await asleep(worker, *admitted, seconds=60)
+
+
+def _queues(run: Run) -> bool:
+    return run.state is PipelineState.QUEUED
+
+
+async def test_a_share_is_for_what_is_due_as_well(ann: Worker) -> None:
+    await ann.queue(2, "many")
+    await asleep(ann, *await ann.admitted(2))
+    assert len(await ann.admit(2, share=1)) == 1
+    assert not await ann.admit(2, share=1)
+
+
+async def test_what_a_person_lets_go_on_takes_a_place_first_and_what_is_cancelled_takes_none(
+    ann: Worker, ben: Worker
+) -> None:
+    parked, waiting, new = await ann.queue(3)
+    one, two = await ann.admitted(2)
+    await ann.journal.advance(one, (), Park("stuck", keeps_place=False))
+    await asleep(ann, two, seconds=60)
+    async with ann.database.transaction() as connection:
+        assert await ann.journal.unpark(connection, parked)
+    assert not await ben.claim()
+    assert await ben.admit(1) == [parked]
+    async with ann.database.transaction() as connection:
+        assert await ann.journal.cancel(connection, waiting)
+    assert await ids_of(ben.claim()) == {waiting}
+    assert await ben.admit(2) == []
+    assert await ben.admit(3) == [new]
 
 
 # The fence.
@@ -632,6 +725,48 @@ async def test_a_long_pause_is_left_to_the_durable_timer(bench: Bench, ann: Work
         run = await ended(ben, claim)
     assert (run.state, run.steps["a"].replica) == (PipelineState.SUCCEEDED, "ben")
     assert run.steps["a"].attempts == 2
+
+
+async def test_one_that_waits_for_its_next_attempt_lets_others_work(ann: Worker) -> None:
+    """Of a family with one place; the one that waits has it again for the attempt."""
+    script = Script(a=[unavailable(), b"back"])
+    step = script.step("a", retry=RetryPolicy(first=1.1))
+    family = Family(NAME, 1, lambda _: definition(step), lambda: 1)
+    first, second = await ann.queue(2)
+    async with ann.engine(family) as engine:
+        engine.admit()
+
+        async def over() -> list[UUID]:
+            runs = await ann.journal.get([first, second])
+            return [run.id for run in runs if run.state is PipelineState.SUCCEEDED]
+
+        async def all_are_over() -> bool:
+            return len(await over()) == 2
+
+        assert await until(over, 5, 0.01) == [second]
+        await until(all_are_over, 5)
+
+
+async def test_an_attempt_that_takes_long_is_followed_by_a_pause_without_a_place(
+    ann: Worker,
+) -> None:
+    """Whatever hangs would hold its place through every quick repeat."""
+
+    async def hanging(context: StepContext) -> bytes:
+        if context.pipeline_id == first:
+            await asyncio.sleep(60)
+        return b""
+
+    first, second = await ann.queue(2)
+    quick = Step("a", hanging, deadline=1.2, retry=RetryPolicy(first=0.3, factor=1))
+    async with ann.engine(Family(NAME, 1, lambda _: definition(quick), lambda: 1)) as engine:
+        engine.admit()
+
+        async def second_is_over() -> bool:
+            return (await ann.run_of(second)).state is PipelineState.SUCCEEDED
+
+        await until(second_is_over, 5)
+        assert (await ann.run_of(first)).steps["a"].attempts <= 2
 
 
 async def test_a_step_that_never_becomes_known_parks_its_pipeline(ann: Worker) -> None:

@@ -50,6 +50,7 @@ _LAUNCHES: Final = "tests/behaviour/test_launches.py::"
 _LAUNCH_RULES: Final = "tests/unit/test_launch_rules.py::"
 _STOPPING: Final = "tests/behaviour/test_stopping.py::"
 _COMPENSATION: Final = "tests/behaviour/test_compensation.py::"
+_ROOM: Final = "tests/unit/test_room.py::"
 _RULES: Final = "tests/unit/test_payment_rules.py::"
 _SIGN_IN: Final = "tests/unit/test_sign_in_rules.py::"
 _SIGNED_IN: Final = "tests/behaviour/test_sign_in.py::"
@@ -334,6 +335,86 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "            await connection.execute(_ADMITTING, name)\n",
         "",
         [_JOURNAL + "test_whoever_admits_only_so_many_run_and_who_waits_longest_is_next"],
+    ),
+    Mutant(
+        "journal: an owner has a share of the places",
+        "services/kit/journal/postgres.py",
+        "<= $2\n            AND coalesce(begun, 0) + turn <=",
+        "<= $2 + 100\n            AND coalesce(begun, 0) + turn <= 100 +",
+        [
+            _JOURNAL
+            + "test_an_owner_has_a_share_of_the_places_and_the_next_is_whoever_has_begun_least",
+            _JOURNAL + "test_those_that_wait_for_an_attempt_are_bounded_in_all_and_for_each_owner",
+        ],
+    ),
+    Mutant(
+        "journal: a share is for attempts as well",
+        "services/kit/journal/postgres.py",
+        "        ) <= $2 AS fits\n",
+        "        ) <= $2 + 100 AS fits\n",
+        [_JOURNAL + "test_a_share_is_for_what_is_due_as_well"],
+    ),
+    Mutant(
+        "journal: those that wait for an attempt are bounded",
+        "services/kit/journal/postgres.py",
+        "least(room - (SELECT count(*) FROM resumed), startable)",
+        "least(room - (SELECT count(*) FROM resumed), startable + 1000)",
+        [_JOURNAL + "test_those_that_wait_for_an_attempt_are_bounded_in_all_and_for_each_owner"],
+    ),
+    Mutant(
+        "journal: an attempt that is due goes before new pipelines",
+        "services/kit/journal/postgres.py",
+        "    LIMIT (SELECT greatest(0, room) FROM total)),\n",
+        "    LIMIT (SELECT greatest(0, room - (SELECT count(*) FROM in_order)) FROM total)),\n",
+        [
+            _JOURNAL
+            + "test_what_waits_for_its_next_attempt_holds_no_place_and_is_next_when_it_is_due"
+        ],
+    ),
+    Mutant(
+        "journal: what holds no place is not claimed past the queue",
+        "services/kit/journal/postgres.py",
+        "    WHERE state = 1 AND holds_place AND wake_time <= clock_timestamp()\n",
+        "    WHERE state = 1 AND wake_time <= clock_timestamp()\n",
+        [
+            _JOURNAL
+            + "test_what_waits_for_its_next_attempt_holds_no_place_and_is_next_when_it_is_due"
+        ],
+    ),
+    Mutant(
+        "pipeline: one that waits for its next attempt gives its place back",
+        "services/kit/journal/engine.py",
+        "        return Sleep(pause, keeps_place=not work.queued)\n",
+        "        return Sleep(pause)\n",
+        [_JOURNAL + "test_one_that_waits_for_its_next_attempt_lets_others_work"],
+    ),
+    Mutant(
+        "pipeline: a slow attempt is not repeated in place",
+        "services/kit/journal/engine.py",
+        "            late = time.monotonic() - began + delay > _PATIENCE_SECONDS\n",
+        "            late = time.monotonic() - began >= 0 and delay > _PATIENCE_SECONDS\n",
+        [_JOURNAL + "test_an_attempt_that_takes_long_is_followed_by_a_pause_without_a_place"],
+    ),
+    Mutant(
+        "errors: what is too large stays so",
+        "services/kit/errors.py",
+        "        return (of_the_call or self.reason in _OF_THE_CALL) and not self.retriable\n",
+        "        return of_the_call and not self.retriable\n",
+        ["tests/unit/test_errors.py::test_what_is_too_large_stays_so_whatever_its_code"],
+    ),
+    Mutant(
+        "contract: what is carried inwards has room",
+        "mesh/contract.py",
+        "    problems.extend(_without_room(reader, built))\n",
+        "",
+        [_ROOM + "test_our_contract_is_refused_where_a_launch_fits_and_its_part_does_not"],
+    ),
+    Mutant(
+        "launches: one user holds a share of the places",
+        "services/backend/launches/domain.py",
+        "    return min(limit, chosen or max(1, limit // _SHARES))\n",
+        "    return min(limit, chosen or max(limit, limit // _SHARES))\n",
+        [_LAUNCH_RULES + "test_a_user_has_the_share_that_is_chosen_or_a_tenth"],
     ),
     Mutant(
         "journal: a pipeline that kills its workers is parked",

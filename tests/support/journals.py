@@ -20,7 +20,9 @@ from services.kit.journal import (
     Definition,
     Ended,
     Engine,
+    Family,
     NewPipeline,
+    Places,
     PostgresJournal,
     Run,
     Step,
@@ -61,15 +63,28 @@ class Worker:
         await self.database.apply(self.journal.enqueue(new))
         return new.id
 
-    async def queue(self, count: int) -> list[UUID]:
+    async def queue(self, count: int, owner: str = "") -> list[UUID]:
         """Begins pipelines that wait, in the order of their turns: that of their ids, of which some
         may be of the same millisecond.
         """
-        return sorted([await self.enqueue(new_pipeline()) for _ in range(count)])
+        return sorted([await self.enqueue(new_pipeline(owner=owner)) for _ in range(count)])
 
-    async def admit(self, limit: int, version: int = 1, room: int = 100) -> list[UUID]:
-        """Claims what waits longest, as far as the limit allows."""
-        return [c.id for c in await self.journal.admit(self.name, NAME, version, limit, room)]
+    async def admit(
+        self, limit: int, version: int = 1, room: int = 100, share: int = 0
+    ) -> list[UUID]:
+        """Claims what waits longest, as far as the limit allows; `share` 0 is all of it."""
+        return [claim.id for claim in await self.admitted(limit, version, room, share)]
+
+    async def admitted(
+        self, limit: int, version: int = 1, room: int = 100, share: int = 0, name: str = NAME
+    ) -> Sequence[Claim]:
+        """The same as claims."""
+        places = Places(limit, share or limit)
+        return await self.journal.admit(self.name, name, version, places, room)
+
+    async def positions(self, pipeline_ids: Sequence[UUID], share: int = 100) -> dict[UUID, int]:
+        """Places in the queue."""
+        return dict(await self.journal.positions(NAME, Places(100, share), pipeline_ids))
 
     async def run_of(self, pipeline_id: UUID) -> Run:
         """A pipeline as the journal has it."""
@@ -78,7 +93,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def engine(
-        self, *definitions: Definition, capacity: int = CAPACITY
+        self, *definitions: Definition | Family, capacity: int = CAPACITY
     ) -> AsyncIterator[Engine]:
         """An engine at work."""
         engine = Engine(
@@ -131,6 +146,11 @@ class Bench:
                 " WHERE lease_time IS NOT NULL"
             )
 
+    async def let_timers_end(self) -> None:
+        """Whatever sleeps is due now."""
+        async with self._schema.connection() as connection:
+            await connection.execute("UPDATE kit_pipelines SET wake_time = clock_timestamp()")
+
     @contextlib.asynccontextmanager
     async def crowded(self, count: int) -> AsyncIterator[None]:
         """Nobody writes until so many who are asked in this block wait for it: they go together."""
@@ -153,9 +173,11 @@ class Bench:
         return [events.Event.FromString(row["event"]).act for row in rows]
 
 
-def new_pipeline(name: str = NAME, version: int = 1, content: bytes = b"input") -> NewPipeline:
+def new_pipeline(
+    name: str = NAME, version: int = 1, content: bytes = b"input", owner: str = ""
+) -> NewPipeline:
     """A pipeline that nobody has begun."""
-    return NewPipeline(ids.new_id("test"), name, version, content, TRACEPARENT)
+    return NewPipeline(ids.new_id("test"), name, version, content, TRACEPARENT, owner)
 
 
 async def settle(connection: Connection, ended: Sequence[Ended]) -> Sequence[events.Event]:

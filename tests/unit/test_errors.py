@@ -101,6 +101,12 @@ def test_an_error_is_definite_when_a_repeat_would_be_told_the_same(code: Code) -
     assert not Error(code, "X", "x", retriable=True).definite
 
 
+@pytest.mark.parametrize("code", list(Code))
+def test_what_is_too_large_stays_so_whatever_its_code(code: Code) -> None:
+    assert Error(code, "REQUEST_TOO_LARGE", "Too large.").definite
+    assert not Error(code, "REQUEST_TOO_LARGE", "Too large.", retriable=True).definite
+
+
 def test_error_info_carries_reason_domain_and_trace() -> None:
     info = details(FULL, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("QUOTA_USED_UP", "icto")

@@ -128,3 +128,12 @@ def test_how_a_launch_stands_follows_from_its_pipeline_and_what_was_delivered(
 ) -> None:
     assert domain.outcome(state, anything=False) == nothing
     assert domain.outcome(state, anything=True) == something
+
+
+@pytest.mark.parametrize(
+    ("limit", "chosen", "share"), [(150, 0, 15), (19, 0, 1), (1, 0, 1), (150, 40, 40), (3, 40, 3)]
+)
+def test_a_user_has_the_share_that_is_chosen_or_a_tenth(
+    limit: int, chosen: int, share: int
+) -> None:
+    assert domain.share_of_places(limit, chosen) == share

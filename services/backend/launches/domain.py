@@ -15,6 +15,8 @@ TAKE_IN: Final = "take_in"
 BASE_FEE: Final = "launch"
 _LOCK: Final = "lock_"
 _DISTRIBUTION: Final = "distribution_"
+_SHARES: Final = 10
+"""Users who fill all places, where the configuration does not say how many one may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class Shape:
         """The shape that `encode` wrote."""
         origin, locks, distributions = argument.decode().split()
         return cls(origin, int(locks), int(distributions))
+
+
+def share_of_places(limit: int, chosen: int) -> int:
+    """How many launches of one user may be at work: as chosen, or a tenth of all, at least one."""
+    return min(limit, chosen or max(1, limit // _SHARES))
 
 
 def part_number(step: str) -> int:

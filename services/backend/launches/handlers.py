@@ -126,7 +126,9 @@ class LaunchService:
         effects = (
             store.added(launch),
             backend_store.counted_deployment(call.principal, limits),
-            self._pipelines.enqueue(self._pipeline.family, launch.id, launch.shape.encode()),
+            self._pipelines.enqueue(
+                self._pipeline.family, launch.id, launch.shape.encode(), launch.owner
+            ),
         )
         if launch.project_id is None and launch.earlier is None:
             await call.commit(response, *effects, subject=launch.name, act=act)
@@ -473,7 +475,8 @@ class LaunchService:
     async def _messages(self, launches: Sequence[Launch]) -> list[pb.Launch]:
         launch_ids = [launch.id for launch in launches]
         runs = {run.id: run for run in await self._journal.get(launch_ids)}
-        places = await self._journal.positions(launch_ids)
+        family = self._pipeline.family
+        places = await self._journal.positions(family.name, family.places, launch_ids)
         # One that ended between the two reads has its token and its payment by now.
         missed = [x.id for x in launches if not x.ended and x.id in runs and runs[x.id].state.final]
         fresh = await store.get_all(self._database, missed) if missed else {}

@@ -72,6 +72,10 @@ class LaunchPipeline:
             version=1,
             shape=lambda argument: self.definition(Shape.decode(argument)),
             limit=lambda: platform.config.limits.max_concurrent_pipelines,
+            share=lambda: domain.share_of_places(
+                platform.config.limits.max_concurrent_pipelines,
+                platform.config.limits.max_concurrent_pipelines_per_user,
+            ),
         )
 
     def definition(self, shape: Shape) -> Definition:

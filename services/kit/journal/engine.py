@@ -8,6 +8,7 @@ again, in place for a short while and by a durable timer after that, until it is
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.5
 _HEARTBEAT_SECONDS: Final = 1.0
-# A pause up to this long is waited out in place; a longer one goes to the durable timer.
+# So long a step is tried in place, pauses and all; after that it goes to the durable timer.
 _PATIENCE_SECONDS: Final = 1.0
 _MAX_IDLE_CLAIMS: Final = 10
 # Durable timers and what a dead replica left behind never wait for our own orders to end.
@@ -63,6 +64,8 @@ class _Work:
     """What its steps read once."""
     found: bool = False
     """Whether it was due and nobody's, not begun or admitted here."""
+    queued: bool = False
+    """Whether it is of a family: it gives its place back while it waits."""
 
 
 class Engine:
@@ -128,10 +131,13 @@ class Engine:
             return
         if not self._supersedes(claim):
             return
-        definition = definition.shaped(claim.input)
-        work = _Work(claim, definition, dict(claim.records), claim.cancelled, found=found)
+        queued = isinstance(definition, Family)
+        shaped = definition.shaped(claim.input)
+        work = _Work(
+            claim, shaped, dict(claim.records), claim.cancelled, found=found, queued=queued
+        )
         if claim.epoch > 1:
-            work.begun.update(step.name for step in definition.ready(work.records, set()))
+            work.begun.update(step.name for step in shaped.ready(work.records, set()))
         task = self._tasks.create_task(self._drive(work))
         self._working[claim.id] = (work, task)
         task.add_done_callback(lambda _: self._left(work))
@@ -189,11 +195,11 @@ class Engine:
 
     async def _admit(self, family: Family) -> None:
         room = self._capacity - len(self._working)
-        if room <= 0:
+        if room <= 0 or self._stopped():
             return
         try:
             claims = await self._journal.admit(
-                self._worker, family.name, family.version, family.limit(), room
+                self._worker, family.name, family.version, family.places, room
             )
         except Error as error:
             log.info("admitting waits: %s", error)
@@ -229,7 +235,7 @@ class Engine:
         try:
             if work.claim.idle_claims > _MAX_IDLE_CLAIMS:
                 reason = f"claimed {work.claim.idle_claims} times without finishing a step"
-                await self._journal.advance(work.claim, (), Park(reason))
+                await self._journal.advance(work.claim, (), self._park(work, reason))
                 return
             await self._advance(work, await self._run_steps(work))
         except FencedError:
@@ -321,16 +327,22 @@ class Engine:
             if record is None or record.state.finished:
                 continue
             if record.counted >= step.retry.attempts:
-                return Park(f"{step.name}: {record.error_reason} after {record.attempts} attempts")
-        return Sleep(pause)
+                tried = f"{step.name}: {record.error_reason} after {record.attempts} attempts"
+                return self._park(work, tried)
+        return Sleep(pause, keeps_place=not work.queued)
+
+    def _park(self, work: _Work, reason: str) -> Park:
+        return Park(reason, keeps_place=not work.queued)
 
     async def _run_step(self, work: _Work, step: Step) -> StepRecord:
-        """Tries a step until it is known how it went, or the pause gets long."""
+        """Tries a step until it is known how it went, or that takes long."""
         record = work.records.get(step.name)
+        began = time.monotonic()
         while True:
             record = await self._attempt(work, step, _Try.after(record))
             delay = step.retry.delay(record.attempts)
-            if record.state.finished or delay > _PATIENCE_SECONDS:
+            late = time.monotonic() - began + delay > _PATIENCE_SECONDS
+            if record.state.finished or late:
                 return record
             await asyncio.sleep(delay)
 

@@ -204,13 +204,22 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class NewPipeline:
-    """A pipeline to begin."""
+    """A pipeline to begin; `owner` is whose share of a family's places it takes, if anybody's."""
 
     id: UUID
     definition: str
     version: int
     input: bytes
     traceparent: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many pipelines of a family may be at work at one time: in all, and of one owner."""
+
+    limit: int
+    share: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,12 +340,20 @@ class Family:
         version: version of each.
         shape: the definition for what a pipeline was begun with; the same each time.
         limit: how many may be at work at one time; more wait in a queue.
+        share: how many of them may be of one owner. Absent: all.
     """
 
     name: str
     version: int
     shape: Callable[[bytes], Definition]
     limit: Callable[[], int]
+    share: Callable[[], int] | None = None
+
+    @property
+    def places(self) -> Places:
+        """What may be at work now."""
+        limit = self.limit()
+        return Places(limit, self.share() if self.share else limit)
 
     def shaped(self, argument: bytes) -> Definition:
         """The definition for what a pipeline was begun with."""

@@ -46,9 +46,11 @@ class Pipelines:
         )
         return self.journal.begin(new, self._worker)
 
-    def enqueue(self, family: Family, pipeline_id: UUID, argument: bytes) -> Statement:
+    def enqueue(self, family: Family, pipeline_id: UUID, argument: bytes, owner: str) -> Statement:
         """What a transaction writes to have a pipeline wait for its turn; `admit` follows."""
-        new = NewPipeline(pipeline_id, family.name, family.version, argument, current_traceparent())
+        new = NewPipeline(
+            pipeline_id, family.name, family.version, argument, current_traceparent(), owner
+        )
         return self.journal.enqueue(new)
 
     def admit(self) -> None:

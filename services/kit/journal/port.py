@@ -19,6 +19,7 @@ from services.kit.journal.model import (
     Claim,
     NewPipeline,
     PipelineState,
+    Places,
     Run,
     Settle,
     StepRecord,
@@ -37,9 +38,13 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """The pipeline may be claimed again after some seconds: a durable timer."""
+    """The pipeline may be claimed again after some seconds: a durable timer.
+
+    One that gives its place back is admitted again instead, before any that is new.
+    """
 
     seconds: float
+    keeps_place: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """The pipeline waits for a person."""
+    """The pipeline waits for a person. Once it may go on, its place is as after `Sleep`."""
 
     reason: str
+    keeps_place: bool = True
 
 
 Next = Continue | Sleep | Finish | Park
@@ -88,15 +94,20 @@ class Journal(Protocol):
         """Begins a pipeline that waits until it is admitted."""
 
     async def admit(
-        self, worker: str, name: str, version: int, limit: int, room: int
+        self, worker: str, name: str, version: int, places: Places, room: int
     ) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a name, as long as fewer than `limit` run.
+        """Claims pipelines of a name that wait for a place, as long as there are any.
 
-        Only those of one version of it, which the worker knows; `limit` is for all versions.
+        First those that were begun and gave their place back, then new ones in the order of their
+        `positions`. With all that were begun and wait, no more than twice the places are taken, in
+        all and by one owner. Only those of one version, which the worker knows; the places are for
+        all versions.
         """
 
-    async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Places in the queue, from 1, of those that wait in it."""
+    async def positions(
+        self, name: str, places: Places, pipeline_ids: Sequence[UUID]
+    ) -> Mapping[UUID, int]:
+        """Places in the queue, from 1, of those that wait in it: the order in which it moves."""
 
     async def renew(self, worker: str, claims: Sequence[Claim]) -> Renewal:
         """Prolongs the leases of claims that are still good."""

@@ -15,6 +15,7 @@ from services.kit.journal.model import (
     Ended,
     NewPipeline,
     PipelineState,
+    Places,
     Run,
     Settle,
     StepRecord,
@@ -33,6 +34,8 @@ from services.kit.outbox import Outbox
 from services.kit.statement import Statement
 
 LEASE_SECONDS: Final = 5.0
+WAITING: Final = 2
+"""As many times the limit of a family may be begun, with those that wait for their next attempt."""
 _BATCH: Final = 128
 _ALL: Final = "journal"
 
@@ -46,36 +49,81 @@ UPDATE kit_pipelines SET epoch = epoch + 1, worker = $1, idle_claims = idle_clai
     lease_time = clock_timestamp() + make_interval(secs => $3)
 WHERE id = ANY (ARRAY(
     SELECT id FROM kit_pipelines
-    WHERE state = 1 AND wake_time <= clock_timestamp()
+    WHERE state = 1 AND holds_place AND wake_time <= clock_timestamp()
       AND (lease_time IS NULL OR lease_time < clock_timestamp())
       AND (definition, version) IN (SELECT * FROM unnest($4::text[], $5::int[]))
     ORDER BY wake_time LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims
 """
 _ENQUEUE: Final = """
-INSERT INTO kit_pipelines (id, definition, version, input, traceparent, state)
-VALUES ($1, $2, $3, $4, $5, 6)
+INSERT INTO kit_pipelines (id, definition, version, input, traceparent, owner, state, holds_place)
+VALUES ($1, $2, $3, $4, $5, $6, 6, false)
 """
 # One replica at a time admits, so that the limit holds.
 _ADMITTING: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || $1))"
-_ADMIT: Final = """
-UPDATE kit_pipelines SET state = 1, epoch = epoch + 1, worker = $1, sequence = sequence + $5,
-    lease_time = clock_timestamp() + make_interval(secs => $6), update_time = kit_now()
-WHERE state = 6 AND id = ANY (ARRAY(
-    SELECT id FROM kit_pipelines WHERE state = 6 AND definition = $2 AND version = $7 ORDER BY id
-    LIMIT least($4, greatest(0, $3 - (
-        SELECT count(*) FROM kit_pipelines WHERE state = 1 AND definition = $2)))
+# The order in which a queue moves, which is also what places are told from. $1: name, $2: share.
+# An owner's next comes after those of whoever has begun less. One whose owner has their share is
+# left standing: at work, or twice that with what waits for its next attempt.
+_IN_ORDER: Final = f"""
+begun AS (
+    SELECT owner, count(*) AS begun,
+        count(*) FILTER (WHERE holds_place OR wake_time <= clock_timestamp()) AS busy
+    FROM kit_pipelines WHERE state = 1 AND definition = $1 GROUP BY owner),
+turns AS (
+    SELECT id, version, owner, row_number() OVER (
+        PARTITION BY owner, CASE WHEN owner = '' THEN id END ORDER BY id) AS turn
+    FROM kit_pipelines WHERE state = 6 AND definition = $1),
+counted AS (
+    SELECT turns.id, version, coalesce(begun, 0) + turn AS layer,
+        coalesce(busy, 0) + turn <= $2
+            AND coalesce(begun, 0) + turn <= {WAITING} * $2 AS fits
+    FROM turns LEFT JOIN begun ON begun.owner = turns.owner AND turns.owner <> ''),
+in_order AS (
+    SELECT id, version, fits, row_number() OVER (ORDER BY fits DESC, layer, id) AS place
+    FROM counted)
+"""
+# First those that were begun and whose next attempt is due, then new ones: so many that, with all
+# that wait for an attempt, no more than twice the limit are begun.
+_ADMIT: Final = f"""
+WITH {_IN_ORDER},
+held AS (
+    SELECT owner, count(*) AS held FROM kit_pipelines
+    WHERE state = 1 AND holds_place AND definition = $1 GROUP BY owner),
+total AS (
+    SELECT least($4, $3 - coalesce((SELECT sum(held) FROM held), 0)::bigint) AS room,
+        {WAITING} * $3 - coalesce((SELECT sum(begun) FROM begun), 0)::bigint AS startable),
+due AS (
+    SELECT id, wake_time, version, coalesce(held, 0) + row_number() OVER (
+        PARTITION BY waiting.owner, CASE WHEN waiting.owner = '' THEN id END ORDER BY wake_time, id
+        ) <= $2 AS fits
+    FROM kit_pipelines AS waiting
+    LEFT JOIN held ON held.owner = waiting.owner AND waiting.owner <> ''
+    WHERE state = 1 AND NOT holds_place AND wake_time <= clock_timestamp() AND definition = $1),
+resumed AS (
+    SELECT id FROM due WHERE fits AND version = $5 ORDER BY wake_time, id
+    LIMIT (SELECT greatest(0, room) FROM total)),
+started AS (
+    SELECT id FROM in_order WHERE fits AND version = $5 ORDER BY place
+    LIMIT (SELECT greatest(0, least(room - (SELECT count(*) FROM resumed), startable)) FROM total))
+UPDATE kit_pipelines SET state = 1, holds_place = true, epoch = epoch + 1, worker = $6,
+    lease_time = clock_timestamp() + make_interval(secs => $7),
+    idle_claims = idle_claims + CASE WHEN state = 6 THEN 0 ELSE 1 END,
+    sequence = sequence + CASE WHEN state = 6 THEN $8 ELSE 0 END,
+    update_time = CASE WHEN state = 6 THEN kit_now() ELSE update_time END
+WHERE (state = 6 OR state = 1 AND NOT holds_place) AND id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines WHERE (state = 6 OR state = 1 AND NOT holds_place)
+      AND id IN (SELECT id FROM resumed UNION ALL SELECT id FROM started)
     FOR UPDATE SKIP LOCKED))
-RETURNING id, definition, version, epoch, input, traceparent, cancelled, sequence
+RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims, sequence
 """
-_POSITIONS: Final = """
-SELECT id, (
-    SELECT count(*) FROM kit_pipelines AS earlier
-    WHERE earlier.state = 6 AND earlier.definition = kit_pipelines.definition
-      AND earlier.id <= kit_pipelines.id) AS position
-FROM kit_pipelines WHERE id = ANY ($1::uuid[]) AND state = 6
+_POSITIONS: Final = f"""
+WITH {_IN_ORDER} SELECT id, place FROM in_order WHERE id = ANY ($3::uuid[])
 """
-_QUEUED: Final = "SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)"
+_WAITING: Final = """
+SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)
+    OR EXISTS (SELECT FROM kit_pipelines WHERE state = 1 AND NOT holds_place AND definition = $1
+        AND wake_time <= clock_timestamp())
+"""
 _STEP_COLUMNS: Final = """
     pipeline_id, name, state, attempts, result, error_reason, error_message, start_time, end_time,
     replica, counted, error_service
@@ -111,10 +159,11 @@ WITH fenced AS (
         worker = CASE WHEN batch.release THEN NULL ELSE worker END,
         lease_time = CASE WHEN batch.release THEN NULL
             ELSE clock_timestamp() + make_interval(secs => $9) END,
-        wake_time = clock_timestamp() + make_interval(secs => batch.sleep)
+        wake_time = clock_timestamp() + make_interval(secs => batch.sleep),
+        holds_place = batch.holds_place
     FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
-        $7::int[], $8::boolean[])
-        AS batch (id, epoch, state, reason, release, sleep, changes, turns)
+        $7::int[], $8::boolean[], $25::boolean[])
+        AS batch (id, epoch, state, reason, release, sleep, changes, turns, holds_place)
     WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
       AND kit_pipelines.state = 1
     RETURNING kit_pipelines.id AS pipeline_id, kit_pipelines.epoch, cancelled,
@@ -144,8 +193,10 @@ logged AS (
 SELECT pipeline_id, epoch, cancelled FROM fenced
 """
 _STEP_ARRAYS: Final = 13  # from $10 to $22: the columns of `_Advance.rows`; one more is $24
+# What is left of it is done at once, without waiting for a place.
 _CANCEL: Final = """
-UPDATE kit_pipelines SET cancelled = true, state = 1, parked_reason = '', idle_claims = 0,
+UPDATE kit_pipelines SET cancelled = true, state = 1, holds_place = true, parked_reason = '',
+    idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
     sequence = sequence + $2
 WHERE id = $1 AND state IN (1, 5, 6)
@@ -238,31 +289,43 @@ class PostgresJournal:
 
     def enqueue(self, new: NewPipeline) -> Statement:
         """Begins a pipeline that waits until it is admitted."""
-        row = (new.id, new.definition, new.version, new.input, new.traceparent)
+        row = (new.id, new.definition, new.version, new.input, new.traceparent, new.owner)
         return Statement(_ENQUEUE, row)
 
     async def admit(
-        self, worker: str, name: str, version: int, limit: int, room: int
+        self, worker: str, name: str, version: int, places: Places, room: int
     ) -> Sequence[Claim]:
-        """Claims the longest waiting pipelines of a version, as long as fewer than `limit` run."""
-        if not await self._database.fetchval(_QUEUED, name):
+        """Claims what waits for a place of a version, as long as there are any."""
+        if not await self._database.fetchval(_WAITING, name):
             return ()
         async with self._database.transaction() as connection:
             await connection.execute(_ADMITTING, name)
             rows = await connection.fetch(
-                _ADMIT, worker, name, limit, room, int(self._logged), LEASE_SECONDS, version
-            )
-            if rows and self._logged:
+                _ADMIT, name, places.share, places.limit, room, version, worker, LEASE_SECONDS,
+                int(self._logged),
+            )  # fmt: skip
+            # Nothing but its admission has claimed one that was never begun.
+            begun = [row for row in rows if row["epoch"] == 1]
+            if begun and self._logged:
                 running = PipelineState.RUNNING
-                changes = [change_log.of_pipeline(r["id"], r["sequence"], running) for r in rows]
+                changes = [change_log.of_pipeline(r["id"], r["sequence"], running) for r in begun]
                 await connection.apply(change_log.appended(changes))
-        self._told(row["id"] for row in rows)
-        return [Claim(**{k: v for k, v in row.items() if k != "sequence"}) for row in rows]
+        self._told(row["id"] for row in begun)
+        steps = await self._steps([row["id"] for row in rows if row["epoch"] > 1])
+        return [
+            Claim(
+                **{k: v for k, v in row.items() if k != "sequence"},
+                records=steps.get(row["id"], {}),
+            )
+            for row in rows
+        ]
 
-    async def positions(self, pipeline_ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Places in the queue, from 1, of those that wait in it."""
-        rows = await self._database.fetch(_POSITIONS, list(pipeline_ids))
-        return {row["id"]: row["position"] for row in rows}
+    async def positions(
+        self, name: str, places: Places, pipeline_ids: Sequence[UUID]
+    ) -> Mapping[UUID, int]:
+        """Places in the queue of a name, from 1, of those that wait in it."""
+        rows = await self._database.fetch(_POSITIONS, name, places.share, list(pipeline_ids))
+        return {row["id"]: row["place"] for row in rows}
 
     async def claim(
         self, worker: str, limit: int, known: Collection[tuple[str, int]]
@@ -341,6 +404,7 @@ class PostgresJournal:
             *([row[column] for row in steps] for column in range(_STEP_ARRAYS)),
             self._logged,
             [row[_STEP_ARRAYS] for row in steps],
+            [_keeps_place(a.then) for a in batch],
         )
         return {(row["pipeline_id"], row["epoch"]): row["cancelled"] for row in rows}
 
@@ -456,6 +520,10 @@ def _state(then: Next) -> PipelineState:
     if isinstance(then, Finish):
         return then.state
     return PipelineState.PARKED if isinstance(then, Park) else PipelineState.RUNNING
+
+
+def _keeps_place(then: Next) -> bool:
+    return not isinstance(then, Sleep | Park) or then.keeps_place
 
 
 def _row(record: StepRecord) -> tuple[Any, ...]:
