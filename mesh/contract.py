@@ -7,6 +7,7 @@ that leaves a gap does not load; `ContractError` then names each method and the 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import Enum, IntEnum
 from functools import cache, cached_property
 from importlib import resources
@@ -219,6 +220,25 @@ class Service:
     balancing: str
     breaker: Breaker
     ejection: Ejection
+    retention: Mapping[str, "Retention"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a service keeps what nobody uses, from `since` on.
+
+    Attributes:
+        per_user: so many of one user at most meanwhile; 0 where that is bounded elsewhere.
+    """
+
+    since: str
+    period: timedelta
+    per_user: int = 0
+
+
+ANSWERS: Final = "answers"
+ANSWER_RETENTION: Final = Retention("a request was answered under its id", timedelta(hours=24))
+"""What every service keeps, so that a repeat has the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +476,7 @@ def _service(
         ).removeprefix("BALANCING_"),
         breaker=_breaker(settings.breaker),
         ejection=_ejection(settings.ejection),
+        retention=_retention(settings.retention),
     )
 
 
@@ -491,6 +512,14 @@ def _ejection(options: policy.Ejection) -> Ejection:
         _seconds(options.base_time) or standard.base_time,
         options.max_percent or standard.max_percent,
     )
+
+
+def _retention(options: Iterable[policy.Retention]) -> dict[str, Retention]:
+    said = {
+        one.what: Retention(one.since, timedelta(seconds=_seconds(one.period)), one.per_user)
+        for one in options
+    }
+    return {ANSWERS: ANSWER_RETENTION, **said}
 
 
 def _method(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def check(
         fail("\n".join(map(plain, problem.split("\n"))))
     for line in warnings:
         out.print(plain(line), style="yellow")
+    for line in _forgotten(contract.load(environment)):
+        out.print(line)
     out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
 
 
@@ -80,6 +83,16 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
     return "", [*filter(None, (chosen.edge.unlisted, *inherited.ignored(os.environ)))]
+
+
+def _forgotten(loaded: contract.Contract) -> Iterator[str]:
+    """What each service forgets when nobody uses it, a line each."""
+    for service in loaded.services.values():
+        for what, kept in service.retention.items():
+            most = f", {kept.per_user:,} a user at most" if kept.per_user else ""
+            named = what.replace("_", " ")
+            after = f"{kept.period.days} d after {kept.since}"
+            yield f"{service.mesh_name} forgets {named} {after}{most}"
 
 
 def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
+from mesh.contract import Contract
 from services.backend import config_rules, config_store, release
 from services.backend.config_store import Revision
 from services.backend.release import Decision
@@ -42,6 +43,7 @@ class ConfigService:
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._register = Register(kit.clients)
+        self._retention = _retention(kit.contract)
         self._first = _first(kit.settings.environment)
         self._newest: pb.SystemConfig | None = None
         self._changed = asyncio.Condition()
@@ -72,6 +74,7 @@ class ConfigService:
         found = await config_store.newest(self._database)
         if found is None:
             raise Error(Code.UNAVAILABLE, "CONFIGURATION_UNKNOWN", "The platform is starting.")
+        found.config.retention.extend(self._retention)
         return found.config
 
     async def WatchConfig(
@@ -96,6 +99,7 @@ class ConfigService:
             config_rules.check_revision(request.config.revision, current.revision)
             replaced = pb.SystemConfig()
             replaced.CopyFrom(request.config)
+            replaced.ClearField("retention")
             replaced.maintenance_mode = current.maintenance_mode
             replaced.emergency_stop = current.emergency_stop
             return replaced
@@ -242,6 +246,19 @@ def _release_message(decision: Decision) -> pb.ReleasePlatformResponse:
     if decision.counts_from is not None:
         message.counts_from.FromDatetime(decision.counts_from)
     return message
+
+
+def _retention(contract: Contract) -> list[pb.Retention]:
+    """What each service forgets, as the contract says."""
+    told = []
+    for service in contract.services.values():
+        for what, kept in service.retention.items():
+            one = pb.Retention(
+                service=service.mesh_name, what=what, since=kept.since, per_user=kept.per_user
+            )
+            one.period.FromTimedelta(kept.period)
+            told.append(one)
+    return told
 
 
 def _first(environment: Environment) -> pb.SystemConfig:

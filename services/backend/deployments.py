@@ -20,6 +20,7 @@ from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
 from services.kit import Call, Effect, Kit, ids, not_found, paging
 from services.kit.errors import Code, Error
+from services.kit.forgetting import keep_forgetting
 from services.kit.journal import (
     ChangeFeed,
     Pipelines,
@@ -27,6 +28,7 @@ from services.kit.journal import (
     Run,
 )
 
+UNPAID: Final = "unpaid_orders"
 _HEARTBEAT_SECONDS: Final = 10.0
 _ORDER: Final = {CREATE_TOKEN: payment_pb2.PAID_SERVICE_TOKEN}
 
@@ -43,6 +45,7 @@ class DeploymentService:
     """Accepts deployments and runs their pipelines."""
 
     def __init__(self, kit: Kit) -> None:
+        self._kit = kit
         self._database = kit.database
         self._platform = kit.platform
         self._tokens = kit.clients.stub(TokenServiceStub)
@@ -60,6 +63,7 @@ class DeploymentService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._changes.run())
             tasks.create_task(self._pipelines.run())
+            tasks.create_task(keep_forgetting(self._kit, UNPAID, store.forget_unpaid))
 
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""

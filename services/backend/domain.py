@@ -43,6 +43,21 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """What the ledger lets us take for a quote. Base units of the fee token.
+
+    Attributes:
+        required: what the charge takes, the ledger's fee included.
+        problem: why it does not cover the quote, in words; "" when it does.
+    """
+
+    required: int
+    allowance: int
+    balance: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """A token deployment as it was accepted. How far it is, its pipeline tells."""
 
@@ -186,6 +201,27 @@ def quote_mismatch() -> Error:
     """A quote names the right steps, but something cheaper for one of them."""
     return Error(
         Code.FAILED_PRECONDITION, "QUOTE_MISMATCH", "The quote is for other services than these."
+    )
+
+
+def check_approved(approval: Approval) -> None:
+    """Passes when an approval on the ledger covers a quote.
+
+    Raises:
+        Error: FAILED_PRECONDITION, it does not; nothing was stored or charged.
+    """
+    if not approval.problem:
+        return
+    short = approval.allowance >= approval.required > approval.balance
+    raise Error(
+        Code.FAILED_PRECONDITION,
+        "INSUFFICIENT_FUNDS" if short else "INSUFFICIENT_ALLOWANCE",
+        approval.problem,
+        metadata={
+            "required": str(approval.required),
+            "allowance": str(approval.allowance),
+            "balance": str(approval.balance),
+        },
     )
 
 

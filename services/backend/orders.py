@@ -10,7 +10,7 @@ from icto.config.v1 import config_pb2
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from services.backend import domain, store
-from services.backend.domain import Limits
+from services.backend.domain import Approval, Limits
 from services.kit import Effect
 from services.kit.errors import Code, Error
 from services.kit.platform import Platform
@@ -25,9 +25,11 @@ async def cost(
 ) -> str:
     """What an order costs by its quote; nothing, where all of it is free on purpose.
 
+    The quote is approved on the ledger, too: an order that cannot be charged is not accepted.
+
     Raises:
-        Error: FAILED_PRECONDITION, the quote is missing, for something else, or not open;
-            NOT_FOUND, it is not the caller's.
+        Error: FAILED_PRECONDITION, the quote is missing, for something else, not open, or not
+            approved; NOT_FOUND, it is not the caller's.
     """
     if not quote:
         free = {p.service for p in platform.config.payment.prices if p.free}
@@ -41,6 +43,12 @@ async def cost(
     if found.state != payment_pb2.QUOTE_STATE_OPEN:
         state = payment_pb2.QuoteState.Name(found.state).removeprefix("QUOTE_STATE_")
         raise Error(Code.FAILED_PRECONDITION, f"QUOTE_{state}", f"The quote is {state.lower()}.")
+    if int(found.total):
+        request = payment_pb2.CheckPaymentApprovalRequest(quote=quote)
+        told = await payments.CheckPaymentApproval(request, metadata=metadata)
+        domain.check_approved(
+            Approval(int(told.required), int(told.allowance), int(told.balance), told.problem)
+        )
     return found.total
 
 

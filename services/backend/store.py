@@ -1,6 +1,7 @@
 """SQL of the backend. One function an operation."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -101,6 +102,37 @@ WHERE id = settled_id
 RETURNING id, owner, project_id, spec, trace_id, quote, cost, deployments.payment,
     deployments.token, create_time
 """
+# Nothing was charged, so nothing was delivered, and no other launch can draw on them.
+_FORGET_LAUNCHES: Final = """
+WITH gone AS (
+    DELETE FROM launches WHERE id = ANY (ARRAY(
+        SELECT launches.id FROM launches JOIN kit_pipelines USING (id)
+        WHERE ended AND payment = '' AND quote <> '' AND drawn_by IS NULL AND withdrawal IS NULL
+          AND state IN (3, 4) AND update_time < kit_now() - $1::interval
+          AND NOT EXISTS (SELECT FROM launches AS later WHERE later.earlier = launches.id)
+        LIMIT 100 FOR UPDATE OF launches SKIP LOCKED))
+    RETURNING id)
+DELETE FROM kit_pipelines USING gone WHERE kit_pipelines.id = gone.id
+"""
+_FORGET_DEPLOYMENTS: Final = """
+WITH gone AS (
+    DELETE FROM deployments WHERE id = ANY (ARRAY(
+        SELECT deployments.id FROM deployments JOIN kit_pipelines USING (id)
+        WHERE payment = '' AND token = '' AND quote <> ''
+          AND state IN (3, 4) AND update_time < kit_now() - $1::interval
+        LIMIT 100 FOR UPDATE OF deployments SKIP LOCKED))
+    RETURNING id)
+DELETE FROM kit_pipelines USING gone WHERE kit_pipelines.id = gone.id
+"""
+
+
+async def forget_unpaid(connection: Connection, period: timedelta) -> int:
+    """Drops some orders that ended so long ago without having been charged; how many."""
+    tags = [
+        await connection.execute(statement, period)
+        for statement in (_FORGET_LAUNCHES, _FORGET_DEPLOYMENTS)
+    ]
+    return sum(int(tag.rpartition(" ")[2]) for tag in tags)
 
 
 async def get_profile(database: Database, principal: str) -> Profile | None:

@@ -22,28 +22,37 @@ from services.kit import Call, Kit, ids, not_found, paging
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.call import Effect
 from services.kit.errors import Code, Error, invalid
+from services.kit.forgetting import keep_forgetting
 
 OWNED: Final = "recipient_list"
-MAX_UNUSED: Final = 100
-"""Lists that somebody may have beside those that a distribution uses."""
+LISTS: Final = "unused_recipient_lists"
+RECIPIENTS: Final = "unused_recipients"
 
 
 class Lists:
     """The recipient lists."""
 
     def __init__(self, kit: Kit) -> None:
+        self._kit = kit
         self._database = kit.database
+        self._max_lists = kit.service.retention[LISTS].per_user
+        self._max_recipients = kit.service.retention[RECIPIENTS].per_user
+
+    async def run(self) -> None:
+        """Forgets lists that nobody uses, as long as the replica lives."""
+        await keep_forgetting(self._kit, LISTS, store.forget_unused)
 
     async def create(self, request: pb.CreateRecipientListRequest, call: Call) -> pb.RecipientList:
         """Begins a list."""
         if request.category_id > specs.MAX_CATEGORY_ID:
             raise invalid("category_id", f"must be 1 to {specs.MAX_CATEGORY_ID}")
         async with call.transaction() as tx:
-            if await store.count_unused(tx, call.principal) >= MAX_UNUSED:
+            lists, _ = await store.count_unused(tx, call.principal)
+            if lists >= self._max_lists:
                 raise Error(
                     Code.RESOURCE_EXHAUSTED,
                     "TOO_MANY_LISTS",
-                    f"You have {MAX_UNUSED} lists that no distribution uses; use or delete one.",
+                    f"You have {lists} lists that no distribution uses; use or delete one.",
                 )
             new = ids.new_id(call.principal)
             added = await store.add(tx, new, call.principal, request.category_id)
@@ -62,11 +71,23 @@ class Lists:
                 await _check_same_page(tx, found, request.page, leaves)
                 return tx.answer(list_message(found), subject=request.name)
             _check_growth(found, request.page, recipients)
+            await self._check_room(tx, found, len(recipients))
             grown, twice = await store.add_page(tx, found, recipients, leaves)
             if twice:
                 problem = f"name {twice[0]}, who is in the list already"
                 raise invalid("recipients", problem, "DUPLICATE_RECIPIENT")
             return tx.answer(list_message(grown), subject=request.name)
+
+    async def _check_room(self, tx: Effect, found: RecipientList, more: int) -> None:
+        """Passes when an owner may have so many more recipients that no distribution uses."""
+        _, recipients = await store.count_unused(tx, found.owner)
+        if recipients + more > self._max_recipients:
+            raise Error(
+                Code.RESOURCE_EXHAUSTED,
+                "TOO_MANY_RECIPIENTS",
+                f"Your lists that no distribution uses may have {self._max_recipients} recipients"
+                f" in all, and have {recipients}; use or delete one.",
+            )
 
     async def seal(self, request: pb.SealRecipientListRequest, call: Call) -> pb.RecipientList:
         """Seals a list by its root. The tree is built and kept chunk by chunk."""

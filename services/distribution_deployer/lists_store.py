@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Final
 from uuid import UUID
@@ -20,8 +20,11 @@ _COLUMNS: Final = """
 _ADD: Final = f"""
 INSERT INTO recipient_lists (id, owner, category_id) VALUES ($1, $2, $3) RETURNING {_COLUMNS}
 """
+# One call at a time counts what an owner has and adds to it.
+_LOCK_OWNER: Final = "SELECT pg_advisory_xact_lock(hashtext('lists of ' || $1))"
 _COUNT_UNUSED: Final = """
-SELECT count(*) FROM recipient_lists WHERE owner = $1 AND distribution_id IS NULL
+SELECT count(*) AS lists, coalesce(sum(recipient_count), 0)::bigint AS recipients
+FROM recipient_lists WHERE owner = $1 AND distribution_id IS NULL
 """
 _GET: Final = f"SELECT {_COLUMNS} FROM recipient_lists WHERE id = $1"
 _LOCK: Final = f"{_GET} FOR UPDATE"
@@ -42,7 +45,8 @@ FROM unnest($3::text[], $4::numeric[]) WITH ORDINALITY AS new (principal, amount
 ON CONFLICT DO NOTHING RETURNING principal
 """
 _GROW: Final = f"""
-UPDATE recipient_lists SET page_count = page_count + 1, recipient_count = recipient_count + $2,
+UPDATE recipient_lists SET change_time = kit_now(), page_count = page_count + 1,
+    recipient_count = recipient_count + $2,
     total = total + $3, smallest = CASE WHEN page_count = 0 THEN $4 ELSE least(smallest, $4) END
 WHERE id = $1 RETURNING {_COLUMNS}
 """
@@ -55,15 +59,22 @@ SELECT $1, * FROM unnest($2::int[], $3::int[], $4::bytea[])
 """
 _DROP_PAGES: Final = "DELETE FROM recipient_pages WHERE list_id = $1"
 _SEAL: Final = f"""
-UPDATE recipient_lists SET state = 2, root = $2, seal_time = kit_now() WHERE id = $1
+UPDATE recipient_lists SET state = 2, root = $2, seal_time = kit_now(), change_time = kit_now()
+WHERE id = $1
 RETURNING {_COLUMNS}
 """
 _DELETE: Final = (
-    "DELETE FROM recipients WHERE list_id = $1",
-    "DELETE FROM recipient_trees WHERE list_id = $1",
-    "DELETE FROM recipient_pages WHERE list_id = $1",
-    "DELETE FROM recipient_lists WHERE id = $1",
+    "DELETE FROM recipients WHERE list_id = ANY ($1::uuid[])",
+    "DELETE FROM recipient_trees WHERE list_id = ANY ($1::uuid[])",
+    "DELETE FROM recipient_pages WHERE list_id = ANY ($1::uuid[])",
+    "DELETE FROM recipient_lists WHERE id = ANY ($1::uuid[])",
 )
+# So many a transaction: each is a million recipients at most.
+_LOCK_OVER: Final = """
+SELECT id FROM recipient_lists
+WHERE distribution_id IS NULL AND change_time < kit_now() - $1::interval
+ORDER BY change_time LIMIT 10 FOR UPDATE SKIP LOCKED
+"""
 _RECIPIENT: Final = """
 SELECT position, amount FROM recipients WHERE principal = $2 AND list_id = $1
 """
@@ -105,10 +116,14 @@ async def add(connection: Connection, list_id: UUID, owner: str, category_id: in
     return _list(await connection.fetchrow(_ADD, list_id, owner, category_id))
 
 
-async def count_unused(connection: Connection, owner: str) -> int:
-    """Lists of somebody that no distribution uses."""
-    value: int = await connection.fetchval(_COUNT_UNUSED, owner)
-    return value
+async def count_unused(connection: Connection, owner: str) -> tuple[int, int]:
+    """Lists of somebody that no distribution uses, and the recipients on them.
+
+    Nobody else counts or adds to them until the transaction ends.
+    """
+    await connection.execute(_LOCK_OWNER, owner)
+    row: Any = await connection.fetchrow(_COUNT_UNUSED, owner)
+    return row["lists"], row["recipients"]
 
 
 async def get(connection: Connection | Database, list_id: UUID) -> RecipientList | None:
@@ -202,8 +217,20 @@ async def seal(connection: Connection, list_id: UUID, root: bytes) -> RecipientL
 
 async def delete(connection: Connection, list_id: UUID) -> None:
     """Deletes a list that is locked, with all that belongs to it."""
+    await _delete(connection, [list_id])
+
+
+async def forget_unused(connection: Connection, period: timedelta) -> int:
+    """Deletes some lists that no distribution has used for so long; returns how many."""
+    over = [row["id"] for row in await connection.fetch(_LOCK_OVER, period)]
+    if over:
+        await _delete(connection, over)
+    return len(over)
+
+
+async def _delete(connection: Connection, list_ids: Sequence[UUID]) -> None:
     for statement in _DELETE:
-        await connection.execute(statement, list_id)
+        await connection.execute(statement, list_ids)
 
 
 async def recipient(database: Database, list_id: UUID, principal: str) -> tuple[int, int] | None:

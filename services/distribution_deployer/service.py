@@ -178,6 +178,10 @@ class RecipientListService:
     def __init__(self, kit: Kit) -> None:
         self._lists = Lists(kit)
 
+    async def run(self) -> None:
+        """Forgets lists that nobody uses, as long as the replica lives."""
+        await self._lists.run()
+
     async def CreateRecipientList(
         self, request: pb.CreateRecipientListRequest, call: Call
     ) -> pb.RecipientList:

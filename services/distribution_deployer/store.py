@@ -60,7 +60,8 @@ UPDATE recipient_lists SET distribution_id = $2
 WHERE id = ANY ($1::uuid[]) AND kit_require(distribution_id IS NULL, $3)
 """
 _FREE_LISTS: Final = """
-UPDATE recipient_lists SET distribution_id = NULL WHERE distribution_id = $1
+UPDATE recipient_lists SET distribution_id = NULL, change_time = kit_now()
+WHERE distribution_id = $1
 """
 _GET: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 AND owner <> ''"
 _LOCK: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 FOR UPDATE"

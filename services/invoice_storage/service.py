@@ -21,9 +21,11 @@ from services.invoice_storage.refunds import Refunds
 from services.invoice_storage.treasury import Treasury
 from services.kit import Call, Kit, amounts, ids, paging
 from services.kit.errors import Code, Error
+from services.kit.forgetting import keep_forgetting
 
 log = logging.getLogger(__name__)
 
+QUOTES: Final = "unused_quotes"
 _FLOAT_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 # A charge follows its quote within this time; an approval that ends sooner is not good enough.
@@ -34,7 +36,9 @@ class PaymentService:
     """icto.payment.v1.PaymentService."""
 
     def __init__(self, kit: Kit) -> None:
+        self._kit = kit
         self._database = kit.database
+        self._most_quotes = kit.service.retention[QUOTES].per_user
         self._platform = kit.platform
         self._treasury = Treasury(kit)
         self._refunds = Refunds(kit, self._treasury)
@@ -51,6 +55,7 @@ class PaymentService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._refunds.run())
             tasks.create_task(self._watch_treasury())
+            tasks.create_task(keep_forgetting(self._kit, QUOTES, store.forget_quotes))
 
     async def CreateQuote(self, request: pb.CreateQuoteRequest, call: Call) -> pb.Quote:
         """Prices an order."""
@@ -79,7 +84,13 @@ class PaymentService:
         )
         response = quote_message(quote, self._treasury.account, now)
         act = call.act(details={"total": response.total})
-        return await call.commit(response, store.added_quote(quote), subject=response.name, act=act)
+        added = store.added_quote(quote, self._most_quotes)
+        try:
+            return await call.commit(response, added, subject=response.name, act=act)
+        except Error:
+            # A repeat of the one that was the last there may be.
+            await call.replay()
+            raise
 
     async def GetQuote(self, request: pb.GetQuoteRequest, call: Call) -> pb.Quote:
         """One quote of the caller, or of the user whom a service acts for."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,7 +29,18 @@ _QUOTE_COLUMNS: Final = """
 _ADD_QUOTE: Final = """
 INSERT INTO quotes (id, owner, lines, total, discount_basis_points, ledger, ledger_fee,
     price_revision, expire_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+WHERE kit_require((
+    SELECT count(*) FROM quotes WHERE owner = $2 AND used_by IS NULL AND expire_time > kit_now()
+    ) < $10, $11)
+"""
+# Never one that a payment followed, whatever came of that.
+_FORGET_QUOTES: Final = """
+DELETE FROM quotes WHERE id = ANY (ARRAY(
+    SELECT id FROM quotes
+    WHERE used_by IS NULL AND expire_time < kit_now() - $1::interval
+      AND NOT EXISTS (SELECT FROM payments WHERE quote_id = quotes.id)
+    LIMIT 1000 FOR UPDATE SKIP LOCKED))
 """
 _GET_QUOTE: Final = f"SELECT {_QUOTE_COLUMNS} FROM quotes WHERE id = $1"
 _NOW: Final = "SELECT kit_now()"
@@ -160,8 +171,13 @@ async def volume(database: Database, owner: str) -> int:
     return count
 
 
-def added_quote(quote: Quote) -> Statement:
-    """Adds a quote."""
+def added_quote(quote: Quote, most: int) -> Statement:
+    """Adds a quote, unless its owner has so many that are open."""
+    too_many = requirement(
+        Code.RESOURCE_EXHAUSTED,
+        "TOO_MANY_QUOTES",
+        f"You have {most} quotes that are open; use one, or wait until they expire.",
+    )
     return Statement(
         _ADD_QUOTE,
         (
@@ -174,8 +190,16 @@ def added_quote(quote: Quote) -> Statement:
             quote.ledger_fee,
             quote.price_revision,
             quote.expire_time,
+            most,
+            too_many,
         ),
     )
+
+
+async def forget_quotes(connection: Connection, period: timedelta) -> int:
+    """Drops some quotes that expired so long ago and that no payment followed; how many."""
+    tag = await connection.execute(_FORGET_QUOTES, period)
+    return int(tag.rpartition(" ")[2])
 
 
 async def get_quote(database: Database, quote_id: UUID) -> Quote | None:

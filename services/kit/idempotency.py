@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from mesh.contract import ANSWER_RETENTION
 from services.kit.database import Connection, Database
 from services.kit.errors import Code, Error
 from services.kit.statement import Statement
 
-RETENTION: Final = "24 hours"
+RETENTION: Final = ANSWER_RETENTION.period
 CONSTRAINT: Final = "kit_answers_pkey"
 
 _CLAIM: Final = """
@@ -34,11 +35,10 @@ _RECORD: Final = """
 INSERT INTO kit_answers (principal, method, request_id, body_hash, answer)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[])
 """
-_FORGET: Final = f"""
+_FORGET: Final = """
 DELETE FROM kit_answers WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM kit_answers
-    WHERE create_time < kit_now() - interval '{RETENTION}' LIMIT 1000))
-"""  # noqa: S608  # a constant
+    SELECT ctid FROM kit_answers WHERE create_time < kit_now() - $1::interval LIMIT 1000))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,5 +149,5 @@ def recorded(answers: Sequence[tuple[Key, bytes]]) -> Statement:
 
 async def forget_old(connection: Connection) -> int:
     """Drops up to 1,000 answers that are older than the retention; returns how many."""
-    tag = await connection.execute(_FORGET)
+    tag = await connection.execute(_FORGET, RETENTION)
     return int(tag.rpartition(" ")[2])

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from services.backend import config_rules, config_store, store
 from services.backend.config_store import Revision
 from services.backend.domain import Limits
+from services.kit import ids
 from services.kit.database import Database
 from services.kit.errors import Error
 from tests.support.postgres import Postgres, Schema
@@ -146,3 +148,68 @@ async def test_a_stop_is_released_by_two_people_within_a_while(
     assert await ask("ann") == 1
     await schema.shift_clock(window + timedelta(seconds=1))
     assert [await ask("ben"), await ask("ann")] == [1, 2]
+
+
+# Orders that ended without having been charged.
+
+PERIOD = timedelta(days=30)
+ENDED, RUNNING = 3, 1
+
+
+async def ordered(schema: Schema, *, state: int = ENDED, launch: bool = True, **row: Any) -> UUID:
+    """An order with its pipeline, as it is in the tables."""
+    order_id = ids.new_id("ann")
+    values: dict[str, Any] = {"id": order_id, "owner": "ann", "spec": b"", "quote": "quotes/1"}
+    values |= {"cost": "1", "trace_id": ""} | row
+    if launch:
+        values |= {"shape": b"create_token 0 0", "ended": state != RUNNING}
+    names, marks = ", ".join(values), ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    async with schema.connection() as connection:
+        await connection.execute(
+            f"INSERT INTO {'launches' if launch else 'deployments'} ({names}) VALUES ({marks})",
+            *values.values(),
+        )
+        await connection.execute(
+            "INSERT INTO kit_pipelines (id, definition, version, input, traceparent, state)"
+            " VALUES ($1, 'x', 1, '', '', $2)",
+            order_id,
+            state,
+        )
+    return order_id
+
+
+async def test_only_orders_that_ended_long_ago_without_having_been_charged_are_forgotten(
+    database: Database, schema: Schema
+) -> None:
+    """With their pipelines. Whatever was paid, given away free or is under way stays."""
+    gone = [await ordered(schema), await ordered(schema, launch=False)]
+    drawn = await ordered(schema, token="tokens/1")
+    kept = [
+        drawn,
+        await ordered(schema, payment="payments/1"),
+        await ordered(schema, state=RUNNING),
+        await ordered(schema, quote=""),
+        await ordered(schema, earlier=drawn, payment="payments/2"),
+        await ordered(schema, drawn_by=ids.new_id("ann")),
+        await ordered(schema, launch=False, payment="payments/3"),
+        await ordered(schema, launch=False, token="tokens/2"),
+        await ordered(schema, launch=False, state=RUNNING),
+        await ordered(schema, launch=False, quote=""),
+    ]
+
+    async def forgotten() -> int:
+        async with database.transaction() as connection:
+            return await store.forget_unpaid(connection, PERIOD)
+
+    await schema.shift_clock(PERIOD - timedelta(seconds=5))
+    assert await forgotten() == 0
+    await schema.shift_clock(PERIOD + timedelta(seconds=5))
+    assert await forgotten() == len(gone)
+    assert await forgotten() == 0
+    async with schema.connection() as connection:
+        left = await connection.fetch(
+            "SELECT id FROM kit_pipelines WHERE id IN"
+            " (SELECT id FROM launches UNION ALL SELECT id FROM deployments)"
+        )
+        assert {row["id"] for row in left} == set(kept)
+        assert await connection.fetchval("SELECT count(*) FROM kit_pipelines") == len(kept)

@@ -207,6 +207,51 @@ async def test_a_list_that_is_deleted_meanwhile_is_used_by_nobody(database: Data
     assert await store.of_operation(database, "launches/1/steps/a") is None
 
 
+async def test_lists_are_forgotten_when_no_distribution_used_them_for_long(
+    database: Database, schema: Schema
+) -> None:
+    """Counted anew from their last change; what a distribution uses stays with all that it has."""
+    period = timedelta(days=30)
+    used, unused = await sealed(database), await sealed(database)
+    made = await added(database, "launches/1/steps/a", category(Listed(used)))
+
+    async def forgotten() -> int:
+        async with database.transaction() as connection:
+            return await lists_store.forget_unused(connection, period)
+
+    await schema.shift_clock(period - timedelta(seconds=1))
+    assert await forgotten() == 0
+    await schema.shift_clock(period + timedelta(seconds=60))
+    late = await sealed(database)
+    assert await forgotten() == 1
+    assert await lists_store.get(database, unused) is None
+    assert await lists_store.get(database, late) is not None
+    for table in ("recipients", "recipient_trees"):
+        lists = await database.fetch(f"SELECT DISTINCT list_id FROM {table}")
+        assert {row["list_id"] for row in lists} == {used, late}
+    async with database.transaction() as connection:
+        await store.free_lists(connection, made.id)
+    assert await forgotten() == 0
+    await schema.shift_clock(2 * period + timedelta(seconds=120))
+    assert await forgotten() == 2
+
+
+async def test_an_owner_who_is_counted_is_not_counted_again_meanwhile(database: Database) -> None:
+    """So that no two calls at one time fill what is left."""
+    async with database.transaction() as first:
+        assert await lists_store.count_unused(first, OWNER) == (0, 0)
+
+        async def second() -> tuple[int, int]:
+            async with database.transaction() as connection:
+                return await lists_store.count_unused(connection, OWNER)
+
+        counting = asyncio.create_task(second())
+        await asyncio.sleep(0.1)
+        assert not counting.done()
+        await lists_store.add(first, ids.new_id(OWNER), OWNER, 1)
+    assert await counting == (1, 0)
+
+
 async def test_what_is_told_of_a_distribution_is_what_is_kept_of_it(database: Database) -> None:
     """Its answer is made before it is written."""
     active = await opened(database)

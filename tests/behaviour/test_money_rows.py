@@ -50,7 +50,7 @@ async def quoted(database: Database, owner: str = ANN, seconds: float = 60) -> Q
     now = await store.now(database)
     expires = now + timedelta(seconds=seconds)
     quote = Quote(ids.new_id(owner), owner, (TOKEN, LOCK), 100, 0, LEDGER, 10, 1, expires)
-    await database.apply(store.added_quote(quote))
+    await database.apply(store.added_quote(quote, 100))
     return quote
 
 
@@ -175,6 +175,44 @@ async def test_a_quote_knows_what_it_pays_for_without_the_index(
     quote = await quoted(database)
     await begun(database, quote)
     assert await refusal(begun(database, quote, "deployments/2")) == "QUOTE_USED"
+
+
+async def test_only_quotes_that_expired_long_ago_and_that_no_payment_followed_are_forgotten(
+    database: Database, schema: Schema
+) -> None:
+    """Nothing that has to do with money is, however its payment ended."""
+    period = timedelta(days=30)
+    unused = await quoted(database)
+    paid = await begun(database, await quoted(database))
+    failed = await begun(database, await quoted(database), "deployments/2")
+    await database.apply(*store.failed(failed, "INSUFFICIENT_ALLOWANCE"))
+
+    async def forgotten() -> int:
+        async with database.transaction() as connection:
+            return await store.forget_quotes(connection, period)
+
+    await schema.shift_clock(period)
+    assert await forgotten() == 0
+    await schema.shift_clock(period + timedelta(seconds=61))
+    fresh = await quoted(database)
+    assert await forgotten() == 1
+    assert await store.get_quote(database, unused.id) is None
+    for kept in (paid.quote_id, failed.quote_id, fresh.id):
+        assert await store.get_quote(database, kept) is not None
+
+
+async def test_open_quotes_are_counted_and_those_used_or_expired_are_not(
+    database: Database, schema: Schema
+) -> None:
+    await begun(database, await quoted(database))
+    for _ in range(2):
+        await quoted(database)
+    now = await store.now(database)
+    more = Quote(ids.new_id(ANN), ANN, (TOKEN,), 100, 0, LEDGER, 10, 1, now + timedelta(seconds=60))
+    assert await refusal(database.apply(store.added_quote(more, 2))) == "TOO_MANY_QUOTES"
+    await database.apply(store.added_quote(replace(more, id=ids.new_id(BEN), owner=BEN), 2))
+    await schema.shift_clock(timedelta(seconds=61))
+    await database.apply(store.added_quote(more, 2))
 
 
 async def test_a_payment_that_was_refused_gives_its_quote_back(database: Database) -> None:

@@ -68,7 +68,7 @@ async def _deployments(report: Report) -> None:
             await creators.prepare()
             if ratio == 1.0:
                 await deployments.idle(report, creators)
-            rates[ratio], runs = await deployments.capacity(creators)
+            rates[ratio], runs = await deployments.capacity(report, creators)
             name = f"paid deployments a second, tracing {ratio:.0%}"
             told = "bar 150; the seed's last phase is 1.2"
             report.add(Figure(name, rates[ratio], "1/s", told, runs))
@@ -88,7 +88,7 @@ async def _launches(report: Report) -> None:
             await launchers.prepare()
             if ratio == 1.0:
                 await deployments.idle(report, launchers)
-            rate, runs = await deployments.capacity(launchers)
+            rate, runs = await deployments.capacity(report, launchers)
             name = f"full launches a second, tracing {ratio:.0%}"
             report.add(Figure(name, rate, "1/s", "bar 100", runs))
             if ratio == 1.0:

@@ -5,7 +5,6 @@ latency counts from when the order was due. Quotes are made and approved beforeh
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ from icto.backend.v1.deployments_pb2_grpc import DeploymentServiceStub
 from mesh.cli.client import Client
 from tests.bench import usage
 from tests.bench.http import Pool, RefusedError
+from tests.bench.offers import Offers
 from tests.bench.report import Figure, Report
 from tests.support.installation import (
     E8S,
@@ -77,8 +77,9 @@ class Creators:
 
         async def order(client: Client) -> tuple[Client, dict[str, Any]]:
             body = {"requestId": str(uuid4()), "items": self.items()}
+            token = await client.token()
             async with slots:
-                quote = await self.pool.post("/v1/quotes", await client.token(), body)
+                quote = await Offers().insist(lambda: self.pool.post("/v1/quotes", token, body))
             return client, self.body(client) | {"quote": quote["name"]}
 
         return await asyncio.gather(*(order(next(self._turn)) for _ in range(count)))
@@ -143,35 +144,39 @@ async def idle(report: Report, creators: Creators) -> None:
     report.latencies("SUCCEEDED seen by the watch, idle", told.succeeded, "bar 30")
 
 
-async def capacity(creators: Creators) -> tuple[float, int]:
+async def capacity(report: Report, creators: Creators) -> tuple[float, int]:
     """Deployments delivered a second under a little more load than the platform takes.
 
     From the first order until the last one is delivered: what queued up meanwhile counts as well.
+    What is refused is told, and not delivered.
     """
+    told = Offers()
     burst = await creators.orders(_PROBE_ORDERS)
     began = time.perf_counter()
     slots = asyncio.Semaphore(4 * _AT_ONCE)
 
     async def one(client: Client, body: dict[str, Any]) -> None:
         async with slots:
-            await creators.accept(client, body)
+            await told.once(lambda: creators.accept(client, body))
 
     await asyncio.gather(*(one(*order) for order in burst))
     await creators.drained()
-    rough = _PROBE_ORDERS / (time.perf_counter() - began)
+    rough = max(1, told.taken) / (time.perf_counter() - began)
+    told.tell(report, f"{_PROBE_ORDERS} orders, {4 * _AT_ONCE} at a time")
     rate = rough * _OVERLOAD
+    told = Offers()
     async with creators.installation.superuser() as database:
         orders = await creators.orders(int(rate * _OPEN_SECONDS))
         first = await database.fetchval("SELECT clock_timestamp()")
 
         async def order(client: Client, body: dict[str, Any], _: float) -> None:
-            with contextlib.suppress(RefusedError):  # refused: it is not delivered then
-                await creators.accept(client, body)
+            await told.once(lambda: creators.accept(client, body))
 
         await arrive(orders, rate, order)
         await creators.drained()
         delivered = await database.fetchrow(creators.delivered, first)
     assert delivered is not None
+    told.tell(report, f"{len(orders)} orders, {rate:.0f} a second")
     return delivered["count"] / delivered["seconds"], delivered["count"]
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+LOST: Final = 0
+"""Status of a call whose connection broke before it was answered."""
 
 
 class Connection:
@@ -54,9 +57,17 @@ class Pool:
     async def call(
         self, verb: str, path: str, headers: Mapping[str, str], body: bytes = b""
     ) -> tuple[int, bytes]:
-        """Status and body of an answer."""
+        """Status and body of an answer.
+
+        Raises:
+            RefusedError: LOST, the connection broke.
+        """
         connection = self._idle.pop() if self._idle else Connection(self._port)
-        answer = await connection.call(verb, path, headers, body)
+        try:
+            answer = await connection.call(verb, path, headers, body)
+        except (OSError, EOFError) as error:
+            connection.close()
+            raise RefusedError(path, LOST, repr(error)) from None
         self._idle.append(connection)
         return answer
 

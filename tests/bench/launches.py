@@ -7,6 +7,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from mesh.cli.client import Client
 from services.distribution_deployer import merkle
 from services.kit import ids, principal
 from tests.bench.deployments import Creators
-from tests.bench.http import RefusedError
+from tests.bench.offers import Offers
 from tests.bench.report import Figure, Report
 from tests.support import launches
 from tests.support.distributions import recipient_list
@@ -27,7 +28,6 @@ _CLAIMS: Final = 1500
 _CLAIM_AMOUNT: Final = 100
 _CLAIMERS: Final = 64
 _PROOFS: Final = 2000
-_REPEATS: Final = 50
 _LISTED: Final = 1_000_000
 _PAGE: Final = 1_000
 _DELIVERED: Final = """
@@ -98,41 +98,35 @@ async def crowds(report: Report, launchers: Launchers) -> None:
                 now: Any = await database.fetchrow(_OPEN)
                 running, queued = max(running, now["running"]), max(queued, now["queued"])
                 await asyncio.sleep(0.05)
-            repeats = await draining
+            offers = await draining
             row = await database.fetchrow(_SPAN, first)
         assert row is not None
         name = f"{size} launches at one time"
-        report.add(Figure(f"{name}, orders repeated", float(repeats), "", "", size))
+        offers.tell(report, name)
         report.add(Figure(f"{name}, most in flight", float(running), "", "", size))
         report.add(Figure(f"{name}, most in the queue", float(queued), "", "", size))
         report.add(Figure(f"{name}, rate", size / row["seconds"], "1/s", "bar 100", size))
         report.latencies(f"{name}, until ended", row["latencies"])
 
 
-async def _drained(launchers: Launchers, offered: Awaitable[int]) -> int:
-    """Waits until all that was offered has ended; how often one was repeated."""
-    repeats = await offered
+async def _drained(launchers: Launchers, offered: Awaitable[Offers]) -> Offers:
+    """Waits until all that was offered has ended; what became of the offers."""
+    offers = await offered
     await launchers.drained()
-    return repeats
+    return offers
 
 
-async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> int:
-    """Offers orders as fast as they are taken; how often one was repeated, told to wait."""
+async def _offered(launchers: Launchers, orders: Sequence[tuple[Client, dict[str, Any]]]) -> Offers:
+    """Offers orders as fast as they are taken, and again those that are told to wait."""
     slots = asyncio.Semaphore(_AT_ONCE)
+    offers = Offers()
 
-    async def one(client: Client, body: dict[str, Any]) -> int:
+    async def one(client: Client, body: dict[str, Any]) -> None:
         async with slots:
-            for repeats in range(_REPEATS):
-                try:
-                    await launchers.accept(client, body)
-                except RefusedError as refused:
-                    if refused.status not in (503, 504):
-                        raise
-                else:
-                    return repeats
-        raise AssertionError(f"an order was not taken in {_REPEATS} attempts")
+            await offers.insist(lambda: launchers.accept(client, body))
 
-    return sum(await asyncio.gather(*(one(*order) for order in orders)))
+    await asyncio.gather(*(one(*order) for order in orders))
+    return offers
 
 
 async def claims(report: Report, launchers: Launchers) -> None:
@@ -151,8 +145,10 @@ async def claims(report: Report, launchers: Launchers) -> None:
     async def claiming(client: Client, count: int) -> None:
         for _ in range(count):
             body = {"requestId": str(uuid4()), "amount": str(_CLAIM_AMOUNT)}
-            await launchers.pool.post(path, await client.token(), body)
+            token = await client.token()
+            await offers.insist(partial(launchers.pool.post, path, token, body))
 
+    offers = Offers()
     each = _CLAIMS // len(people)
     began = time.perf_counter()
     await asyncio.gather(*(claiming(person, each) for person in people))
@@ -162,6 +158,7 @@ async def claims(report: Report, launchers: Launchers) -> None:
             await asyncio.sleep(0.05)
     paid = time.perf_counter() - began
     count = each * len(people)
+    offers.tell(report, f"{count} claims of {len(people)} at a time")
     report.add(
         Figure("claims a second on one distribution, accepted", count / accepted, "1/s", "", count)
     )

@@ -67,6 +67,7 @@ _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
 _ARCHIVE: Final = "tests/unit/test_archive.py::"
 _BACKUP: Final = "tests/behaviour/test_backup.py::"
+_UNUSED: Final = "tests/behaviour/test_unused.py::"
 
 MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
@@ -127,6 +128,59 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "        if self._signer.verifies_restoration(restoration, signature):\n",
         "        if signature:\n",
         (f"{_CHAIN}test_a_restoration_that_a_stranger_signed_hides_nothing",),
+        "quotes: one that a payment followed is never forgotten",
+        "services/invoice_storage/store.py",
+        "      AND NOT EXISTS (SELECT FROM payments WHERE quote_id = quotes.id)\n    LIMIT 1000",
+        "    LIMIT 1000",
+        [
+            _MONEY
+            + "test_only_quotes_that_expired_long_ago_and_that_no_payment_followed_are_forgotten"
+        ],
+    ),
+    Mutant(
+        "quotes: a user has so many that are open",
+        "services/invoice_storage/store.py",
+        "    ) < $10, $11)\n",
+        "    ) < $10 + 1000, $11)\n",
+        [_MONEY + "test_open_quotes_are_counted_and_those_used_or_expired_are_not"],
+    ),
+    Mutant(
+        "orders: what was charged is never forgotten",
+        "services/backend/store.py",
+        "        WHERE ended AND payment = '' AND quote <> '' AND drawn_by IS NULL",
+        "        WHERE ended AND quote <> '' AND drawn_by IS NULL",
+        [
+            _BACKEND
+            + "test_only_orders_that_ended_long_ago_without_having_been_charged_are_forgotten"
+        ],
+    ),
+    Mutant(
+        "orders: the approval is looked at before one is accepted",
+        "services/backend/orders.py",
+        "    if int(found.total):\n",
+        "    if int(found.total) < 0:\n",
+        [_UNUSED + "test_an_order_that_cannot_be_charged_is_refused_and_nothing_of_it_is_stored"],
+    ),
+    Mutant(
+        "lists: one that a distribution uses is not forgotten",
+        "services/distribution_deployer/lists_store.py",
+        "WHERE distribution_id IS NULL AND change_time < kit_now() - $1::interval\n",
+        "WHERE change_time < kit_now() - $1::interval\n",
+        [_DISTRIBUTED + "test_lists_are_forgotten_when_no_distribution_used_them_for_long"],
+    ),
+    Mutant(
+        "lists: an owner is counted by one call at a time",
+        "services/distribution_deployer/lists_store.py",
+        "    await connection.execute(_LOCK_OWNER, owner)\n",
+        "",
+        [_DISTRIBUTED + "test_an_owner_who_is_counted_is_not_counted_again_meanwhile"],
+    ),
+    Mutant(
+        "lists: recipients that no distribution uses are bounded",
+        "services/distribution_deployer/lists.py",
+        "            await self._check_room(tx, found, len(recipients))\n",
+        "",
+        [_UNUSED + "test_a_user_has_so_many_recipients_that_no_distribution_uses"],
     ),
     Mutant(
         "refund: compare-and-set of its state",

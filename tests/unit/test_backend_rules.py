@@ -131,3 +131,27 @@ def test_a_first_configuration_may_say_zero_and_false(monkeypatch: pytest.Monkey
 def test_a_quote_for_something_cheaper_is_told() -> None:
     error = domain.quote_mismatch()
     assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "QUOTE_MISMATCH")
+
+
+@pytest.mark.parametrize(
+    ("allowance", "balance", "problem", "reason"),
+    [
+        (10, 10, "", ""),
+        (9, 10, "Approve at least 10.", "INSUFFICIENT_ALLOWANCE"),
+        (9, 9, "Approve at least 10.", "INSUFFICIENT_ALLOWANCE"),
+        (10, 9, "The balance is 9.", "INSUFFICIENT_FUNDS"),
+        (10, 10, "The approval ends soon.", "INSUFFICIENT_ALLOWANCE"),
+    ],
+)
+def test_an_order_is_accepted_when_its_quote_is_approved(
+    allowance: int, balance: int, problem: str, reason: str
+) -> None:
+    approval = domain.Approval(10, allowance, balance, problem)
+    if not reason:
+        domain.check_approved(approval)
+        return
+    with pytest.raises(Error) as caught:
+        domain.check_approved(approval)
+    assert (caught.value.code, caught.value.reason) == (Code.FAILED_PRECONDITION, reason)
+    assert caught.value.message == problem
+    assert caught.value.metadata["required"] == "10"

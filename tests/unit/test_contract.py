@@ -1,6 +1,7 @@
 """The contract: every gap is refused by method and rule, and what is said is read."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -428,3 +429,12 @@ def test_every_write_of_a_user_is_audited() -> None:
         if m.mutates and m.audience.signed_in and not m.audit_action
     }
     assert silent == set()
+
+
+def test_what_a_service_forgets_is_read_and_every_service_forgets_answers() -> None:
+    month = Duration(seconds=30 * 24 * 3600)
+    said = [policy.Retention(what="drafts", since="they were made", period=month, per_user=7)]
+    found = read(contract_of(service(method(), retention=said))).services["things"].retention
+    assert found["drafts"] == contract.Retention("they were made", timedelta(days=30), 7)
+    assert found[contract.ANSWERS] == contract.ANSWER_RETENTION
+    assert contract.ANSWER_RETENTION.period == timedelta(hours=24)
