@@ -128,6 +128,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "        if self._signer.verifies_restoration(restoration, signature):\n",
         "        if signature:\n",
         (f"{_CHAIN}test_a_restoration_that_a_stranger_signed_hides_nothing",),
+    ),
+    Mutant(
         "quotes: one that a payment followed is never forgotten",
         "services/invoice_storage/store.py",
         "      AND NOT EXISTS (SELECT FROM payments WHERE quote_id = quotes.id)\n    LIMIT 1000",
