@@ -24,13 +24,14 @@ SELECT (SELECT count(*) FROM backend.launches WHERE owner = $1)
     + (SELECT count(*) FROM backend.kit_answers WHERE principal = $1)
 """
 LISTS = """
-INSERT INTO distribution_deployer.recipient_lists (id, owner, category_id, recipient_count)
-SELECT gen_random_uuid(), $1, 1, $3 FROM generate_series(1, $2::int)
+INSERT INTO distribution_deployer.recipient_lists (id, owner, category_id, recipient_count,
+    create_time, change_time)
+SELECT gen_random_uuid(), $1, 1, $3, now(), now() FROM generate_series(1, $2::int)
 """
 QUOTES = """
 INSERT INTO invoice_storage.quotes (id, owner, lines, total, discount_basis_points, ledger,
-    ledger_fee, price_revision, expire_time)
-SELECT gen_random_uuid(), $1, '', 1, 0, 'ledgers/icp', 1, 1, now() + interval '1 hour'
+    ledger_fee, price_revision, create_time, expire_time)
+SELECT gen_random_uuid(), $1, '', 1, 0, 'ledgers/icp', 1, 1, now(), now() + interval '1 hour'
 FROM generate_series(1, $2::int)
 """
 Accept = Callable[[Client, str], Awaitable[Any]]
