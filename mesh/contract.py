@@ -221,6 +221,8 @@ class Service:
     breaker: Breaker
     ejection: Ejection
     retention: Mapping[str, "Retention"] = field(default_factory=dict)
+    listeners: int = 0
+    """Connections to the database that each replica keeps beside its pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +479,7 @@ def _service(
         breaker=_breaker(settings.breaker),
         ejection=_ejection(settings.ejection),
         retention=_retention(settings.retention),
+        listeners=settings.listeners,
     )
 
 

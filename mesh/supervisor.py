@@ -21,13 +21,13 @@ import grpc
 from google.protobuf import json_format
 
 from mesh import contract as contracts
-from mesh import control, metrics, topology
+from mesh import control, descriptors, metrics, topology
 from mesh.contract import GATEWAY, Contract
 from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
 from mesh.occupancy import Occupancy
 from mesh.operator import Operator
-from mesh.postgres import EmbeddedPostgres, Server, provision, role_name
+from mesh.postgres import EmbeddedPostgres, Server, check_room, provision, role_name
 from mesh.process import Output, Process
 from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
@@ -67,6 +67,7 @@ class Options:
         database_url: an existing Postgres; empty for the embedded one.
         jaeger: start the Jaeger on PATH and pass traces on to it.
         forward_traces: another collector to pass traces on to.
+        adopt: go on with the data of an installation whose run directory was lost.
     """
 
     run: RunDirectory
@@ -75,6 +76,7 @@ class Options:
     database_url: str = ""
     jaeger: bool = False
     forward_traces: Destination | None = None
+    adopt: bool = False
 
 
 class Supervisor:
@@ -88,8 +90,8 @@ class Supervisor:
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self.contract: Contract = contracts.load(options.environment)
-        self.topology: Topology = topology.load(
-            self.contract, self._run.mesh_toml, options.overrides
+        self.topology: Topology = descriptors.fitted(
+            topology.load(self.contract, self._run.mesh_toml, options.overrides)
         )
         self._paths = Paths(self._run.envoy, self._run.sockets)
         self._envoy = Envoy(
@@ -119,7 +121,7 @@ class Supervisor:
             raise StartError(
                 f"A restore into {self._run.path} was interrupted: run 'icto restore' again."
             )
-        self._check_ports()
+        await self._check()
         async with contextlib.AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(_children())
             await stack.enter_async_context(self._collector())
@@ -155,6 +157,30 @@ class Supervisor:
             starting.cancel()
             stopping.cancel()
 
+    async def _check(self) -> None:
+        """Passes when nothing is known that would stop the start half way.
+
+        Raises:
+            StartError: a port cannot be used, or data of before lie there unasked.
+            TopologyError: there are not enough connections.
+            PostgresError: the operator's own database cannot be reached.
+        """
+        if self._options.database_url:
+            await check_room(Server.external(self._options.database_url), self.topology)
+        else:
+            self.topology.check_embedded()
+            self._check_whose_data()
+        self._check_ports()
+        self._passwords()
+
+    def _check_whose_data(self) -> None:
+        if (left := self._run.left_behind) and not self._options.adopt:
+            raise StartError(
+                f"{left[0]} holds the database of an installation whose run directory was"
+                f" {self._run.path} and is gone. 'icto up --adopt' goes on with it, its users and"
+                f" tokens included; 'rm -rf {' '.join(map(str, left))}' gives it up."
+            )
+
     def _check_ports(self) -> None:
         edge, seen = self.topology.edge, self.topology.observability
         wanted = [
@@ -163,11 +189,10 @@ class Supervisor:
         ]
         if self._jaeger:
             wanted.append(("Jaeger", "127.0.0.1", seen.jaeger_port, "observability.jaeger_port"))
-        for what, address, port, key in wanted:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.ExitStack() as probes:
+            for what, address, port, key in wanted:
                 try:
-                    probe.bind((address, port))
+                    _listen(probes, address, port)
                 except OSError as error:
                     raise StartError(
                         f"Port {port} on {address}, for {what}, cannot be used:"
@@ -285,13 +310,15 @@ class Supervisor:
         """Waits until tokens can be verified and every service has a healthy replica.
 
         Raises:
-            StartError: that takes longer than a minute.
+            StartError: that takes longer than a minute, or one of them cannot run.
         """
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 while not await self._fetch_keys(operator):
+                    self._check_started()
                     await asyncio.sleep(_RETRY_SECONDS)
                 while waiting := await self._waiting_for():
+                    self._check_started()
                     self._progress(f"waiting for {', '.join(waiting)}")
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
@@ -302,6 +329,19 @@ class Supervisor:
         await self._insist(self._offer_bootstrap_key, operator)
         if self._options.environment.is_play:
             await self._insist(self._fund_treasury, operator)
+
+    def _check_started(self) -> None:
+        """Passes while there is hope for every process.
+
+        Raises:
+            StartError: one ended for a reason that its next start will meet, too: with its words.
+        """
+        replicas = [replica.process for replica in self._started_replicas().all]
+        for process in (self._envoy.process, *replicas):
+            if process.refusal:
+                log_file = self._run.logs / f"{process.name}.log"
+                told = " ".join(process.refusal.split())
+                raise StartError(f"{process.name}: {told} (from {log_file})")
 
     async def _insist(self, act: Callable[[Operator], Awaitable[None]], operator: Operator) -> None:
         """Does what a replica refuses that has not heard of the configuration yet."""
@@ -387,6 +427,7 @@ class Supervisor:
             "metrics": self.metrics_url,
             "uptime": time.monotonic() - self._started,
             "pid": os.getpid(),
+            "changed": self._changed(),
             "postgres": _told(self._postgres.process) if self._postgres else None,
             "envoy": _told(self._envoy.process),
             "replicas": [
@@ -400,6 +441,14 @@ class Supervisor:
                 for replica in replicas.all
             ],
         }
+
+    def _changed(self) -> list[str]:
+        """What mesh.toml says now and did not say at the start."""
+        try:
+            now = topology.load(self.contract, self._run.mesh_toml, self._options.overrides)
+            return topology.differences(self.topology, descriptors.fitted(now))
+        except topology.TopologyError as error:
+            return [str(error)]
 
     async def _restart(self, question: Mapping[str, Any]) -> Any:
         """Replaces one replica; answers what went wrong, or nothing."""
@@ -415,7 +464,7 @@ class Supervisor:
     @property
     def edge_url(self) -> str:
         """Where the platform is reached."""
-        return f"http://{self.topology.edge.address}:{self.topology.edge.port}"
+        return self.topology.origin
 
     @property
     def jaeger_url(self) -> str:
@@ -425,8 +474,18 @@ class Supervisor:
     @property
     def metrics_url(self) -> str:
         """Where Prometheus reads."""
-        seen = self.topology.observability
-        return f"http://{seen.metrics_address}:{seen.metrics_port}/metrics"
+        return self.topology.metrics_url
+
+
+def _listen(probes: contextlib.ExitStack, address: str, port: int) -> None:
+    """Listens on a port until the probes are closed, so that a second one on it is noticed."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    probe = probes.enter_context(socket.socket(family))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family is socket.AF_INET6:
+        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    probe.bind((address, port))
+    probe.listen()
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@
     per_second = 200
 """
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -28,9 +29,14 @@ T = TypeVar("T")
 
 DEFAULT_EDGE_PORT: Final = 8080
 DEFAULT_METRICS_PORT: Final = 9464
+DEFAULT_MAX_CONNECTIONS: Final = 20_000
 HEALTH_INTERVAL: Final = 0.5
+RESERVED_CONNECTIONS: Final = 3
+"""Of PostgreSQL's connections, those kept for its superusers."""
 # What a service or a limit is, the protos alone say; how it is run, an installation may change.
-_FIXED: Final = frozenset({"mesh_name", "proto_services", "methods", "shard_key", "by_address"})
+_FIXED: Final = frozenset(
+    {"mesh_name", "proto_services", "methods", "shard_key", "by_address", "listeners"}
+)
 
 
 _PORT: Final = (1, 65_535)
@@ -75,6 +81,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "LEAST_REQUEST or ROUND_ROBIN",
     ),
 }
+_ADDRESSES: Final = frozenset({"Edge.address", "Observability.metrics_address"})
 
 
 def _hosts(address: str) -> Sequence[str]:
@@ -121,7 +128,7 @@ class Edge:
     https: bool = False
     """Whether pages reach it by https, that something in front of it ends: cookies are sent by
     nothing else then."""
-    max_connections: int = 20_000
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
     stream_idle_timeout: float = 60.0
     """Seconds after which an event stream, or a request on its way in, is cut when it is silent."""
 
@@ -190,9 +197,47 @@ class Topology:
         return sum(service.replicas for service in self.services.values())
 
     @property
+    def origin(self) -> str:
+        """Address of the edge, as a URL."""
+        return _url(self.edge.address, self.edge.port)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where metrics are read."""
+        seen = self.observability
+        return f"{_url(seen.metrics_address, seen.metrics_port)}/metrics"
+
+    def check_connections(self, available: int, remedy: str) -> None:
+        """Passes when a server has room for the connections of every replica.
+
+        Raises:
+            TopologyError: it has not; `remedy` says how to give it more.
+        """
+        wanted = self.database_connections
+        if wanted > available:
+            raise TopologyError(
+                f"{self.replica_count} replicas may open {wanted} connections to PostgreSQL"
+                f" (database.pool = {self.database.pool} for each, and those that listen for"
+                f" changes), and it has room for {available}. {remedy}, or lower database.pool or"
+                " services.<name>.replicas in mesh.toml."
+            )
+
+    def check_embedded(self) -> None:
+        """Passes when the embedded Postgres has room for the connections of every replica.
+
+        Raises:
+            TopologyError: it has not.
+        """
+        available = self.database.max_connections - RESERVED_CONNECTIONS
+        self.check_connections(available, "Raise database.max_connections in mesh.toml")
+
+    @property
     def database_connections(self) -> int:
         """Most connections that all replicas together may open."""
-        return self.replica_count * self.database.pool
+        return sum(
+            service.replicas * (self.database.pool + service.listeners)
+            for service in self.services.values()
+        )
 
 
 def load(
@@ -203,12 +248,53 @@ def load(
     Raises:
         TopologyError: the file names something that does not exist or is not what it can be.
     """
-    text = file.read_text() if file is not None and file.is_file() else ""
+    values = _read(file) if file is not None else {}
     try:
-        values = tomllib.loads(text)
+        return apply(contract, _over(values, overrides or {}))
+    except TopologyError as error:
+        raise TopologyError(f"{file}: {error}" if values else str(error)) from None
+
+
+def _url(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def differences(before: Topology, now: Topology) -> list[str]:
+    """What differs between two topologies of one contract, a line for each key."""
+    old, new = dict(_leaves("", before)), dict(_leaves("", now))
+    return [
+        f"{key} is {new[key]!r} and was {old[key]!r}"
+        for key in old
+        if key in new and new[key] != old[key]
+    ]
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each plain value below a dataclass or a table, by its key."""
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif is_dataclass(value):
+        items = [(f.name, getattr(value, f.name)) for f in fields(value) if f.name not in _FIXED]
+    else:
+        yield path, value
+        return
+    for name, inner in items:
+        yield from _leaves(f"{path}.{name}" if path else name, inner)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a mesh.toml says; nothing when there is none."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise TopologyError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TopologyError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise TopologyError(f"{file}: {error}") from None
-    return apply(contract, _over(values, overrides or {}))
 
 
 def _over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,11 +311,12 @@ def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
     """The contract with overrides.
 
     Raises:
-        TopologyError: an override names something that does not exist or is not what it can be.
+        TopologyError: an override names something that does not exist, is not what it can be, or
+            does not go together with another one.
     """
     known = {"edge", "observability", "database", "health_interval", "services", "limits"}
     _check_keys("mesh.toml", values, known)
-    return Topology(
+    made = Topology(
         edge=_section("edge", Edge(), values),
         observability=_section("observability", Observability(), values),
         database=_section("database", DatabaseLimits(), values),
@@ -242,6 +329,19 @@ def apply(contract: Contract, values: Mapping[str, Any]) -> Topology:
         services=_merged("services", contract.services, values),
         buckets=_merged("limits", contract.buckets, values),
     )
+    _check_ports(made.edge, made.observability)
+    return made
+
+
+def _check_ports(edge: Edge, seen: Observability) -> None:
+    """Two who listen on one port: the second would not come up, and the first would not tell."""
+    here, there = ip_address(edge.address), ip_address(seen.metrics_address)
+    shared = here == there or here.is_unspecified or there.is_unspecified
+    if shared and edge.port == seen.metrics_port:
+        raise TopologyError(
+            f"edge.port and observability.metrics_port are both {edge.port}; one of them must be"
+            " another"
+        )
 
 
 def _merged(name: str, standard: Mapping[str, T], values: Mapping[str, Any]) -> dict[str, T]:
@@ -280,9 +380,15 @@ def _checked(path: str, field: str, value: Any, standard: Any) -> Any:
     if field in _TEXTS:
         pattern, words = _TEXTS[field]
         for text in (converted,) if isinstance(converted, str) else converted:
-            if not re.fullmatch(pattern, text):
+            if not re.fullmatch(pattern, text) or not (field not in _ADDRESSES or _is_ip(text)):
                 raise TopologyError(f"{path} is {text!r}; it must be {words}")
     return converted
+
+
+def _is_ip(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ip_address(text))
+    return False
 
 
 def _as_type(path: str, value: Any, standard: Any) -> Any:

@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -16,6 +17,7 @@ from mesh.cli.terminal import (
     RUN_DIR,
     JsonOption,
     RunDirOption,
+    err,
     fail,
     out,
     plain,
@@ -42,11 +44,12 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run_dir: RunDirOption = RUN_DIR, *, as_json: JsonOption = False) -> None:
-    """Show what runs and how Envoy finds it."""
+    """Show what runs and how Envoy finds it; exit status 1 when something is not healthy."""
     state = run(control.ask(RunDirectory(run_dir), "status"))
+    sick = _sick(state)
     if as_json:
         print_json(state)
-        return
+        raise typer.Exit(int(bool(sick)))
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
     table = Rows("process", "health", "pid", "up", "restarts")
@@ -60,6 +63,15 @@ def status(run_dir: RunDirOption = RUN_DIR, *, as_json: JsonOption = False) -> N
                 str(process["restarts"]),
             )
     out.print(table)
+    if sick:
+        err.print(f"Not healthy: {', '.join(sick)}.", style="red", markup=False)
+        raise typer.Exit(1)
+
+
+def _sick(state: Mapping[str, Any]) -> list[str]:
+    """Processes that do not run, and replicas that Envoy does not find healthy."""
+    processes = [p for p in (state["postgres"], state["envoy"], *state["replicas"]) if p]
+    return [p["name"] for p in processes if not p["pid"] or p.get("healthy", True) is not True]
 
 
 def logs(
@@ -121,7 +133,19 @@ async def _restart(directory: RunDirectory, wanted: list[str]) -> None:
     if unknown := sorted(set(wanted) - found):
         offered = ", ".join(sorted({replica["service"] for replica in state["replicas"]}))
         fail(f"There is no {', '.join(unknown)}. Services are {offered}.")
+    if changed := state["changed"]:
+        single = bool(wanted) and set(wanted).isdisjoint(services)
+        _tell_of_change(directory, changed, only_replicas=single)
     await asyncio.gather(*(_restart_each(directory, names) for names in services.values()))
+
+
+def _tell_of_change(directory: RunDirectory, changed: list[str], *, only_replicas: bool) -> None:
+    """A restart of single replicas goes on; more than that is meant to bring mesh.toml's change."""
+    told = f"{directory.mesh_toml} was changed since the start: {'; '.join(changed)}."
+    remedy = "'icto restart' changes no setting: 'icto down' and 'icto up' do, or put it back."
+    if not only_replicas:
+        fail(f"{told} {remedy}")
+    err.print(f"{told} {remedy}", style="yellow", markup=False)
 
 
 async def _restart_each(directory: RunDirectory, replicas: list[str]) -> None:

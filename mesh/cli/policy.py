@@ -20,6 +20,8 @@ from mesh.cli.terminal import (
     plain,
     print_json,
 )
+from mesh.database_url import VARIABLE
+from mesh.postgres import PostgresError, Server, check_room
 from mesh.render import Paths, Renderer
 from mesh.rundir import RunDirectory
 from services.kit.settings import Environment
@@ -56,7 +58,7 @@ def check(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the contract and let Envoy validate what follows from it."""
+    """Check the contract, mesh.toml and the database's room; Envoy validates what follows."""
     problem, warnings = _findings(RunDirectory(run_dir), environment)
     if as_json:
         print_json({"ok": not problem, "problem": problem, "warnings": warnings})
@@ -76,9 +78,10 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
         loaded = contract.load(environment)
         bounds.check(loaded)
         chosen = topology.load(loaded, directory.mesh_toml)
+        asyncio.run(_check_connections(chosen))
         with tempfile.TemporaryDirectory() as scratch:
             asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
-    except (contract.ContractError, topology.TopologyError) as error:
+    except (contract.ContractError, topology.TopologyError, PostgresError) as error:
         return str(error), []
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
@@ -93,6 +96,15 @@ def _forgotten(loaded: contract.Contract) -> Iterator[str]:
             named = what.replace("_", " ")
             after = f"{kept.period.days} d after {kept.since}"
             yield f"{service.mesh_name} forgets {named} {after}{most}"
+
+
+async def _check_connections(chosen: topology.Topology) -> None:
+    """Passes when the database, ours or the operator's own, has room for every replica."""
+    url = os.environ.get(VARIABLE, "")
+    if url:
+        await check_room(Server.external(url), chosen)
+    else:
+        chosen.check_embedded()
 
 
 def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:

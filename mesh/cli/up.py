@@ -47,6 +47,9 @@ def up(
         bool, typer.Option("--story", help="Launch a token, claim and transfer once it is up.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Logs to files only.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over data whose run directory was lost.")
+    ] = False,
 ) -> None:
     """Start Postgres, Envoy and every replica; Ctrl-C stops them and keeps the data."""
     overrides: dict[str, Any] = {}
@@ -65,6 +68,7 @@ def up(
         database_url=os.environ.get("ICTO_DATABASE_URL", ""),
         jaeger=jaeger,
         forward_traces=forward,
+        adopt=adopt,
     )
     run(serve(options, story=story, quiet=quiet))
 

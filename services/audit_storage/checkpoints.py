@@ -40,6 +40,7 @@ from services.audit_storage.domain import (
     Restoration,
     checkpoint_message,
 )
+from services.kit.errors import Code, Error
 
 T = TypeVar("T")
 
@@ -67,12 +68,24 @@ class Signer:
 
     @classmethod
     def from_file(cls, path: Path) -> "Signer":
-        """Reads the key, made now if there is none: 32 bytes in hexadecimal."""
+        """Reads the key, made now if there is none: 32 bytes in hexadecimal.
+
+        Raises:
+            Error: FAILED_PRECONDITION, the file holds no key.
+        """
         with contextlib.suppress(FileExistsError):
             key = Ed25519PrivateKey.generate()
             raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
             _create(path, raw.hex())
-        return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text())))
+        try:
+            return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text())))
+        except ValueError:
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                "CHECKPOINT_KEY_DAMAGED",
+                f"{path} does not hold a key of 64 hexadecimal digits any more. Put back what it"
+                " held: without it the audit cannot vouch for its past.",
+            ) from None
 
     def sign(self, head: Head, moment: datetime) -> Checkpoint:
         """A checkpoint of the head."""

@@ -15,11 +15,16 @@ _UNLOGGED: Final = """
 SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = current_schema() AND relpersistence = 'u' ORDER BY relname
 """
-_CONNECTIONS: Final = """
-SELECT current_setting('max_connections')::int
-     - current_setting('superuser_reserved_connections')::int
-     - current_setting('reserved_connections')::int
+# `reserved_connections` came with PostgreSQL 16.
+CONNECTIONS: Final = """
+SELECT least(
+    current_setting('max_connections')::int
+      - current_setting('superuser_reserved_connections')::int
+      - coalesce(current_setting('reserved_connections', true), '0')::int,
+    CASE WHEN datconnlimit < 0 THEN NULL ELSE datconnlimit END
+) FROM pg_database WHERE datname = current_database()
 """
+"""How many connections services may have, in all."""
 
 
 async def check(database: Database, settings: Settings) -> None:
@@ -36,7 +41,7 @@ async def check(database: Database, settings: Settings) -> None:
     if unlogged:
         raise _refused(f"Unlogged tables lose their rows in a crash: {', '.join(unlogged)}.")
     wanted = max(settings.database_connections, settings.database_pool)
-    available = await database.fetchval(_CONNECTIONS)
+    available = await database.fetchval(CONNECTIONS)
     if wanted > available:
         raise _refused(
             f"All replicas together may open {wanted} connections, but Postgres allows"

@@ -30,7 +30,7 @@ from services.kit.audit import Audit
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.denials import Denials
-from services.kit.errors import Error
+from services.kit.errors import Code, Error
 from services.kit.faults import Faults
 from services.kit.handler import Handlers, Surroundings
 from services.kit.kit import Kit
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 _HOUSEKEEPING_SECONDS: Final = 60.0
 _MEASURE_SECONDS: Final = 2.0
+_PASSING: Final = frozenset({Code.ABORTED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE})
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -84,11 +85,16 @@ async def _run(mesh_name: str, chosen: Settings) -> None:
     try:
         async with _kit(contract, service, chosen, telemetry) as kit:
             await Replica(kit).serve()
-    except Error as error:
+    except (Error, settings.SettingsError) as error:
         log.critical("cannot run: %s", error)
-        raise SystemExit(1) from None
+        raise SystemExit(os.EX_TEMPFAIL if _passes(error) else 1) from None
     finally:
         await asyncio.to_thread(telemetry.tracing.close)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether what keeps a replica from running may be over at its next start."""
+    return isinstance(error, Error) and error.code in _PASSING
 
 
 @contextlib.asynccontextmanager

@@ -139,7 +139,7 @@ async def test_render_prints_what_envoy_reads(mesh: Installation) -> None:
         ("[services.ledgr]\nreplicas = 1", "services has no ledgr; it has"),
         ("[edge\n", "mesh.toml: "),
         ('[edge]\naddress = "nowhere"', "edge.address is 'nowhere'; it must be an IP address"),
-        ('[edge]\naddress = "1.2.3"', "malformed IP address: 1.2.3"),
+        ('[edge]\naddress = "1.2.3"', "edge.address is '1.2.3'; it must be an IP"),
     ],
 )
 async def test_check_names_what_is_wrong_in_mesh_toml(tmp_path: Path, toml: str, says: str) -> None:

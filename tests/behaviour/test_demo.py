@@ -74,7 +74,10 @@ async def test_a_demo_that_does_not_work_says_so_by_its_exit_status() -> None:
 async def test_a_demo_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "mesh.toml").write_text("[database]\npool = 0\n")
     status, output = await demo(tmp_path)
-    assert (status, output.strip()) == (1, "database.pool is 0; it must be from 1 to 100")
+    assert (status, output.strip()) == (
+        1,
+        "mesh.toml: database.pool is 0; it must be from 1 to 100",
+    )
 
 
 async def test_a_demo_that_is_told_to_stop_leaves_nothing() -> None:

@@ -116,6 +116,8 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ('[observability]\nlog_level = "chatty"', "log_level is 'chatty'; it must be debug, info"),
         ('[services.things]\nbalancing = "X"', "balancing is 'X'; it must be LEAST_REQUEST or"),
         ('[edge]\naddress = "here"', "edge.address is 'here'; it must be an IP address"),
+        ('[edge]\naddress = "1.2.3"', "edge.address is '1.2.3'; it must be an IP address"),
+        ('[observability]\nmetrics_address = "::g"', "metrics_address is '::g'; it must be an IP"),
         ('[edge]\naudience = "a\\nb"', r"edge.audience is 'a\\nb'; it must be a name without"),
         ('[edge]\norigins = ["https://A"]', "edge.origins is 'https://A'; it must be like https"),
         ('[edge]\norigins = ["https://a/b"]', "edge.origins is 'https://a/b'; it must be like"),
@@ -143,7 +145,6 @@ def test_a_mistake_is_told_by_its_key(text: str, message: str, tmp_path: Path) -
         ({"address": "::1"}, ["http://localhost:8080", "http://[::1]:8080"]),
         ({"address": "10.0.0.5"}, ["http://10.0.0.5:8080"]),
         ({"address": "fd00::1"}, ["http://[fd00::1]:8080"]),
-        ({"address": "1.2"}, []),
         (
             {"origins": ["https://icto.example:443", "http://[::1]:80"]},
             ["https://icto.example", "http://[::1]"],
@@ -162,7 +163,6 @@ def test_people_sign_in_where_it_listens_or_where_mesh_toml_says(
         ({}, False),
         ({"address": "::1"}, False),
         ({"address": "0.0.0.0"}, True),
-        ({"address": "1.2"}, True),
         ({"https": True}, True),
         ({"https": True, "origins": ["https://icto.example"]}, False),
     ],
@@ -171,6 +171,75 @@ def test_an_operator_is_told_where_nobody_outside_could_sign_in(
     edge: dict[str, object], told: bool
 ) -> None:
     assert ("origins" in topology.apply(CONTRACT, {"edge": edge}).edge.unlisted) == told
+
+
+@pytest.mark.parametrize("address", ["::1", "::", "0.0.0.0", "10.1.2.3", "2001:db8::1"])
+def test_an_address_is_of_either_kind(address: str, tmp_path: Path) -> None:
+    found = load(f'[edge]\naddress = "{address}"', tmp_path)
+    host = f"[{address}]" if ":" in address else address
+    assert found.origin == f"http://{host}:8080"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"# M\xfcnchen\n", "mesh.toml: line 1 is not UTF-8; save the file as UTF-8"),
+        (b"\n\n[edge]\n# \xff", "line 4 is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told(text: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.toml"
+    file.write_bytes(text)
+    with pytest.raises(TopologyError, match=message):
+        topology.load(CONTRACT, file)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TopologyError, match="cannot be read: Is a directory"):
+        topology.load(CONTRACT, tmp_path)
+
+
+def test_a_mark_of_its_encoding_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "mesh.toml").write_bytes(b"\xef\xbb\xbf[edge]\nport = 9\n")
+    assert topology.load(CONTRACT, tmp_path / "mesh.toml").edge.port == 9
+
+
+@pytest.mark.parametrize(
+    ("edge", "metrics"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::")]
+)
+def test_one_port_for_two_is_refused(edge: str, metrics: str, tmp_path: Path) -> None:
+    text = f"""
+        [edge]
+        address = "{edge}"
+        port = 9464
+        [observability]
+        metrics_address = "{metrics}"
+        """
+    with pytest.raises(TopologyError, match=r"edge.port and observability.metrics_port are both"):
+        load(text, tmp_path)
+
+
+def test_one_port_on_two_addresses_is_taken(tmp_path: Path) -> None:
+    load('[edge]\naddress = "10.0.0.1"\nport = 9464', tmp_path)
+
+
+def test_connections_of_listeners_are_counted() -> None:
+    counted = contract.read(contract_of(service(method(), replicas=2, listeners=3)), "test")
+    found = topology.apply(counted, {"database": {"pool": 5, "max_connections": 18}})
+    assert found.database_connections == 16
+    with pytest.raises(TopologyError, match=r"may open 16 .* room for 15. Raise database.max_conn"):
+        found.check_embedded()
+    topology.apply(counted, {"database": {"pool": 5, "max_connections": 19}}).check_embedded()
+
+
+def test_what_changed_is_told_by_its_key(tmp_path: Path) -> None:
+    before = load("", tmp_path)
+    now = load("[services.things]\nreplicas = 5\n[edge]\nhttps = true", tmp_path)
+    assert topology.differences(before, now) == [
+        "edge.https is True and was False",
+        "services.things.replicas is 5 and was 2",
+    ]
+    assert topology.differences(before, before) == []
 
 
 def test_every_number_and_text_has_its_bounds() -> None:
