@@ -76,7 +76,7 @@ class Story:
     async def _tell(self) -> None:
         client, note = self._client, self._note
         await self._step("sign in with a fresh key (REST)", client.sign_in())
-        note(f"you are {client.principal}")
+        note(client.principal)
         await self._step("get ICP from the operator's faucet", self._fund())
         await self._step("a member of the community signs in (REST)", self._member.sign_in())
         spec = self._spec()

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -90,6 +91,8 @@ async def serve(options: Options, *, story: bool, quiet: bool) -> None:
             _greet(up_now, options.run, time.monotonic() - started)
             if story:
                 tasks.append(asyncio.create_task(_tell(up_now, options.run)))
+            else:
+                _offer_key(up_now)
 
         await supervisor.serve(ready)
         for task in tasks:
@@ -103,7 +106,9 @@ def shown(kept: Output) -> Output:
         kept(name, line)
         # A terminal that went is an OSError, a closed pipe makes rich exit: the mesh stays.
         with contextlib.suppress(OSError, SystemExit):
-            out.print(readable(name, line))
+            # Cut where the terminal ends; the file has all of it.
+            cut = {"soft_wrap": False, "no_wrap": True, "overflow": "ellipsis"}
+            out.print(readable(name, line), markup=False, **(cut if out.is_terminal else {}))
 
     return output
 
@@ -136,6 +141,7 @@ async def _tell(supervisor: Supervisor, directory: RunDirectory) -> None:
         out.print("Everything works. Ctrl-C stops it; the data is kept.")
     except (StoryError, CallError) as error:
         out.print(plain(f"The story failed: {error}"), style="red")
+    _offer_key(supervisor)
 
 
 def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> None:
@@ -144,14 +150,26 @@ def _greet(supervisor: Supervisor, directory: RunDirectory, seconds: float) -> N
         "REST, gRPC and gRPC-Web": supervisor.edge_url,
         "metrics": supervisor.metrics_url,
         "traces": supervisor.jaeger_url,
-        "logs": str(directory.logs),
-        "first operator, once": supervisor.bootstrap_key
-        and f"icto login --bootstrap {supervisor.bootstrap_key}",
+        "logs": _shortest(directory.logs),
     }
     for what, where in addresses.items():
         if where:
             out.print(f"  {what:<25} {where}")
     sys.stdout.flush()
+
+
+def _offer_key(supervisor: Supervisor) -> None:
+    """The one-time key, last of all, where it stays in sight."""
+    if supervisor.bootstrap_key:
+        out.print("Nobody operates this installation yet. To be the first, once:", style="bold")
+        out.print(f"  icto login --bootstrap {supervisor.bootstrap_key}", markup=False)
+        sys.stdout.flush()
+
+
+def _shortest(folder: Path) -> str:
+    """A folder as it is typed from here."""
+    here = Path.cwd()
+    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import stat
@@ -12,9 +13,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from mesh import contract, rundir
+from mesh import postgres as postgres_module
 from mesh.postgres import EmbeddedPostgres, PostgresError, Server
 from mesh.rundir import RunDirectory
-from tests.support.installation import deployed, installation, until
+from tests.support.installation import Installation, deployed, installation, until
 from tests.support.postgres import Postgres, served
 
 
@@ -197,3 +200,52 @@ async def test_a_login_that_fails_is_told_in_words(
     with pytest.raises(PostgresError, match=says):
         async with Server(postgres.dsn.replace(right, wrong)).connection():
             pass
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may pass."""
+    with tempfile.TemporaryDirectory(prefix="icto-test-") as base:
+        Path(base).chmod(0o755)
+        (Path(base) / "lib").mkdir(mode=0o755)
+        yield Path(base)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root keeps its data where others must pass")
+@pytest.mark.parametrize("umask", [0o027, 0o077])
+async def test_root_starts_first_under_a_strict_umask(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    folder = open_folder / "lib" / "icto"
+    monkeypatch.setattr(postgres_module, "_ROOT_BINARIES", folder)
+    monkeypatch.setattr(rundir, "_ROOT_STATE", folder)
+    before = os.umask(umask)
+    try:
+        async with served(RunDirectory(open_folder / "run")) as server:
+            assert await ask(server, "SELECT 42") == 42
+    finally:
+        os.umask(before)
+
+
+async def test_the_connections_that_listen_are_those_that_the_contract_counts(
+    mesh: Installation,
+) -> None:
+    services = contract.load("test").services.values()
+    counted = {s.mesh_name: s.replicas * s.listeners for s in services if s.listeners}
+    assert counted
+
+    async def all_listen() -> bool:
+        async with mesh.superuser() as database:
+            rows = await database.fetch(
+                "SELECT usename, count(*) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN %' AND usename LIKE 'icto%' GROUP BY usename"
+            )
+        found = dict(rows)
+        return len(found) == len(counted) and all(
+            number == counted[mesh_name]
+            for mesh_name in counted
+            for role, number in found.items()
+            if role.endswith(mesh_name)
+        )
+
+    await until(all_listen)

@@ -1,9 +1,6 @@
 """What cannot work is refused before anything starts, in words that name what to change."""
 
 import asyncio
-import resource
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,20 +17,18 @@ metrics_port = {1}
 """
 
 
-async def icto(
-    *arguments: str, limit: Callable[[], None] | None = None, **environment: str
-) -> tuple[int, str]:
+async def icto(*arguments: str, open_files: int = 0, **environment: str) -> tuple[int, str]:
     """Runs a command with nothing running; exit status and output."""
-    child = await asyncio.to_thread(
-        subprocess.run,
-        [ICTO, *arguments],
+    limit = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh"] if open_files else []
+    child = await asyncio.create_subprocess_exec(
+        *limit, ICTO, *arguments,
         env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "COLUMNS": "300"} | environment,
-        preexec_fn=limit,
-        capture_output=True,
-        check=False,
-        timeout=100,
-    )
-    return child.returncode, (child.stdout + child.stderr).decode()
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(child.communicate(), 100)
+    assert child.returncode is not None
+    return child.returncode, output.decode()
 
 
 async def refused(output: tuple[int, str], *says: str) -> None:
@@ -82,10 +77,7 @@ async def test_an_address_that_this_machine_lacks_is_refused_with_its_key(run: P
 
 
 async def test_too_few_open_files_are_refused_with_the_key(run: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-
-    output = await icto("up", "--run-dir", str(run), limit=limit)
+    output = await icto("up", "--run-dir", str(run), open_files=256)
     await refused(output, "the limit is 256", "ulimit -n", "edge.max_connections in mesh.toml")
 
 

@@ -65,9 +65,9 @@ def test_a_fresh_installation_finds_nothing_of_another(root: RunDirectory) -> No
 
 def test_what_root_keeps_elsewhere_of_a_lost_run_directory_is_named(root: RunDirectory) -> None:
     (root.database / "data").mkdir(parents=True)
-    assert root.left_behind == (root.database,)
+    assert list(root.left_behind) == [root.database]
     root.state("audit_storage").mkdir(parents=True)
-    assert root.left_behind == (root.database, root.state("audit_storage").parent)
+    assert list(root.left_behind) == [root.database, root.state("audit_storage").parent]
 
 
 def test_what_root_keeps_elsewhere_belongs_to_a_run_directory_with_secrets(
