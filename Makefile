@@ -11,7 +11,7 @@ SOURCE := gateway mesh observability services tests tools/alone.py protos/build.
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test unit lint types protos bench crash mutants tools lock format clean
+.PHONY: help up demo test wheel unit lint types protos bench crash mutants tools lock format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: $(READY) ## The same in a throw-away installation beside whatever runs
 test: $(READY) lint types protos ## Everything that must hold: lint, types, protos, tests
 	$(BIN)/coverage run --data-file=.coverage -m pytest $(PYTEST)
 	$(BIN)/coverage report --include='*/domain.py,services/kit/amounts.py,services/kit/principal.py,services/kit/journal/model.py' --fail-under=100
+
+wheel: $(READY) ## Build the wheel as pip does, and try it in an environment of its own
+	@$(BIN)/python -m pytest -q tests/packaging
 
 unit: $(READY) ## The tests that start nothing
 	$(BIN)/pytest tests/unit $(PYTEST)

@@ -106,9 +106,11 @@ def shown(kept: Output) -> Output:
         kept(name, line)
         # A terminal that went is an OSError, a closed pipe makes rich exit: the mesh stays.
         with contextlib.suppress(OSError, SystemExit):
-            # Cut where the terminal ends; the file has all of it.
-            cut = {"soft_wrap": False, "no_wrap": True, "overflow": "ellipsis"}
-            out.print(readable(name, line), markup=False, **(cut if out.is_terminal else {}))
+            if out.is_terminal:  # cut where it ends; the file has all of it
+                line = readable(name, line)
+                out.print(line, markup=False, soft_wrap=False, no_wrap=True, overflow="ellipsis")
+            else:
+                out.print(readable(name, line), markup=False)
 
     return output
 

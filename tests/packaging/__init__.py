@@ -1,0 +1,1 @@
+"""What is tried once, in CI: it downloads."""
