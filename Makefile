@@ -27,7 +27,7 @@ test: $(READY) lint types protos ## Everything that must hold: lint, types, prot
 	$(BIN)/coverage report --include='*/domain.py,services/kit/amounts.py,services/kit/principal.py,services/kit/journal/model.py' --fail-under=100
 
 wheel: $(READY) ## Build the wheel as pip does, and try it in an environment of its own
-	@$(BIN)/python -m pytest -q tests/packaging
+	@ICTO_TRY_WHEEL=1 $(BIN)/python -m pytest -q tests/packaging
 
 unit: $(READY) ## The tests that start nothing
 	$(BIN)/pytest tests/unit $(PYTEST)

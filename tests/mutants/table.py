@@ -29,6 +29,7 @@ class Mutant:
     tests: Sequence[str]
 
 
+_UNIT: Final = "tests/unit/"
 _MONEY: Final = "tests/behaviour/test_money_rows.py::"
 _PAYMENTS: Final = "tests/behaviour/test_payments.py::"
 _TOKENS: Final = "tests/behaviour/test_token_rows.py::"
@@ -485,6 +486,76 @@ MUTANTS: Final[Sequence[Mutant]] = (
         '    if row["body_hash"] != key.body_hash:\n',
         '    if not row["body_hash"]:\n',
         [_IDEMPOTENCY + "test_another_body_under_the_same_id_is_refused"],
+    ),
+    Mutant(
+        "starts: children inherit a list and nothing else",
+        "mesh/inherited.py",
+        "for name, value in environ.items() if name in kind.names}",
+        "for name, value in environ.items()}",
+        (f"{_UNIT}test_inherited.py::test_no_child_inherits_what_a_library_reads",),
+    ),
+    Mutant(
+        "starts: variables that nothing reads are named",
+        "mesh/inherited.py",
+        'if name.startswith((PREFIX, "OTEL_")) and name not in read:',
+        'if name.startswith("NOTHING") and name not in read:',
+        (f"{_UNIT}test_inherited.py::test_what_nothing_reads_is_named",),
+    ),
+    Mutant(
+        "starts: an option of a database URL is kept or refused",
+        "mesh/database_url.py",
+        "if refused := sorted(kept.keys() & {*_IMPOSSIBLE, *_SATISFIED}):",
+        "if refused := sorted(kept.keys() & set()):",
+        (f"{_UNIT}test_database_url.py::test_what_our_client_cannot_do_is_refused_by_name",),
+    ),
+    Mutant(
+        "starts: no part of a database password is told",
+        "mesh/database_url.py",
+        'and "@" not in login + parts.path',
+        "and True",
+        (f"{_UNIT}test_database_url.py::test_no_part_of_a_password_is_told",),
+    ),
+    Mutant(
+        "starts: edge and metrics have a port each",
+        "mesh/topology.py",
+        "if shared and edge.port == seen.metrics_port:",
+        "if shared and edge.port == -seen.metrics_port:",
+        (f"{_UNIT}test_topology.py::test_one_port_for_two_is_refused",),
+    ),
+    Mutant(
+        "starts: connections that listen are counted",
+        "mesh/topology.py",
+        "service.replicas * (self.database.pool + service.listeners)",
+        "service.replicas * self.database.pool",
+        (f"{_UNIT}test_topology.py::test_connections_of_listeners_are_counted",),
+    ),
+    Mutant(
+        "starts: too few open files are refused",
+        "mesh/descriptors.py",
+        "if room < min(wanted, _FEWEST) or",
+        "if",
+        (f"{_UNIT}test_descriptors.py::test_what_cannot_be_is_refused_with_its_key",),
+    ),
+    Mutant(
+        "starts: data whose run directory is gone are not taken unasked",
+        "mesh/rundir.py",
+        "gone = apart and not self.secrets_file.exists()",
+        "gone = apart and self.secrets_file.is_dir()",
+        (f"{_UNIT}test_kept_files.py::test_data_of_a_lost_run_directory_are_named",),
+    ),
+    Mutant(
+        "starts: generated code is of these protos",
+        "mesh/main.py",
+        "newer | sources ^ compiled",
+        "newer",
+        (f"{_UNIT}test_main.py::test_a_proto_that_went_is_told",),
+    ),
+    Mutant(
+        "starts: headers for a collector can be sent",
+        "observability/receiver.py",
+        "if len(headers) != len(given) or not sound:",
+        "if len(headers) != len(given):",
+        (f"{_UNIT}test_receiver.py::test_what_cannot_be_is_refused_in_words",),
     ),
     Mutant(
         "request id: one user's alone",

@@ -52,7 +52,7 @@ def test_icto_itself_keeps_what_an_operator_means() -> None:
     assert not found.keys() & {*strange.LIBPQ, *strange.GRPC}
 
 
-def test_what_looks_as_if_it_were_for_the_mesh_and_is_not_is_named() -> None:
+def test_what_nothing_reads_is_named() -> None:
     given = MEANT | {"OTEL_SDK_DISABLED": "1", "ICTO_DATABASE_ULR": "x", "PGHOST": "y"}
     assert inherited.ignored(inherited.own(given)) == [
         "ICTO_DATABASE_ULR is ignored: nothing here reads it. Did you mean ICTO_DATABASE_URL?",

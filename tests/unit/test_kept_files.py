@@ -63,7 +63,7 @@ def test_a_fresh_installation_finds_nothing_of_another(root: RunDirectory) -> No
     assert root.left_behind == ()
 
 
-def test_what_root_keeps_elsewhere_of_a_lost_run_directory_is_named(root: RunDirectory) -> None:
+def test_data_of_a_lost_run_directory_are_named(root: RunDirectory) -> None:
     (root.database / "data").mkdir(parents=True)
     assert list(root.left_behind) == [root.database]
     root.state("audit_storage").mkdir(parents=True)
