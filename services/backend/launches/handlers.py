@@ -1,7 +1,7 @@
 """icto.backend.v1.LaunchService."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
@@ -31,7 +31,14 @@ from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_a
 from services.kit import Call, Effect, Kit, ids, not_found, paging, principal, sse
 from services.kit.database import Connection
 from services.kit.errors import Code, Error, RemoteError, invalid
-from services.kit.journal import ChangeFeed, Pipelines, PostgresJournal, Run, change_log
+from services.kit.journal import (
+    ChangeFeed,
+    Pipelines,
+    PipelineState,
+    PostgresJournal,
+    Run,
+    change_log,
+)
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 
@@ -475,14 +482,19 @@ class LaunchService:
     async def _messages(self, launches: Sequence[Launch]) -> list[pb.Launch]:
         launch_ids = [launch.id for launch in launches]
         runs = {run.id: run for run in await self._journal.get(launch_ids)}
-        family = self._pipeline.family
-        places = await self._journal.positions(family.name, family.places, launch_ids)
+        queued = [run.id for run in runs.values() if run.state is PipelineState.QUEUED]
+        places = await self._places(queued) if queued else {}
         # One that ended between the two reads has its token and its payment by now.
         missed = [x.id for x in launches if not x.ended and x.id in runs and runs[x.id].state.final]
         fresh = await store.get_all(self._database, missed) if missed else {}
         return [
             self._message(fresh.get(x.id, x), runs.get(x.id), places.get(x.id, 0)) for x in launches
         ]
+
+    async def _places(self, queued: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Places in the queue of launches that wait in it."""
+        family = self._pipeline.family
+        return await self._journal.positions(family.name, family.places, queued)
 
     def _message(self, launch: Launch, run: Run | None, position: int = 0) -> pb.Launch:
         return launch_message(
