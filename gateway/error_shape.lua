@@ -8,7 +8,9 @@
 -- TITLES, by HTTP status, and CODES, names of gRPC's, are put in front when this is rendered.
 
 -- Where Envoy and the transcoder have no status that fits.
-local GRPC_STATUS = {REQUEST_TOO_LARGE = "8", RATE_LIMITED = "8", DEADLINE_EXCEEDED = "4"}
+local GRPC_STATUS = {
+  REQUEST_TOO_LARGE = "8", RATE_LIMITED = "8", DEADLINE_EXCEEDED = "4", HEADER_NAME_INVALID = "3",
+}
 local HTTP_STATUS = {REQUEST_TOO_LARGE = "413"}
 -- An error without ErrorInfo is not ours; its words speak of sockets and settings.
 local UNTYPED = "The service ended the call without saying why. The trace id finds it."
@@ -90,9 +92,23 @@ local function complete_rest(handle, headers, status)
   headers:replace("content-type", "application/problem+json")
 end
 
+-- HEAD was asked for (gateway/request_rules.lua made it GET): all of the answer but its body.
+local function without_body(handle)
+  local asked = handle:streamInfo():dynamicMetadata():get("icto")
+  local body = asked and asked.head and handle:body()
+  if not body then return end
+  local length = body:length()
+  body:setBytes("")
+  handle:headers():replace("content-length", tostring(length))
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local content_type = headers:get("content-type") or ""
+  -- For caches: whom an answer of ours may be read by depends on who asks.
+  if content_type:sub(1, 16) ~= "application/grpc" or content_type:sub(17, 20) == "-web" then
+    headers:add("vary", "Origin")
+  end
   if content_type:sub(1, 16) == "application/grpc" then
     local status = headers:get("grpc-status")
     if not status or status == "0" then return end
@@ -105,4 +121,5 @@ function envoy_on_response(handle)
   if content_type == "application/json" and tonumber(status) >= 400 then
     complete_rest(handle, headers, status)
   end
+  without_body(handle)
 end

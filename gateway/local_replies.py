@@ -68,9 +68,6 @@ LOCAL_REPLIES: Final = (
         "The body, the path or a query parameter does not fit this method.",
     ),
     LocalReply(
-        "response.code == 405", "METHOD_NOT_ALLOWED", "This path takes other verbs; see Allow."
-    ),
-    LocalReply(
         "response.code_details.contains('{overflow}')",
         "OVERLOADED",
         "The service has too much to do; try again in a moment.",
@@ -102,8 +99,6 @@ TITLES: Final = {
     499: "Client Closed Request"  # what Envoy says when the caller went away
 }
 """Titles of problems, by HTTP status."""
-
-_ORIGIN: Final = "request.headers['origin']"
 
 FALLBACK: Final = LocalReply("true", "BAD_REQUEST", "The request cannot be understood.")
 
@@ -139,21 +134,6 @@ def title_cel() -> str:
     """A CEL expression for the title of a problem."""
     used = (400, 401, 403, 404, 405, 413, 415, 429, 431, 500, 503, 504)
     return _choose([(f"response.code == {code}", TITLES[code]) for code in used], "Error")
-
-
-def allowed_origin_cel(origins: Sequence[str]) -> str:
-    """A CEL expression for the origin of a page that may read an answer; empty for any other."""
-    return f"{_allowed(origins)} ? {_ORIGIN} : ''"
-
-
-def credentials_cel(origins: Sequence[str]) -> str:
-    """A CEL expression for whether such a page may send cookies; empty when not."""
-    return f"{_allowed(origins)} ? 'true' : ''"
-
-
-def _allowed(origins: Sequence[str]) -> str:
-    listed = ", ".join(map(_quoted, origins))
-    return f"'origin' in request.headers && {_ORIGIN} in [{listed}]"
 
 
 def lua_tables() -> str:

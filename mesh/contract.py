@@ -345,6 +345,11 @@ def _without_room(reader: "_Reader", services: Mapping[str, Service]) -> Iterato
     yield from Room(reader.messages).problems(doors, inner)
 
 
+def messages(descriptors: FileDescriptorSet) -> Mapping[str, DescriptorProto]:
+    """Every message of a descriptor set by its full name, with a dot in front."""
+    return _Reader(descriptors).messages
+
+
 def _standard_methods() -> tuple[Method, ...]:
     """Standard services that the gateway offers for the whole mesh.
 

@@ -7,7 +7,7 @@ here gives one file's content; `mesh/envoy.py` writes them.
 import base64
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -21,6 +21,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
 from gateway.domain import COOKIE, ISSUER
+from gateway.request_rules import request_rules
 from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
@@ -29,7 +30,13 @@ NO_AUDIENCE: Final = "nobody"
 """The audience of tokens until the gateway has told its own."""
 _DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
-_STRIPPED: Final = (*names.IDENTITY_HEADERS, "x-envoy-original-path", "baggage")
+_STREAM_GRACE_SECONDS: Final = 5
+"""How long after its longest life a stream that its replica did not end is cut."""
+# `x-client-trace-id` would have Envoy keep a trace, whatever the ratio.
+_STRIPPED: Final = (
+    *names.IDENTITY_HEADERS, *names.CALLERS_TRACE.values(),
+    "x-envoy-original-path", "baggage", "x-client-trace-id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,6 @@ class Identity:
     name: str
     socket: Path
     methods: tuple[Method, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RestPath:
-    """A REST path and the verbs that it takes."""
-
-    regex: str
-    verbs: tuple[str, ...]
 
 
 class Renderer:
@@ -159,7 +158,6 @@ class Renderer:
     @cached_property
     def _context(self) -> dict[str, Any]:
         edge = [m for m in self._contract.methods() if m.audience.from_outside]
-        origins = self._topology.edge.cors_origins
         return {
             "topology": self._topology,
             "services": list(self._topology.services.values()),
@@ -173,21 +171,20 @@ class Renderer:
             "issuer": ISSUER,
             "cookie": COOKIE,
             "edge_methods": edge,
+            "stream_grace_seconds": _STREAM_GRACE_SECONDS,
             "identities": [self._identity(name) for name in self._contract.identities],
-            "rest_paths": list(rest_paths(edge)),
             "rest_services": sorted({m.service for m in edge if m.http}),
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
             "max_request_bytes": largest_body(self._contract),
             "max_header_kb": MAX_HEADER_KB,
-            "cors_origins": [{"exact": origin} for origin in origins],
-            "allowed_origin_cel": local_replies.allowed_origin_cel(origins),
-            "credentials_cel": local_replies.credentials_cel(origins),
+            "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
             "stripped_headers": _STRIPPED,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),
             "title_cel": local_replies.title_cel(),
             "error_shape": error_shape(),
             "media_type": (resources.files("gateway") / "media_type.lua").read_text(),
+            "request_rules": request_rules(self._contract),
             "role_regex": role_regex,
             "route_class": _flow(_ROUTE_CLASS),
             "deny_filter": _DENY_FILTER,
@@ -276,27 +273,3 @@ def edge_descriptors(contract: Contract) -> bytes:
     for file in stripped.file:
         file.ClearField("source_code_info")
     return stripped.SerializeToString()
-
-
-def rest_paths(methods: Sequence[Method]) -> Iterator[RestPath]:
-    """The REST paths of methods, each with its verbs."""
-    verbs: dict[str, set[str]] = {}
-    for method in methods:
-        for http in method.http:
-            verbs.setdefault(path_regex(http.path), set()).add(http.verb)
-    for regex, taken in sorted(verbs.items()):
-        yield RestPath(regex, tuple(sorted(taken)))
-
-
-_VARIABLE: Final = re.compile(r"\{[^=}]+(?:=([^}]*))?\}")
-
-
-def path_regex(template: str) -> str:
-    """A google.api.http path template as a regular expression.
-
-    A wildcard stops at a colon, since a custom verb after it (`{name=tokens/*}:transfer`) is
-    another path.
-    """
-    plain = _VARIABLE.sub(lambda match: match.group(1) or "*", template)
-    parts = [re.escape(part) for part in plain.split("*")]
-    return "[^/:]+".join(parts)

@@ -104,6 +104,14 @@ TRAILER_RETRIABLE: Final = "icto-retriable"
 LAST_EVENT_ID: Final = "last-event-id"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+HEADER_CALLERS_TRACEPARENT: Final = "x-icto-callers-traceparent"
+HEADER_CALLERS_TRACESTATE: Final = "x-icto-callers-tracestate"
+CALLERS_TRACE: Final = {
+    TRACEPARENT: HEADER_CALLERS_TRACEPARENT,
+    TRACESTATE: HEADER_CALLERS_TRACESTATE,
+}
+"""Where Envoy puts what callers from outside say of their own traces."""
 SUSPENDED: Final = "suspended"
 """Value of HEADER_STATUS for a user who is suspended or banned; absent for others."""
 EDGE: Final = "edge"

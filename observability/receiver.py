@@ -149,10 +149,23 @@ class SpanStore:
             self._size -= len(self._batches.popleft())
 
     def trace(self, trace_id: str) -> list[StoredSpan]:
-        """The spans of a trace, by start."""
+        """The spans of a trace, by start.
+
+        Of a trace that callers say is theirs: the spans of ours that are linked to it.
+        """
         wanted = bytes.fromhex(trace_id)
+        ours = {
+            linked
+            for batch in self._batches
+            if wanted in batch
+            for linked in _linked(batch, wanted)
+        }
         found = [
-            span for batch in self._batches if wanted in batch for span in _spans(batch, wanted)
+            span
+            for one in {wanted, *ours}
+            for batch in self._batches
+            if one in batch
+            for span in _spans(batch, one)
         ]
         return sorted({span.span_id: span for span in found}.values(), key=lambda s: s.start)
 
@@ -213,6 +226,18 @@ def _spans(batch: bytes, wanted: bytes) -> list[StoredSpan]:
         for scope in resource_spans.scope_spans:
             found += [_stored(s, resource) for s in scope.spans if s.trace_id == wanted]
     return found
+
+
+def _linked(batch: bytes, wanted: bytes) -> set[bytes]:
+    """The traces in a batch with a link to another trace."""
+    request = ExportTraceServiceRequest.FromString(batch)
+    return {
+        span.trace_id
+        for resource_spans in request.resource_spans
+        for scope_spans in resource_spans.scope_spans
+        for span in scope_spans.spans
+        if any(link.trace_id == wanted for link in span.links)
+    }
 
 
 def _stored(span: Any, resource: dict[str, str]) -> StoredSpan:

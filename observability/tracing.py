@@ -1,10 +1,14 @@
 """Traces: spans of calls, statements and events, exported as OTLP without ever blocking.
 
-A server continues the trace of its caller (W3C `traceparent`) and samples as the caller did; a
-trace that begins here is sampled by ratio. What cannot be exported is dropped and counted.
+Inside the mesh a server continues the trace of its caller (W3C `traceparent`) and samples as the
+caller did; a trace begins at the edge and is sampled by ratio. What callers from outside say of
+their own traces becomes a link to those, and no more: nobody writes into ours, or switches it off.
+What cannot be exported is dropped and counted.
 """
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from grpc import Compression
@@ -18,13 +22,25 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 from opentelemetry.trace.propagation import set_span_in_context
 
 from observability import EXPORT_MILLISECONDS, names
 
 _VERSION: Final = "00"
-_PARTS: Final = 4
+_INVALID_VERSION: Final = "ff"
+# Later versions may add more at the end; of this one there is no more.
+_TRACEPARENT: Final = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
+)
 # The sampled flag is the lowest bit of the last hexadecimal digit.
 _SAMPLED_DIGITS: Final = frozenset("13579bdf")
 # A burst of spans fills the queue at most; 8192 spans are about 8 MB.
@@ -49,7 +65,9 @@ class Tracing:
             self._provider.add_span_processor(_processor(endpoint, self.statistics))
         self.tracer = self._provider.get_tracer("icto")
 
-    def start_server_span(self, method: str, traceparent: str | None) -> trace.Span:
+    def start_server_span(
+        self, method: str, traceparent: str | None, links: Sequence[Link] = ()
+    ) -> trace.Span:
         """A span for a call that arrived, child of the caller's."""
         if traceparent and not is_sampled(traceparent):
             parent = parse_traceparent(traceparent)
@@ -59,6 +77,7 @@ class Tracing:
             context=parent_context(traceparent),
             kind=SpanKind.SERVER,
             attributes={names.RPC_SYSTEM: names.GRPC, names.RPC_METHOD: method},
+            links=links,
         )
 
     def close(self) -> None:
@@ -98,15 +117,26 @@ def is_sampled(traceparent: str) -> bool:
 
 def parse_traceparent(traceparent: str | None) -> SpanContext | None:
     """Reads a W3C `traceparent`, or None when it is absent or malformed."""
-    parts = (traceparent or "").split("-")
-    if len(parts) != _PARTS or parts[0] != _VERSION:
+    return _parsed(traceparent or "", TraceState())
+
+
+def _parsed(traceparent: str, state: TraceState) -> SpanContext | None:
+    parts = _TRACEPARENT.fullmatch(traceparent)
+    if parts is None or parts[1] == _INVALID_VERSION or (parts[1] == _VERSION and parts[5]):
         return None
-    try:
-        trace_id, span_id, flags = (int(part, 16) for part in parts[1:])
-    except ValueError:
-        return None
-    context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    trace_id, span_id, flags = (int(part, 16) for part in parts.groups()[1:4])
+    context = SpanContext(trace_id, span_id, True, TraceFlags(flags), state)  # remote
     return context if context.is_valid else None
+
+
+def links_of(metadata: Mapping[str, str | bytes]) -> Sequence[Link]:
+    """A link to the trace of a caller from outside, when it names one as W3C says."""
+    theirs = str(metadata.get(names.HEADER_CALLERS_TRACEPARENT, ""))
+    if not theirs:
+        return ()
+    state = TraceState.from_header([str(metadata.get(names.HEADER_CALLERS_TRACESTATE, ""))])
+    context = _parsed(theirs, state)
+    return () if context is None else (Link(context),)
 
 
 def format_traceparent(span: trace.Span) -> str:

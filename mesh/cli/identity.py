@@ -113,7 +113,7 @@ def faucet(
         status = await control.ask(directory, "status")
         if not Environment(status["environment"]).is_play:
             fail("There is no faucet in production: ICP is worth something there.")
-        receiver = owner or await _own_principal(str(status["edge"]))
+        receiver = principal.canonical(owner) or await _own_principal(str(status["edge"]))
         if not principal.is_person(receiver):
             fail(f"{receiver!r} is not a principal that can sign in.")
         operator = Operator(Paths(directory.envoy, directory.sockets))

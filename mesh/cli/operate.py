@@ -180,7 +180,7 @@ def trace(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a trace as a waterfall."""
+    """Draw a trace as a waterfall; for a trace of a caller's own, those that its calls began."""
     wanted = trace_id.strip().lower()
     if len(wanted) != 32 or any(c not in "0123456789abcdef" for c in wanted):  # noqa: PLR2004
         fail("A trace id is 32 hexadecimal digits.")
@@ -190,4 +190,6 @@ def trace(
     if as_json:
         print_json({"trace_id": wanted, "spans": found})
         return
-    out.print(waterfall.draw([StoredSpan(**span) for span in found]))
+    spans = [StoredSpan(**span) for span in found]
+    for one in dict.fromkeys(span.trace_id for span in spans):
+        out.print(waterfall.draw([span for span in spans if span.trace_id == one]))

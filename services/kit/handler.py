@@ -23,8 +23,8 @@ from opentelemetry.trace import use_span
 from mesh.contract import Kind, Method
 from observability import names
 from observability.setup import Telemetry
-from observability.tracing import note_failure, trace_id
-from services.kit import authorization, deadline, identity, status
+from observability.tracing import links_of, note_failure, trace_id
+from services.kit import authorization, deadline, idempotency, identity, spelling, status
 from services.kit.call import Call
 from services.kit.database import Database
 from services.kit.denials import Denial, Denials
@@ -141,7 +141,9 @@ class _Served:
         telemetry = self._around.telemetry
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
         traceparent = str(metadata.get(names.TRACEPARENT, ""))
-        span = telemetry.tracing.start_server_span(self._method.full_name, traceparent)
+        span = telemetry.tracing.start_server_span(
+            self._method.full_name, traceparent, links_of(metadata)
+        )
         outcome, started = Code.CANCELLED.name, time.perf_counter()
         telemetry.metrics.in_flight.inc()
         try:
@@ -242,6 +244,7 @@ class _Served:
             Error: INVALID_ARGUMENT, it is not.
         """
         request = self._parse(raw)
+        spelling.lower_principals(request, raw)
         request_id = self._request_id(request, context)
         self._around.validator.check(request)
         if request_id:
@@ -277,8 +280,12 @@ class _Served:
         """The request id, from the body or from `Idempotency-Key`; they must not differ."""
         if not self._method.has_request_id:
             return ""
-        headers = dict(context.invocation_metadata() or ())
-        key = str(headers.get(names.IDEMPOTENCY_KEY, ""))
+        sent = [
+            str(value)
+            for name, value in context.invocation_metadata() or ()
+            if name == names.IDEMPOTENCY_KEY
+        ]
+        key = idempotency.key_of(sent)
         if key and request.request_id not in ("", key):
             raise invalid("request_id", "differs from the Idempotency-Key", "REQUEST_ID_CONFLICT")
         request.request_id = request.request_id or key

@@ -5,6 +5,7 @@ comes while the first is at work waits on the claim's unique key until that comm
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,11 +14,14 @@ from google.protobuf.message import Message
 
 from mesh.contract import ANSWER_RETENTION
 from services.kit.database import Connection, Database
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, invalid
 from services.kit.statement import Statement
 
 RETENTION: Final = ANSWER_RETENTION.period
 CONSTRAINT: Final = "kit_answers_pkey"
+# As draft-ietf-httpapi-idempotency-key-header sends it, a string of RFC 8941; or bare.
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_BARE: Final = re.compile(r'[^",]*')
 
 _CLAIM: Final = """
 INSERT INTO kit_answers (principal, method, request_id, body_hash) VALUES ($1, $2, $3, $4)
@@ -54,6 +58,24 @@ class Key:
     def scope(self) -> tuple[str, str, str]:
         """What the record is unique by."""
         return self.principal, self.method, self.request_id
+
+
+def key_of(values: Sequence[str]) -> str:
+    """The key that `Idempotency-Key` gives, in quotes or bare; "" for no such header.
+
+    Raises:
+        Error: INVALID_ARGUMENT, there are two keys, or quotes that do not match.
+    """
+    if not values:
+        return ""
+    value = values[0].strip()
+    if len(values) == 1 and (quoted := _QUOTED.fullmatch(value)):
+        return re.sub(r"\\(.)", r"\1", quoted[1])
+    if len(values) == 1 and _BARE.fullmatch(value):
+        return value
+    raise invalid(
+        "Idempotency-Key", "must be one key, bare or in quotes", "IDEMPOTENCY_KEY_INVALID"
+    )
 
 
 class Replayed(Exception):  # noqa: N818  # not an error: the work was done before

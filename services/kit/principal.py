@@ -73,6 +73,23 @@ def is_person(text: str) -> bool:
     return is_principal(text) and text not in (ANONYMOUS, MANAGEMENT)
 
 
+def canonical(text: str) -> str:
+    """A principal, an account or a resource name in lower case, which any case stands for.
+
+    Parts that are neither principal nor account stay as they are.
+    """
+    return "/".join(map(_canonical_part, text.split("/")))
+
+
+def _canonical_part(part: str) -> str:
+    lowered = part.lower()
+    try:
+        decode_account(lowered)
+    except ValueError:
+        return part
+    return lowered
+
+
 def encode_account(owner: str, subaccount: bytes = DEFAULT_SUBACCOUNT) -> str:
     """ICRC-1 text of an account. The default account is just its owner."""
     if subaccount == DEFAULT_SUBACCOUNT:

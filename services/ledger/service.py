@@ -229,6 +229,8 @@ class LedgerService:
         size = paging.page_size(request.page_size)
         start = int(cursor[0]) + 1 if cursor else 0
         blocks = await store.list_blocks(self._database, ledger_id, start, size + 1, request.memo)
+        if not blocks and await store.get_ledger(self._database, ledger_id) is None:
+            raise not_found("ledger", request.parent)
         page, token = paging.cut(blocks, size, lambda block: paging.encode_token(block.index))
         return pb.ListBlocksResponse(
             blocks=[block_message(block) for block in page], next_page_token=token

@@ -10,13 +10,17 @@ import contextlib
 import json
 import secrets
 import time
+from collections import Counter
 from typing import Any, Final
 
+import grpc
 import httpx
 import pytest
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
@@ -24,9 +28,10 @@ from mesh import contract as contracts
 from observability import EXPORT_MILLISECONDS, names
 from services.kit.errors import Code
 from tests.conftest import NARROW_IDLE_SECONDS
-from tests.support.edge import Edge, Outcome, Rest, Rpc
+from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer
 from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB, attempts
+from tests.support.tokens import Mint
 
 CONTRACT: Final = contracts.load("test")
 SLOW: Final = CONTRACT.method(f"{LAB}/Slow")
@@ -126,6 +131,70 @@ async def test_a_deadline_holds_over_two_hops(edge: Edge) -> None:
     # A native client's own timer may be first; it then has nothing but the code to tell.
     assert {outcome.status for outcome in outcomes.values()} == {504}
     assert outcomes["REST"].reason == outcomes["gRPC-Web"].reason == "DEADLINE_EXCEEDED"
+
+
+# What a caller itself gives up on.
+
+
+async def watched(edge: Edge, kind: str, seconds: float, token: str) -> Code | None:
+    """How a stream that has no end of its own ends at its caller's deadline."""
+    chosen: dict[str, Any] = {
+        "timeout": seconds,
+        "metadata": tuple(bearer(token).items()),
+    }
+    if kind == "health":
+        health: Any = health_pb2_grpc.HealthStub(edge.channel)  # type: ignore[no-untyped-call]
+        call = health.Watch(health_pb2.HealthCheckRequest(), **chosen)
+    elif kind == "reflection":
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(edge.channel)  # type: ignore[no-untyped-call]
+        call = reflection.ServerReflectionInfo(**chosen)
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    else:
+        request = lab_pb2.StreamRequest(count=10_000, pause=duration(0.03))
+        call = LabServiceStub(edge.channel).Stream(request, **chosen)
+    try:
+        async for _ in call:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return Code(error.code().value[0])
+    return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_a_time", "rounds"),
+    # The lab's breaker has room for no more.
+    [("health", 30, 3), ("reflection", 30, 3), ("a service's own", 3, 8)],
+)
+async def test_a_stream_that_its_caller_gives_up_on_ends_as_that(
+    edge: Edge, mint: Mint, kind: str, at_a_time: int, rounds: int
+) -> None:
+    """By whatever clock is first: the caller's, the replica's, the edge's. Raced many times."""
+    found: Counter[Code | None] = Counter()
+    for _ in range(rounds):
+        patience = [0.30 + 0.15 * step / at_a_time for step in range(at_a_time)]
+        found.update(
+            await asyncio.gather(*(watched(edge, kind, each, mint.anybody) for each in patience))
+        )
+    assert found == {Code.DEADLINE_EXCEEDED: rounds * at_a_time}
+
+
+async def test_a_page_is_told_by_grpc_web_that_its_stream_ran_out_of_time(edge: Edge) -> None:
+    request = lab_pb2.StreamRequest(count=10_000, pause=duration(0.03))
+    call = Rpc(f"{LAB}/Stream", request.SerializeToString(), {"grpc-timeout": "350m"})
+    for _ in range(4):
+        told = await asyncio.gather(*(edge.web(call) for _ in range(3)))
+        assert {outcome.code for outcome in told} == {Code.DEADLINE_EXCEEDED}
+
+
+@pytest.mark.parametrize("nonsense", ["junk", "", "-1S", "1", "99999999999S", "1S;2S"])
+async def test_a_streams_deadline_that_cannot_be_read_is_the_default(
+    edge: Edge, nonsense: str
+) -> None:
+    request = lab_pb2.StreamRequest(count=2)
+    call = Rpc(f"{LAB}/Stream", request.SerializeToString(), {"grpc-timeout": nonsense})
+    assert (await edge.web(call)).status == 200
+    events = Rest("GET", "/v1/lab:streamEvents?count=1", headers=call.headers)
+    assert (await edge.rest(events)).status == 200
 
 
 # Retries.

@@ -173,7 +173,8 @@ TABLE: Final = (
     ),
     Failure(
         "wrong verb of two", Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", status=405,
-        rest=Rest("PUT", "/v1/tokens", b"{}", JSON), headers={"allow": "GET, POST"},
+        rest=Rest("PUT", "/v1/tokens", b"{}", JSON),
+        headers={"allow": "GET, HEAD, POST, OPTIONS"},
     ),
     # A request that cannot be understood.
     Failure(

@@ -63,6 +63,10 @@ _BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
 _TEXTS: Final = "tests/unit/test_texts.py::"
 _TERMINAL: Final = "tests/behaviour/test_terminal.py::"
 _LINKS: Final = "tests/unit/test_links.py::"
+_REQUESTS: Final = "tests/behaviour/test_edge_requests.py::"
+_TRACES: Final = "tests/behaviour/test_edge_traces.py::"
+_CALLERS: Final = "tests/unit/test_callers.py::"
+_DEADLINES: Final = "tests/behaviour/test_deadlines_and_retries.py::"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
@@ -198,6 +202,111 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "CREATE UNIQUE INDEX refunds_payment",
         "CREATE INDEX refunds_payment",
         [_MONEY + "test_a_payment_has_one_refund_that_was_not_turned_down"],
+    ),
+    Mutant(
+        "edge: a query that names a field of the path or the body",
+        "gateway/request_rules.lua",
+        'if asked == field or starts(asked, field .. ".") or starts(field, asked .. ".") then',
+        "if false then",
+        [_REQUESTS + "test_a_query_makes_no_transfer_another_one"],
+    ),
+    Mutant(
+        "edge: a field of a query in another spelling",
+        "gateway/request_rules.lua",
+        'name = gsub(name, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)',
+        "name = previous",
+        [_REQUESTS + "test_no_spelling_of_a_field_hides_it"],
+    ),
+    Mutant(
+        "edge: a field of a body that the method does not know",
+        "gateway/request_rules.lua",
+        "if not below then return nil, path .. name, fields end",
+        "if not below then below = 0 end",
+        [_REQUESTS + "test_an_approval_with_a_name_that_nobody_knows_is_not_made"],
+    ),
+    Mutant(
+        "edge: a header with an underscore",
+        "gateway/request_rules.lua",
+        'if find(name, "_", 1, true) then',
+        "if false then",
+        [_REQUESTS + "test_a_header_with_an_underscore_is_refused_in_the_shape_of_errors"],
+    ),
+    Mutant(
+        "edge: a preflight of an origin that is not listed",
+        "gateway/request_rules.lua",
+        "if preflight then return",
+        "if false then return",
+        [_REQUESTS + "test_a_preflight_of_an_origin_that_is_not_listed_says_where_the_list_is"],
+    ),
+    Mutant(
+        "edge: the scheme of a token in any case",
+        "gateway/request_rules.lua",
+        'if scheme and lower(scheme) == "bearer" and',
+        "if false and",
+        [_REQUESTS + "test_the_scheme_of_a_token_is_known_in_any_case"],
+    ),
+    Mutant(
+        "edge: a deadline that a replica cannot read",
+        "gateway/request_rules.lua",
+        'headers:remove("grpc-timeout")',
+        'headers:get("grpc-timeout")',
+        [_DEADLINES + "test_a_streams_deadline_that_cannot_be_read_is_the_default"],
+    ),
+    Mutant(
+        "edge: caches keep origins apart",
+        "gateway/error_shape.lua",
+        'headers:add("vary", "Origin")',
+        'headers:get("vary")',
+        [_REQUESTS + "test_a_cache_keeps_the_answers_of_origins_apart"],
+    ),
+    Mutant(
+        "edge: a caller's trace is not continued",
+        "mesh/templates/listeners.yaml.j2",
+        "                    - remove: {{ theirs }}\n",
+        "",
+        [_TRACES + "test_a_callers_trace_is_linked_to_ours_when_w3c_can_read_it"],
+    ),
+    Mutant(
+        "edge: nobody outside writes the link to a trace",
+        "mesh/render.py",
+        "*names.CALLERS_TRACE.values(),",
+        "",
+        [_TRACES + "test_nobody_outside_writes_the_link_itself"],
+    ),
+    Mutant(
+        "trace: a version that there may not be",
+        "observability/tracing.py",
+        "parts[1] == _INVALID_VERSION or ",
+        "",
+        [_CALLERS + "test_any_other_traceparent_is_none"],
+    ),
+    Mutant(
+        "stream: ended in words at its caller's deadline",
+        "mesh/templates/_action.yaml.j2",
+        '{% if method.kind.value == "unary" %}\n      max_stream_duration',
+        "{% if true %}\n      max_stream_duration",
+        [_DEADLINES + "test_a_stream_that_its_caller_gives_up_on_ends_as_that"],
+    ),
+    Mutant(
+        "request: of two keys none counts",
+        "services/kit/idempotency.py",
+        "if len(values) == 1 and _BARE",
+        "if _BARE",
+        [_CALLERS + "test_what_is_not_one_key_is_refused"],
+    ),
+    Mutant(
+        "request: a principal has one spelling",
+        "services/kit/handler.py",
+        "spelling.lower_principals(request, raw)",
+        "del raw",
+        [_REQUESTS + "test_a_principal_is_known_in_capitals"],
+    ),
+    Mutant(
+        "ledger: blocks of one that is not there",
+        "services/ledger/service.py",
+        "if not blocks and await",
+        "if False and await",
+        [_REQUESTS + "test_what_belongs_to_something_absent_is_not_found"],
     ),
     Mutant(
         "refund: a request that was taken back holds its settlement up",

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mesh import contract, topology
 from mesh.contract import Criticality
 from mesh.render import Paths, Renderer, no_keys
+from observability import names
 
 CONTRACT: Final = contract.load("production")
 HERE: Final = Path("/nowhere")
@@ -118,6 +119,28 @@ def test_whoever_writes_without_signing_in_is_limited_by_address() -> None:
         ["metadata", "header_value_match", "remote_address"],
         ["metadata", "remote_address"],
     ]
+
+
+def test_nothing_of_a_callers_trace_comes_in_but_as_a_link() -> None:
+    (edge, *inside) = rendered("listeners")
+    (strip,) = manager(edge)["early_header_mutation_extensions"]
+    mutations = strip["typed_config"]["mutations"]
+    removed = [mutation.get("remove") for mutation in mutations]
+    for theirs, ours in names.CALLERS_TRACE.items():
+        (moved,) = [
+            position
+            for position, mutation in enumerate(mutations)
+            if mutation.get("append", {}).get("header", {}).get("key") == ours
+        ]
+        assert removed.index(ours) < moved < removed.index(theirs)
+    assert "baggage" in removed
+    for listener in inside:
+        assert "early_header_mutation_extensions" not in manager(listener)
+
+
+def manager(listener: Any) -> Any:
+    """The HTTP connection manager of a listener."""
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
 
 
 # R is the identity and s is 0: for a key of small order this verifies about every fourth message.
