@@ -268,7 +268,7 @@ function envoy_on_request(handle)
       shown(name)))
   end
   -- Where events would come for minutes, their head is all that was asked for.
-  if bodiless and rule.events then headers:replace("grpc-timeout", "1S") end
+  if bodiless and rule.events then headers:replace("x-icto-callers-deadline", "1S") end
   -- Who will be sent away for want of a token need not send a body.
   local welcome = rule.public or headers:get("authorization")
   local body = rule.fields and welcome and handle:body()

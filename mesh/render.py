@@ -34,7 +34,7 @@ _STREAM_GRACE_SECONDS: Final = 5
 """How long after its longest life a stream that its replica did not end is cut."""
 # `x-client-trace-id` would have Envoy keep a trace, whatever the ratio.
 _STRIPPED: Final = (
-    *names.IDENTITY_HEADERS, *names.CALLERS_TRACE.values(),
+    *names.IDENTITY_HEADERS, *names.CALLERS_TRACE.values(), names.HEADER_CALLERS_DEADLINE,
     "x-envoy-original-path", "baggage", "x-client-trace-id",
 )  # fmt: skip
 

@@ -112,6 +112,9 @@ CALLERS_TRACE: Final = {
     TRACESTATE: HEADER_CALLERS_TRACESTATE,
 }
 """Where Envoy puts what callers from outside say of their own traces."""
+GRPC_TIMEOUT: Final = "grpc-timeout"
+HEADER_CALLERS_DEADLINE: Final = "x-icto-callers-deadline"
+"""Where Envoy puts the deadline that a caller asked for: for a stream it writes its own over it."""
 SUSPENDED: Final = "suspended"
 """Value of HEADER_STATUS for a user who is suspended or banned; absent for others."""
 EDGE: Final = "edge"

@@ -9,6 +9,7 @@ with the trace id. The steps are composed once for each method at start, not per
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class _Served:
             if self._method.mutates:
                 await self._around.platform.heard()
             call = self._admit(caller, metadata, span, context)
-            async with asyncio.timeout(self._own_timeout(context)):
+            async with asyncio.timeout(self._own_timeout(self._remaining(context, metadata))):
                 with deadline.within(call.remaining):
                     return await work(call), None
         except Replayed as replayed:
@@ -189,12 +190,23 @@ class _Served:
             log.exception("%s failed", self._method.full_name)
             return b"", _marked(span, internal())
 
-    def _own_timeout(self, context: Context) -> float | None:
+    def _remaining(self, context: Context, metadata: Mapping[str, str | bytes]) -> float | None:
+        """Seconds until the caller's deadline; None when it has none."""
+        left = _time_remaining(context)
+        if self._method.kind is Kind.UNARY:
+            return left
+        # What gRPC knows of a stream is Envoy's own limit; what its caller asked for stands here.
+        asked = deadline.seconds_of(str(metadata.get(names.HEADER_CALLERS_DEADLINE, "")))
+        wanted = self._method.deadline if asked == math.inf else asked
+        return wanted if left is None else min(wanted, left)
+
+    def _own_timeout(self, remaining: float | None) -> float | None:
         """Seconds after which we end the call; None when gRPC does, at the caller's deadline."""
-        remaining = _time_remaining(context)
         ceiling = self._method.deadline_ceiling
         if remaining is None:
             return self._method.deadline
+        if self._method.kind is not Kind.UNARY:
+            return min(remaining, ceiling)
         return None if remaining <= ceiling else ceiling
 
     def _note_denial(self, caller: Identity, error: Error) -> None:
@@ -216,7 +228,7 @@ class _Served:
         Raises:
             Error: the call is refused.
         """
-        remaining = _time_remaining(context)
+        remaining = self._remaining(context, metadata)
         ceiling = self._method.deadline_ceiling
         seconds = self._method.deadline if remaining is None else min(remaining, ceiling)
         span.set_attribute(names.CALLER, caller.caller)

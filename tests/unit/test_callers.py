@@ -1,5 +1,6 @@
 """What callers write in more than one way: principals, keys of requests, traces."""
 
+import math
 from typing import Final
 
 import pytest
@@ -9,7 +10,7 @@ from icto.ledger.v1 import ledger_pb2
 from observability import names
 from observability.receiver import SpanStore
 from observability.tracing import links_of, parse_traceparent
-from services.kit import principal, spelling
+from services.kit import deadline, principal, spelling
 from services.kit.errors import Error
 from services.kit.idempotency import key_of
 
@@ -64,6 +65,18 @@ def test_what_is_not_one_key_is_refused(sent: list[str]) -> None:
     with pytest.raises(Error) as refused:
         key_of(sent)
     assert refused.value.reason == "IDEMPOTENCY_KEY_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2S", 2.0), ("350m", 0.35), ("1H", 3600.0), ("1M", 60.0), ("5u", 5e-6), ("7n", 7e-9),
+        ("", math.inf), ("junk", math.inf), ("-1S", math.inf), ("1S;2S", math.inf),
+        ("123456789S", math.inf), ("1 S", math.inf),
+    ],
+)  # fmt: skip
+def test_a_deadline_is_read_as_grpc_writes_it(text: str, seconds: float) -> None:
+    assert deadline.seconds_of(text) == pytest.approx(seconds)
 
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
