@@ -90,10 +90,17 @@ _Check = Callable[[Any, str, _Found], None]
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is looked at in messages of one type: fields that must be there, and checks by field."""
+    """What is looked at in messages of one type.
+
+    Attributes:
+        required: fields that must be there.
+        checks: by field.
+        lines: fields whose one text needs no check when it is printable ASCII.
+    """
 
     required: tuple[str, ...]
     checks: Mapping[str, _Check]
+    lines: frozenset[str]
 
 
 class RequestValidator:
@@ -124,20 +131,8 @@ class RequestValidator:
     def _walk(self, message: Message, prefix: str) -> _Found:
         """What is wrong with the fields of a message, whatever their rules."""
         found: _Found = []
-        self._look(message, prefix, found, raw=False)
+        _look(message, self._plan(message.DESCRIPTOR, raw=False), prefix, found)
         return found
-
-    def _look(self, message: Message, prefix: str, found: _Found, *, raw: bool) -> None:
-        plan = self._plan(message.DESCRIPTOR, raw=raw)
-        fields = message.ListFields()
-        if plan.required:
-            present = {field.name for field, _ in fields}
-            missing = (name for name in plan.required if name not in present)
-            found += [(prefix + name, "is required") for name in missing]
-        for field, value in fields:
-            check = plan.checks.get(field.name)
-            if check is not None:
-                check(value, prefix + field.name, found)
 
     def _plan(self, descriptor: Any, *, raw: bool) -> _Plan:
         plan = self._plans.get((descriptor.full_name, raw))
@@ -146,6 +141,7 @@ class RequestValidator:
             plan = self._plans[descriptor.full_name, raw] = _Plan(
                 required=tuple(field.name for field in descriptor.fields if _is_required(field)),
                 checks={name: check for name, check in checks if check is not None},
+                lines=frozenset(f.name for f in descriptor.fields if _is_of_lines(f)),
             )
         return plan
 
@@ -163,8 +159,13 @@ class RequestValidator:
         if kind.full_name in _KNOWN:
             return _each(field, _known(*_KNOWN[kind.full_name]))
 
+        plan: _Plan | None = None
+
         def enter(message: Message, path: str, found: _Found) -> None:
-            self._look(message, f"{path}.", found, raw=raw)
+            nonlocal plan
+            if plan is None:
+                plan = self._plan(kind, raw=raw)  # only now: a message may hold its like
+            _look(message, plan, f"{path}.", found)
 
         return _each(field, enter)
 
@@ -182,6 +183,23 @@ class RequestValidator:
                     value(values[name], at, found)
 
         return check
+
+
+def _look(message: Message, plan: _Plan, prefix: str, found: _Found) -> None:
+    """Adds what is wrong with the fields of a message, and of those in it."""
+    fields = message.ListFields()
+    if plan.required:
+        present = {field.name for field, _ in fields}
+        missing = (name for name in plan.required if name not in present)
+        found += [(prefix + name, "is required") for name in missing]
+    for field, value in fields:
+        name = field.name
+        # Nearly every text of nearly every call ends here.
+        if name in plan.lines and value.isascii() and value.isprintable():
+            continue
+        check = plan.checks.get(name)
+        if check is not None:
+            check(value, prefix + name, found)
 
 
 def _judged(judge: _Judge) -> _Check:
@@ -217,6 +235,13 @@ def _element(element: Any) -> str:
     """A part of the path to a field."""
     place = f"[{element.subscript.value}]" if element.subscript else ""
     return f"{element.field_name or ''}{place}"
+
+
+def _is_of_lines(field: FieldDescriptor) -> bool:
+    options: Any = field.GetOptions()
+    lines = (policy_pb2.TEXT_KIND_UNSPECIFIED, policy_pb2.TEXT_KIND_LINES)
+    single = field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+    return single and options.Extensions[policy_pb2.text] in lines
 
 
 def _is_required(field: FieldDescriptor) -> bool:
