@@ -132,7 +132,7 @@ async def _restart(directory: RunDirectory, wanted: list[str]) -> None:
     found = {*services, *(name for names in services.values() for name in names)}
     if unknown := sorted(set(wanted) - found):
         offered = ", ".join(sorted({replica["service"] for replica in state["replicas"]}))
-        fail(f"There is no {', '.join(unknown)}. Services are {offered}.")
+        fail(plain(f"There is no {', '.join(unknown)}. Services are {offered}."))
     if changed := state["changed"]:
         single = bool(wanted) and set(wanted).isdisjoint(services)
         _tell_of_change(directory, changed, only_replicas=single)

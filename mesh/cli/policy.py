@@ -81,7 +81,9 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
         asyncio.run(_check_connections(chosen))
         with tempfile.TemporaryDirectory() as scratch:
             asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
-    except (contract.ContractError, topology.TopologyError, PostgresError) as error:
+    except (topology.TopologyError, PostgresError) as error:
+        return plain(error), []
+    except contract.ContractError as error:
         return str(error), []
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
@@ -111,6 +113,8 @@ def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:
     try:
         loaded = contract.load(environment)
         chosen = topology.load(loaded, directory.mesh_toml)
-    except (contract.ContractError, topology.TopologyError) as error:
+    except topology.TopologyError as error:
+        fail(plain(error))
+    except contract.ContractError as error:
         fail(str(error))
     return Renderer(loaded, chosen, Paths(directory.envoy, directory.sockets))
