@@ -63,6 +63,13 @@ LOCAL_REPLIES: Final = (
         "There is nothing at this path.",
     ),
     LocalReply(
+        "response.code_details.contains('response_buffer_size_limit')"
+        " || response.code_details.startsWith('response_payload_too_large')",
+        "RESPONSE_TOO_LARGE",
+        "The answer is too large to be sent. There is nothing wrong with the request; a list"
+        " answers a smaller page.",
+    ),
+    LocalReply(
         "response.code_details.contains('json_transcode_failure')",
         "MALFORMED_REQUEST",
         "The body, the path or a query parameter does not fit this method.",

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import Enum, IntEnum
 from functools import cache, cached_property
 from importlib import resources
+from math import inf
 from typing import Any, Final
 
 from google.api import annotations_pb2
@@ -26,7 +27,9 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.duration_pb2 import Duration
 
 from icto.policy.v1 import policy_pb2 as policy
+from mesh.fields import Messages
 from mesh.room import Room
+from mesh.sizes import Size, Sizes
 
 OPERATOR: Final = "operator"
 """Mesh identity of whoever holds the run directory. It calls; nothing calls it."""
@@ -42,6 +45,15 @@ _FEATURE_FLAGS: Final = ".icto.config.v1.FeatureFlags"
 HTTP_BODY: Final = "google.api.HttpBody"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
 PAGE_SIZE_LIMIT: Final = 100
+PAGE_BYTES: Final = 1024 * 1024
+"""Bytes of JSON by which a page of a list ends, whatever number was asked for."""
+
+LARGEST_ANSWER: Final = Size(wire=4 * 1024 * 1024, json=24 * 1024 * 1024)
+"""The largest message that a method may answer with. gRPC clients take 4 MiB unless told otherwise.
+Nobody bounds JSON; this much of it keeps the memory of the edge in bounds."""
+_EVENT_BYTES: Final = 1024
+"""Of a server-sent event beside its data: id, name, and how it is framed."""
+
 MAX_HEADER_KB: Final = 16
 """Largest head of a call that the edge lets in, in KiB. Replicas take twice that: Envoy adds to it,
 and what they refuse themselves has no shape of ours."""
@@ -163,6 +175,11 @@ class Method:
     def retriable(self) -> bool:
         """Whether the mesh may send a call twice."""
         return self.retry_safety is not RetrySafety.UNSAFE
+
+    @property
+    def lists(self) -> bool:
+        """Whether it answers with a page of a list."""
+        return self.kind is Kind.UNARY and self.name.startswith(("List", "Search"))
 
     @property
     def sends_events(self) -> bool:
@@ -287,6 +304,12 @@ class Contract:
         return (*self.services, OPERATOR)
 
     @cached_property
+    def largest_answers(self) -> Mapping[str, Size]:
+        """The largest message that each method of ours answers with, by path."""
+        answers = _Answers(self)
+        return {m.path: answers.largest(m)[0] for m in self.methods() if answers.are_ours(m)}
+
+    @cached_property
     def _by_path(self) -> Mapping[str, Method]:
         return {method.path: method for method in self.methods()}
 
@@ -297,17 +320,22 @@ def descriptor_bytes() -> bytes:
 
 
 @cache
-def load(environment: str) -> Contract:
+def load(environment: str, *, proven: bool = False) -> Contract:
     """The installed contract, with the services that exist in `environment`.
+
+    Args:
+        environment: for instance "production".
+        proven: whoever started this process has proven that every answer fits; it is not repeated,
+            since it takes as long as all the rest.
 
     Raises:
         ContractError: it leaves a gap.
     """
-    return read(FileDescriptorSet.FromString(descriptor_bytes()), environment)
+    return read(FileDescriptorSet.FromString(descriptor_bytes()), environment, proven=proven)
 
 
-def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
-    """Reads a descriptor set.
+def read(descriptors: FileDescriptorSet, environment: str, *, proven: bool = False) -> Contract:
+    """Reads a descriptor set. `proven` as in `load`.
 
     Raises:
         ContractError: it leaves a gap.
@@ -329,12 +357,73 @@ def read(descriptors: FileDescriptorSet, environment: str) -> Contract:
             continue
         built[mesh_name] = _service(reader, mesh_name, parts, known, problems)
     problems.extend(_without_room(reader, built))
-    if problems:
-        raise ContractError(problems)
     if GATEWAY in built:
         gateway = built[GATEWAY]
         built[GATEWAY] = replace(gateway, methods=(*gateway.methods, *_standard_methods()))
-    return Contract(built, _buckets(), descriptors)
+    contract = Contract(built, _buckets(), descriptors)
+    if not proven:
+        problems += _Answers(contract).problems()
+    if problems:
+        raise ContractError(problems)
+    return contract
+
+
+class _Answers:
+    """How large the answers of methods are at most."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._methods = {m.full_name: m for m in contract.methods()}
+        messages = Messages(contract.descriptors.file)
+        carried: dict[str, int] = {}
+        for method in self._methods.values():
+            for name in messages.within(f".{method.request_type}"):
+                carried[name] = max(carried.get(name, 0), method.max_request_bytes)
+        self._sizes = Sizes(messages, carried)
+
+    def are_ours(self, method: Method) -> bool:
+        """Whether the proto of a method is ours to bound."""
+        return method.service.startswith("icto.")
+
+    def problems(self) -> Iterator[str]:
+        """Methods whose answers nothing bounds, or too little."""
+        for method in filter(self.are_ours, self._methods.values()):
+            _, broken = self.largest(method)
+            yield from (f"{method.full_name}: {rule}" for rule in broken)
+
+    def largest(self, method: Method) -> tuple[Size, list[str]]:
+        """The largest message that a method answers with, and the rules that it breaks."""
+        if method.response_type == HTTP_BODY:
+            return self._events(method)
+        self._sizes.unbounded.clear()
+        name = f".{method.response_type}"
+        if method.lists:
+            end = Size(PAGE_BYTES, PAGE_BYTES)
+            largest = self._sizes.page(name, PAGE_SIZE_LIMIT, end)
+        else:
+            largest = self._sizes.of(name)
+        if largest.wire == inf:
+            paths = ", ".join(dict.fromkeys(self._sizes.unbounded)) or "a message of the answer"
+            return largest, [f"nothing bounds its answer: {paths}"]
+        return largest, list(_too_large(method, largest))
+
+    def _events(self, method: Method) -> tuple[Size, list[str]]:
+        """Server-sent events carry the messages of the typed stream beside them, as JSON."""
+        beside = self._methods.get(method.full_name.removesuffix("Events"))
+        if beside is None or beside is method:
+            return LARGEST_ANSWER, ["it streams HttpBody, and no typed stream is named like it"]
+        largest, broken = self.largest(beside)
+        events = Size(largest.json + _EVENT_BYTES, largest.json + _EVENT_BYTES)
+        return events, broken or list(_too_large(method, events))
+
+
+def _too_large(method: Method, largest: Size) -> Iterator[str]:
+    if largest.wire > LARGEST_ANSWER.wire:
+        yield (
+            f"its answer may have {largest.wire:.0f} bytes;"
+            f" {LARGEST_ANSWER.wire} are what every hop takes"
+        )
+    if method.http and largest.json > LARGEST_ANSWER.json:
+        yield f"its answer may have {largest.json:.0f} bytes of JSON of {LARGEST_ANSWER.json}"
 
 
 def _without_room(reader: "_Reader", services: Mapping[str, Service]) -> Iterator[str]:
@@ -664,7 +753,7 @@ def _broken_rules(
     if method.feature and method.feature not in features:
         yield f"there is no feature {method.feature!r} in FeatureFlags"
     yield from _write_rules(method)
-    if method.name.startswith(("List", "Search")) and method.kind is Kind.UNARY:
+    if method.lists:
         yield from _page_rules(request)
 
 

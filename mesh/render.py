@@ -22,7 +22,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from gateway import local_replies
 from gateway.domain import COOKIE, ISSUER
 from gateway.request_rules import request_rules
-from mesh.contract import GATEWAY, MAX_HEADER_KB, PROXY, Contract, Method
+from mesh.contract import GATEWAY, LARGEST_ANSWER, MAX_HEADER_KB, PROXY, Contract, Method
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
 
@@ -176,6 +176,7 @@ class Renderer:
             "rest_services": sorted({m.service for m in edge if m.http}),
             "descriptors": base64.b64encode(edge_descriptors(self._contract)).decode(),
             "max_request_bytes": largest_body(self._contract),
+            "max_response_bytes": int(LARGEST_ANSWER.wire),
             "max_header_kb": MAX_HEADER_KB,
             "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
             "stripped_headers": _STRIPPED,

@@ -46,8 +46,18 @@ class DeadLetterService:
         after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
         size = paging.page_size(request.page_size)
         rows = await store.list_after(self._database, after, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListDeadLettersResponse(dead_letters=map(_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListDeadLettersResponse(dead_letters=page, next_page_token=token)
+
+    async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, call: Call) -> pb.DeadLetter:
+        """One dead letter."""
+        del call
+        letter = await store.get(self._database, ids.parse_name(_COLLECTION, request.name))
+        if letter is None:
+            raise not_found("deadLetter", request.name)
+        return _message(letter)
 
     async def ReplayDeadLetter(
         self, request: pb.ReplayDeadLetterRequest, call: Call

@@ -146,8 +146,10 @@ class AuditService:
         wanted = parse_filter(request, principal, int(cursor[0]) if cursor else None)
         size = paging.page_size(request.page_size)
         rows = await store.list_entries(self._database, wanted, size + 1)
-        page, token = paging.cut(rows, size, lambda entry: paging.encode_token(entry.sequence))
-        return pb.ListEntriesResponse(entries=map(entry_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(entry_message, rows), size, lambda entry: paging.encode_token(entry.sequence)
+        )
+        return pb.ListEntriesResponse(entries=page, next_page_token=token)
 
     async def GetEntry(self, request: pb.GetEntryRequest, call: Call) -> pb.Entry:
         """One entry."""
@@ -217,10 +219,13 @@ class AuditService:
         rows = await store.list_checkpoints(
             self._database, int(cursor[0]) if cursor else None, size + 1
         )
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(row.head.sequence))
-        return pb.ListCheckpointsResponse(
-            checkpoints=map(checkpoint_message, page), next_page_token=token
+        page, token = paging.page(
+            rows,
+            map(checkpoint_message, rows),
+            size,
+            lambda row: paging.encode_token(row.head.sequence),
         )
+        return pb.ListCheckpointsResponse(checkpoints=page, next_page_token=token)
 
     async def _keep_signing(self) -> None:
         """Signs the head when it moved; one replica at a time."""

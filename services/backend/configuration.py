@@ -225,18 +225,16 @@ class ConfigService:
         size = paging.page_size(request.page_size)
         before = int(cursor[0]) if cursor else None
         rows = await config_store.history(self._database, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(row.config.revision))
-        return pb.ListConfigRevisionsResponse(
-            revisions=[
-                pb.ConfigRevision(
-                    config=row.config,
-                    changed_by=row.changed_by,
-                    justification=row.justification,
-                )
-                for row in page
-            ],
-            next_page_token=token,
+        messages = (
+            pb.ConfigRevision(
+                config=row.config, changed_by=row.changed_by, justification=row.justification
+            )
+            for row in rows
         )
+        page, token = paging.page(
+            rows, messages, size, lambda row: paging.encode_token(row.config.revision)
+        )
+        return pb.ListConfigRevisionsResponse(revisions=page, next_page_token=token)
 
 
 def _release_message(decision: Decision) -> pb.ReleasePlatformResponse:

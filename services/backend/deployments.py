@@ -137,9 +137,11 @@ class DeploymentService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_deployments(self._database, call.principal, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        messages = await self._messages(list(page))
-        return pb.ListDeploymentsResponse(deployments=messages, next_page_token=token)
+        messages = await self._messages(rows[:size])
+        page, token = paging.page(
+            rows, messages, size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListDeploymentsResponse(deployments=page, next_page_token=token)
 
     async def WatchDeployment(
         self, request: pb.WatchDeploymentRequest, call: Call
@@ -181,14 +183,15 @@ class DeploymentService:
         after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
         size = paging.page_size(request.page_size)
         runs = await self._journal.parked(after, size + 1)
-        page, token = paging.cut(runs, size, lambda run: paging.encode_token(str(run.id)))
-        rows = await store.get_deployments(self._database, [run.id for run in page])
-        messages = [
-            deployment_message(rows[run.id], self._definition, run)
-            for run in page
-            if run.id in rows
-        ]
-        return pb.ListPendingDeploymentsResponse(deployments=messages, next_page_token=token)
+        rows = await store.get_deployments(self._database, [run.id for run in runs[:size]])
+        messages = (
+            deployment_message(rows[run.id], self._definition, run) if run.id in rows else None
+            for run in runs
+        )
+        page, token = paging.page(
+            runs, messages, size, lambda run: paging.encode_token(str(run.id))
+        )
+        return pb.ListPendingDeploymentsResponse(deployments=page, next_page_token=token)
 
     async def RetryDeployment(
         self, request: pb.RetryDeploymentRequest, call: Call

@@ -42,8 +42,10 @@ class ProjectService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_projects(self._database, call.principal, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListProjectsResponse(projects=map(project_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(project_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListProjectsResponse(projects=page, next_page_token=token)
 
     async def UpdateProject(self, request: pb.UpdateProjectRequest, call: Call) -> pb.Project:
         """Changes a project."""

@@ -262,8 +262,10 @@ class Claims:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_claims(self._database, found.id, before, size + 1, whose)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListClaimsResponse(claims=map(claim_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(claim_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListClaimsResponse(claims=page, next_page_token=token)
 
     async def _shared(self, tx: Effect, distribution_id: UUID) -> Distribution:
         """The distribution in a state that stays as it is until the transaction ends."""

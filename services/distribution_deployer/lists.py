@@ -139,10 +139,10 @@ class Lists:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_owned(self._database, call.principal, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListRecipientListsResponse(
-            recipient_lists=map(list_message, page), next_page_token=token
+        page, token = paging.page(
+            rows, map(list_message, rows), size, lambda row: paging.encode_token(str(row.id))
         )
+        return pb.ListRecipientListsResponse(recipient_lists=page, next_page_token=token)
 
     async def proof(self, request: pb.GetRecipientProofRequest, call: Call) -> pb.RecipientProof:
         """What a recipient shows to claim: their own, or anybody's of a public list."""

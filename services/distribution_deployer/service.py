@@ -84,10 +84,13 @@ class DistributionService:
             mine = request.view == pb.DISTRIBUTION_VIEW_CREATED
             listing = store.list_created if mine else store.list_receiving
             rows = await listing(self._database, before, size + 1, ledger, _signed_in(call))
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListDistributionsResponse(
-            distributions=map(distribution_message, page), next_page_token=token
+        page, token = paging.page(
+            rows,
+            map(distribution_message, rows),
+            size,
+            lambda row: paging.encode_token(str(row.id)),
         )
+        return pb.ListDistributionsResponse(distributions=page, next_page_token=token)
 
     async def GetDistributionStats(
         self, request: pb.GetDistributionStatsRequest, call: Call

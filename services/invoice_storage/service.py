@@ -147,10 +147,10 @@ class PaymentService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_payments(self._database, owner, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListPaymentsResponse(
-            payments=[payment_message(payment) for payment in page], next_page_token=token
+        page, token = paging.page(
+            rows, map(payment_message, rows), size, lambda row: paging.encode_token(str(row.id))
         )
+        return pb.ListPaymentsResponse(payments=page, next_page_token=token)
 
     async def GetInvoice(self, request: pb.GetInvoiceRequest, call: Call) -> pb.Invoice:
         """The invoice of a payment that was charged."""
@@ -169,8 +169,10 @@ class PaymentService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_payments(self._database, owner, before, size + 1, CHARGED)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListInvoicesResponse(invoices=map(invoice_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(invoice_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListInvoicesResponse(invoices=page, next_page_token=token)
 
     async def RequestRefund(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
         """A user asks for money back."""
@@ -195,8 +197,10 @@ class PaymentService:
         size = paging.page_size(request.page_size)
         state = RefundState(request.state) if request.state else None
         rows = await store.list_refunds(self._database, owner, before, size + 1, state)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListRefundsResponse(refunds=map(refund_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(refund_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListRefundsResponse(refunds=page, next_page_token=token)
 
     async def ApproveRefund(self, request: pb.ApproveRefundRequest, call: Call) -> pb.Refund:
         """An administrator approves."""

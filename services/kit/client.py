@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from mesh.contract import Contract, Method
+from mesh.contract import LARGEST_ANSWER, Contract, Method
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent
@@ -29,7 +29,7 @@ _ROUNDING: Final = 0.99
 CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.max_receive_message_length", int(LARGEST_ANSWER.wire)),
     ("grpc.use_local_subchannel_pool", 1),
     # Envoy owns connections; a ping every 30 s finds a dead one behind a socket that looks alive.
     ("grpc.keepalive_time_ms", 30_000),

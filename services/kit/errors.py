@@ -33,6 +33,8 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+MAX_MESSAGE: Final = 900
+"""Bytes of a message that are passed on, and kept: it is for people, not for dumps."""
 OUTCOME_UNKNOWN = frozenset(
     {Code.CANCELLED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE}
 )

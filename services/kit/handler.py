@@ -1,6 +1,7 @@
 """What happens around each handler: the same steps for every method, in one readable place.
 
-identity -> authorization -> size -> parse -> request id -> bounds -> handler -> ownership -> answer
+identity -> authorization -> size -> parse -> request id -> bounds -> handler -> ownership
+-> size of the answer -> answer
 
 Authorization comes before validation (AIP-211), and whatever goes wrong leaves as one error shape
 with the trace id. The steps are composed once for each method at start, not per call.
@@ -25,7 +26,7 @@ from mesh.contract import Kind, Method
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_of, note_failure, trace_id
-from services.kit import authorization, deadline, idempotency, identity, spelling, status
+from services.kit import answers, authorization, deadline, idempotency, identity, spelling, status
 from services.kit.call import Call
 from services.kit.database import Database
 from services.kit.denials import Denial, Denials
@@ -37,6 +38,7 @@ from services.kit.overload import Overload
 from services.kit.oversize import instead_of_many
 from services.kit.platform import Platform
 from services.kit.readiness import Readiness
+from services.kit.summaries import summarize
 from services.kit.validation import RequestValidator
 
 log = logging.getLogger(__name__)
@@ -101,9 +103,13 @@ class _Served:
             request = self._request(raw, call, context)
             response: Message = await self._behavior(request, call)
             call.verify_ownership()
+            if self._method.lists:
+                summarize(response)
+            answer = response.SerializeToString()
+            answers.check(self._method, answer)
             if call.headers:
                 await context.send_initial_metadata(call.headers)
-            return response.SerializeToString()
+            return answer
 
         return await self._observe(context, work)
 
@@ -134,7 +140,9 @@ class _Served:
         ):
             async for response in responses:
                 call.verify_ownership()
-                await context.write(response.SerializeToString())
+                answer = response.SerializeToString()
+                answers.check(self._method, answer)
+                await context.write(answer)
         call.verify_ownership()
 
     async def _observe(self, context: Context, work: Callable[[Call], Awaitable[bytes]]) -> bytes:
@@ -178,7 +186,7 @@ class _Served:
         except Replayed as replayed:
             span.set_attribute(names.REPLAYED, True)
             self._around.telemetry.metrics.replays.inc()
-            return replayed.answer, None
+            return self._replayed(replayed.answer, span)
         except RemoteError as error:
             return b"", _marked(span, error.passed_on())
         except Error as error:
@@ -189,6 +197,13 @@ class _Served:
         except Exception:
             log.exception("%s failed", self._method.full_name)
             return b"", _marked(span, internal())
+
+    def _replayed(self, answer: bytes, span: trace.Span) -> tuple[bytes, Error | None]:
+        try:
+            answers.check(self._method, answer)
+        except Error as error:
+            return b"", _marked(span, error)
+        return answer, None
 
     def _remaining(self, context: Context, metadata: Mapping[str, str | bytes]) -> float | None:
         """Seconds until the caller's deadline; None when it has none."""

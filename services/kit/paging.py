@@ -1,4 +1,4 @@
-"""Pages: a size that is capped, and an opaque token that says where the last page ended.
+"""Pages: capped in rows and in bytes, and an opaque token that says where the last one ended.
 
 Pages follow a key, never an offset, so that a page costs the same wherever it is.
 """
@@ -6,14 +6,19 @@ Pages follow a key, never an offset, so that a page costs the same wherever it i
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
-from mesh.contract import PAGE_SIZE_LIMIT
+from google.protobuf.message import Message
+
+from mesh.contract import PAGE_BYTES, PAGE_SIZE_LIMIT
+from services.kit.answers import json_bytes, json_bytes_at_most
 from services.kit.errors import Error, invalid
+from services.kit.summaries import summarize
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_POSITION: Final = 2**63 - 1
 """Largest number that a row is found by."""
@@ -71,9 +76,39 @@ def as_uuid(part: str | int) -> UUID:
         raise _foreign() from None
 
 
-def cut(rows: Sequence[T], size: int, key: Callable[[T], str]) -> tuple[Sequence[T], str]:
-    """Splits `size + 1` fetched rows into the page and the token for the next one."""
-    if len(rows) <= size:
-        return rows, ""
-    page = rows[:size]
-    return page, key(page[-1])
+def page(
+    rows: Sequence[T], messages: Iterable[M | None], size: int, key: Callable[[T], str]
+) -> tuple[list[M], str]:
+    """The page of a list, and the token for the next one.
+
+    A page ends after `size` rows, or earlier by its bytes as JSON; it has one message at least.
+    Messages are summaries: a Get tells what is large in them.
+
+    Args:
+        rows: what was fetched: `size + 1` rows where there are more.
+        messages: the message of each of the first `size` rows; None where there is nothing to show.
+        size: rows asked for.
+        key: the token for what follows a row.
+    """
+    shown: list[M] = []
+    paired = list(zip(rows[:size], messages, strict=False))
+    for _, message in paired:
+        if message is not None:
+            summarize(message)
+    measure = _measure([message for _, message in paired if message is not None])
+    room: float = PAGE_BYTES
+    for position, (_, message) in enumerate(paired):
+        if message is None:
+            continue
+        room -= measure(message)
+        if room < 0 and shown:
+            return shown, key(rows[position - 1])
+        shown.append(message)
+    return shown, key(rows[size - 1]) if len(rows) > size else ""
+
+
+def _measure(messages: Sequence[Message]) -> Callable[[Message], float]:
+    """How messages are measured: by a bound, unless that is too much for a page."""
+    if sum(map(json_bytes_at_most, messages)) <= PAGE_BYTES:
+        return json_bytes_at_most
+    return json_bytes

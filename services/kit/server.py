@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _run(mesh_name: str, chosen: Settings) -> None:
-    contract = contracts.load(chosen.environment)
+    contract = contracts.load(chosen.environment, proven=True)
     service = contract.services[mesh_name]
     telemetry = setup.configure(
         service=mesh_name,

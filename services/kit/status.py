@@ -10,13 +10,11 @@ from google.rpc import error_details_pb2 as details_pb2
 from google.rpc.status_pb2 import Status
 
 from observability import names
-from services.kit.errors import Code, Error, RemoteError
+from services.kit.errors import MAX_MESSAGE, Code, Error, RemoteError
 
 DOMAIN: Final = "icto"
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
-# Clients take 8 KiB of trailers, a message percent-encoded and the details in base64 among them. A
-# message is for people, not for dumps.
-_MAX_MESSAGE: Final = 900
+# Clients take 8 KiB of trailers, a message percent-encoded and the details in base64 among them.
 _MAX_DETAILS: Final = 3 * 1024
 _MAX_VALUE: Final = 256
 # What packing a BadRequest adds: its type's name, and lengths.
@@ -44,7 +42,7 @@ def to_abort(error: Error, trace_id: str) -> tuple[grpc.StatusCode, str, Trailer
 
 def to_status(error: Error, trace_id: str) -> Status:
     """The status of an error: ErrorInfo, then what else is known."""
-    status = Status(code=int(error.code), message=_cut(error.message, _MAX_MESSAGE))
+    status = Status(code=int(error.code), message=_cut(error.message, MAX_MESSAGE))
     info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     for key, value in error.metadata.items():
         info.metadata[key] = _cut(value, _MAX_VALUE)

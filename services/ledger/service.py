@@ -231,10 +231,13 @@ class LedgerService:
         blocks = await store.list_blocks(self._database, ledger_id, start, size + 1, request.memo)
         if not blocks and await store.get_ledger(self._database, ledger_id) is None:
             raise not_found("ledger", request.parent)
-        page, token = paging.cut(blocks, size, lambda block: paging.encode_token(block.index))
-        return pb.ListBlocksResponse(
-            blocks=[block_message(block) for block in page], next_page_token=token
+        page, token = paging.page(
+            blocks,
+            map(block_message, blocks),
+            size,
+            lambda block: paging.encode_token(block.index),
         )
+        return pb.ListBlocksResponse(blocks=page, next_page_token=token)
 
     async def _keep_house(self) -> None:
         """Makes sure that the fee token exists, and forgets duplicates whose window is over."""

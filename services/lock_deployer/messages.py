@@ -1,6 +1,7 @@
 """Between the values of locks and their messages."""
 
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,6 +25,9 @@ from services.lock_deployer.domain import (
 )
 
 MESH_NAME = "lock_deployer"
+
+# What the proto promises of them; a lock has more only where its schedules were made for that.
+_SHOWN_ATTESTATIONS: Final = 1000
 
 
 def parse_spec(message: pb.LockSpec) -> LockSpec:
@@ -114,7 +118,7 @@ def lock_message(lock: Lock, shares: Sequence[Share] = ()) -> pb.Lock:
         beneficiary_count=lock.beneficiary_count,
         claimed_amount=str(lock.claimed),
         returned_amount=str(lock.returned),
-        attestations=map(_attestation_message, lock.attestations),
+        attestations=map(_attestation_message, lock.attestations[-_SHOWN_ATTESTATIONS:]),
         failure=lock.failure,
         create_time=timestamp(times.create),
         fund_time=_time(times.fund),

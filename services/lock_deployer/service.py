@@ -246,10 +246,10 @@ class LockService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_locks(self._database, owner, beneficiary, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListLocksResponse(
-            locks=[lock_message(lock) for lock in page], next_page_token=token
+        page, token = paging.page(
+            rows, map(lock_message, rows), size, lambda row: paging.encode_token(str(row.id))
         )
+        return pb.ListLocksResponse(locks=page, next_page_token=token)
 
     async def GetClaimable(
         self, request: pb.GetClaimableRequest, call: Call
@@ -327,8 +327,10 @@ class LockService:
             before,
             size + 1,
         )
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        return pb.ListClaimsResponse(claims=map(claim_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(claim_message, rows), size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListClaimsResponse(claims=page, next_page_token=token)
 
     async def RevokeLock(self, request: pb.RevokeLockRequest, call: Call) -> pb.Lock:
         """Ends vesting; what is not unlocked goes back to the owner."""

@@ -160,8 +160,10 @@ class TokenService:
             rows = await store.list_owned(self._database, request.owner, before, size + 1)
         else:
             rows = await store.list_active(self._database, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.token.id)))
-        return pb.ListTokensResponse(tokens=map(_message, page), next_page_token=token)
+        page, token = paging.page(
+            rows, map(_message, rows), size, lambda row: paging.encode_token(str(row.token.id))
+        )
+        return pb.ListTokensResponse(tokens=page, next_page_token=token)
 
     async def SearchTokens(
         self, request: pb.SearchTokensRequest, call: Call
@@ -173,12 +175,13 @@ class TokenService:
         size = paging.page_size(request.page_size)
         prefix = request.query.strip().casefold()
         rows = await store.search(self._database, prefix, after, size + 1)
-        page, token = paging.cut(
-            rows, size, lambda row: paging.encode_token(row[0], str(row[1].token.id))
+        page, token = paging.page(
+            rows,
+            (_message(stored) for _, stored in rows),
+            size,
+            lambda row: paging.encode_token(row[0], str(row[1].token.id)),
         )
-        return pb.SearchTokensResponse(
-            tokens=[_message(stored) for _, stored in page], next_page_token=token
-        )
+        return pb.SearchTokensResponse(tokens=page, next_page_token=token)
 
     async def CheckSymbol(
         self, request: pb.CheckSymbolRequest, call: Call

@@ -37,6 +37,9 @@ _BACKEND: Final = "tests/behaviour/test_backend_rows.py::"
 _CHANGES: Final = "tests/behaviour/test_changes.py::"
 _JOURNAL: Final = "tests/behaviour/test_journal.py::"
 _IDEMPOTENCY: Final = "tests/behaviour/test_idempotency.py::"
+_PAGES: Final = "tests/unit/test_paging.py::"
+_SIZES: Final = "tests/unit/test_sizes.py::"
+_REPLIES: Final = "tests/unit/test_local_replies.py::"
 _PLATFORM: Final = "tests/unit/test_platform.py::"
 _BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
@@ -686,6 +689,58 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if self.method.audience.owner and self.identity.from_outside and not self._owner_checked:",
         "if self.method.audience.owner and not self.identity.from_outside:",
         [_PLATFORM + "test_a_handler_that_forgets_the_owner_fails_closed"],
+    ),
+    Mutant(
+        "lists: a page ends by its bytes",
+        "services/kit/paging.py",
+        "if room < 0 and shown:",
+        "if room < -(10**9) and shown:",
+        [_PAGES + "test_a_page_ends_by_bytes_and_has_something_on_it"],
+    ),
+    Mutant(
+        "lists: a character may be six in JSON",
+        "services/kit/answers.py",
+        "_ESCAPE: Final = 5",
+        "_ESCAPE: Final = 0",
+        [_PAGES + "test_a_page_ends_by_bytes_and_has_something_on_it"],
+    ),
+    Mutant(
+        "lists: what is large is empty",
+        "services/kit/summaries.py",
+        "    for name in large:",
+        "    for name in large[:0]:",
+        [
+            _PAGES + "test_a_page_shows_summaries",
+            _SIZES + "test_the_largest_page_of_every_list_fits_and_carries_summaries",
+        ],
+    ),
+    Mutant(
+        "answers: none that is larger than a client takes",
+        "services/kit/answers.py",
+        "if len(answer) > LARGEST_ANSWER.wire:",
+        "if len(answer) > 2 * LARGEST_ANSWER.wire:",
+        [_SIZES + "test_an_answer_past_every_bound_is_refused_before_it_is_sent"],
+    ),
+    Mutant(
+        "answers: none that is too large as JSON",
+        "services/kit/answers.py",
+        "if written > LARGEST_ANSWER.json:",
+        "if written > 8 * LARGEST_ANSWER.json:",
+        [_SIZES + "test_an_answer_past_every_bound_is_refused_before_it_is_sent"],
+    ),
+    Mutant(
+        "answers: the contract bounds each",
+        "mesh/contract.py",
+        "    if not proven:",
+        "    if proven:",
+        [_SIZES + "test_an_answer_without_a_bound_is_refused_by_field"],
+    ),
+    Mutant(
+        "edge: an answer that is too large is not the request's fault",
+        "gateway/local_replies.py",
+        "response.code_details.contains('response_buffer_size_limit')",
+        "response.code_details.contains('response_size_limit')",
+        [_REPLIES + "test_an_answer_that_is_too_large_is_not_taken_for_a_request_that_is"],
     ),
     Mutant(
         "services: only those that the contract names",

@@ -298,8 +298,15 @@ def test_the_shape_of_a_method_is_read(streams: tuple[bool, bool], kind: Kind) -
 
 
 def test_a_stream_of_bodies_may_have_a_rest_mapping() -> None:
+    """It carries the messages of the typed stream beside it, which says how large they are."""
     body = "google.api.HttpBody"
-    assert accepted(method(streams=(False, True), response=f".{body}")).response_type == body
+    typed = method("WatchThing", streams=(False, True), http=NO_HTTP)
+    events = method("WatchThingEvents", streams=(False, True), response=f".{body}")
+    loaded = read(contract_of(service(typed, events)))
+    assert [m.response_type for m in loaded.methods()] == [f"{PACKAGE}.Response", body]
+    assert loaded.largest_answers[f"/{PACKAGE}.ThingService/WatchThingEvents"].wire < 2048
+    (problem,) = problems(events)
+    assert "it streams HttpBody, and no typed stream is named like it" in problem
 
 
 def test_a_public_write_that_says_why_is_accepted() -> None:

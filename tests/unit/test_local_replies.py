@@ -62,6 +62,16 @@ def test_a_quote_in_a_text_is_escaped() -> None:
     assert local_replies._quoted(r"it's a \ path") == r"'it\'s a \\ path'"
 
 
+def test_an_answer_that_is_too_large_is_not_taken_for_a_request_that_is() -> None:
+    """Envoy counts it among the failures of the transcoder, most of which are the request's."""
+    reasons = [reply.reason for reply in replies()]
+    (found,) = [reply for reply in replies() if reply.reason == "RESPONSE_TOO_LARGE"]
+    assert "response_buffer_size_limit" in found.when
+    assert "response_payload_too_large" in found.when
+    assert reasons.index(found.reason) < reasons.index("MALFORMED_REQUEST")
+    assert "nothing wrong with the request" in found.detail
+
+
 def test_what_is_too_large_is_told_the_way_that_the_protos_know() -> None:
     told = [reply for reply in replies() if "POST /v1/recipientLists" in reply.detail]
     assert [reply.reason for reply in told] == ["REQUEST_TOO_LARGE"]

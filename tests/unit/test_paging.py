@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icto.token.v1 import token_pb2
+from mesh.contract import PAGE_BYTES
 from services.kit import paging
 from services.kit.errors import Code, Error
 
@@ -94,9 +96,59 @@ def test_an_id_in_a_token_must_be_one() -> None:
     assert caught.value.reason == "INVALID_PAGE_TOKEN"
 
 
+def paged(rows: list[str | None], size: int = 2) -> tuple[list[str], str]:
+    """A page of messages of which each has its row's text, and none where the row has none."""
+    messages = [None if row is None else text_message(row) for row in rows]
+    numbered = list(enumerate(rows))
+    page, token = paging.page(numbered, messages, size, lambda row: f"after {row[0]}")
+    return [one.name for one in page], token
+
+
+def text_message(text: str) -> token_pb2.Token:
+    """A message that has a text, and a logo that no list shows."""
+    return token_pb2.Token(name=text, spec=token_pb2.TokenSpec(symbol="X", logo="large"))
+
+
 @pytest.mark.parametrize(
     ("rows", "page", "token"),
-    [([], [], ""), ([1], [1], ""), ([1, 2], [1, 2], ""), ([1, 2, 3], [1, 2], "after 2")],
+    [
+        ([], [], ""),
+        (["a"], ["a"], ""),
+        (["a", "b"], ["a", "b"], ""),
+        (["a", "b", "c"], ["a", "b"], "after 1"),
+        (["a", None, "c"], ["a"], "after 1"),
+        ([None, None, "c"], [], "after 1"),
+    ],
 )
-def test_a_page_is_cut_where_there_is_more(rows: list[int], page: list[int], token: str) -> None:
-    assert paging.cut(rows, 2, lambda row: f"after {row}") == (page, token)
+def test_a_page_is_cut_where_there_is_more(
+    rows: list[str | None], page: list[str], token: str
+) -> None:
+    assert paged(rows) == (page, token)
+
+
+HALF = "x" * (PAGE_BYTES // 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "token"),
+    [
+        ([HALF, "b", HALF, "d"], 2, "after 1"),
+        ([HALF, HALF], 1, "after 0"),
+        ([HALF * 3, "b"], 1, "after 0"),
+        (["a", None, HALF * 3], 1, "after 1"),
+        ([HALF * 3], 1, ""),
+        # As JSON it has six times the bytes.
+        (["<" * (PAGE_BYTES // 12), "<" * (PAGE_BYTES // 12), "c"], 1, "after 0"),
+        (["\x7f" * (PAGE_BYTES // 12), "\x7f" * (PAGE_BYTES // 12), "c"], 1, "after 0"),
+    ],
+)
+def test_a_page_ends_by_bytes_and_has_something_on_it(
+    rows: list[str | None], count: int, token: str
+) -> None:
+    page, following = paged(rows, 100)
+    assert (page, following) == ([row for row in rows if row is not None][:count], token)
+
+
+def test_a_page_shows_summaries() -> None:
+    page, _ = paging.page([1], [text_message("a")], 1, str)
+    assert page == [token_pb2.Token(name="a", spec=token_pb2.TokenSpec(symbol="X"))]

@@ -287,9 +287,11 @@ class LaunchService:
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
         rows = await store.list_owned(self._database, call.principal, before, size + 1)
-        page, token = paging.cut(rows, size, lambda row: paging.encode_token(str(row.id)))
-        messages = await self._messages(page)
-        return pb.ListLaunchesResponse(launches=messages, next_page_token=token)
+        messages = await self._messages(rows[:size])
+        page, token = paging.page(
+            rows, messages, size, lambda row: paging.encode_token(str(row.id))
+        )
+        return pb.ListLaunchesResponse(launches=page, next_page_token=token)
 
     async def WatchLaunch(
         self, request: pb.WatchLaunchRequest, call: Call
@@ -387,10 +389,12 @@ class LaunchService:
         after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
         size = paging.page_size(request.page_size)
         runs = await self._journal.parked(after, size + 1)
-        page, token = paging.cut(runs, size, lambda run: paging.encode_token(str(run.id)))
-        rows = await store.get_all(self._database, [run.id for run in page])
-        messages = [self._message(rows[run.id], run) for run in page if run.id in rows]
-        return pb.ListPendingLaunchesResponse(launches=messages, next_page_token=token)
+        rows = await store.get_all(self._database, [run.id for run in runs[:size]])
+        messages = (self._message(rows[run.id], run) if run.id in rows else None for run in runs)
+        page, token = paging.page(
+            runs, messages, size, lambda run: paging.encode_token(str(run.id))
+        )
+        return pb.ListPendingLaunchesResponse(launches=page, next_page_token=token)
 
     async def RetryLaunch(self, request: pb.RetryLaunchRequest, call: Call) -> pb.Launch:
         """Lets a parked launch go on. What has failed stays so: its money went back."""

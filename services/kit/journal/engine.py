@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind, use_span
 from observability import names
 from observability.tracing import note_failure, parent_context
 from services.kit import deadline
-from services.kit.errors import Code, Error, RemoteError
+from services.kit.errors import MAX_MESSAGE, Code, Error, RemoteError
 from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,
@@ -415,7 +415,7 @@ class Engine:
             replica=self._worker,
             result=result,
             error_reason=error.reason if error else "",
-            error_message=error.message if error else "",
+            error_message=error.message[:MAX_MESSAGE] if error else "",
             error_service=error.service if isinstance(error, RemoteError) else "",
             counted=attempt.counted + int(error is not None and error.code is not Code.UNAVAILABLE),
         )
