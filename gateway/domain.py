@@ -25,13 +25,13 @@ KEY_LEAD: Final = timedelta(minutes=10)
 ACTIVE: Final = 1
 """UserStatus of users who may act."""
 
-DENY_PERIOD: Final = TOKEN_LIFETIME + timedelta(minutes=1)
-"""How long a user stays on the edge's deny list: until tokens that do not tell have expired."""
+DENY_MARGIN: Final = timedelta(minutes=1)
+"""How much longer than any token a user stays on the edge's deny list."""
 
 DENY_LIMIT: Final = 50_000
 ISSUER: Final = "icto"
 COOKIE: Final = "icto_session"
-"""Cookie with the access token, for what a browser follows by EventSource."""
+"""Cookie with a token, for what a browser follows by EventSource."""
 
 SUPER_ADMIN: Final = "SUPER_ADMIN"
 _POINT_BYTES: Final = 32
@@ -119,8 +119,26 @@ def challenge_refused() -> Error:
     )
 
 
+def cookie_audience(audience: str) -> str:
+    """Audience of the token in the cookie, which lives longer and opens event streams alone."""
+    return f"{audience}/events"
+
+
+def cookie_lifetime(longest_stream: float) -> timedelta:
+    """How long the cookie lives, if streams live so many seconds.
+
+    An access token's last moment may open one, and its browser comes back at its end.
+    """
+    return TOKEN_LIFETIME + timedelta(seconds=longest_stream)
+
+
 def claims(
-    user: str, roles: Iterable[str], status: int, audience: str, issued: datetime
+    user: str,
+    roles: Iterable[str],
+    status: int,
+    audience: str,
+    issued: datetime,
+    lifetime: timedelta = TOKEN_LIFETIME,
 ) -> dict[str, Any]:
     """Claims of an access token (RFC 7519); `roles` are separated by spaces."""
     standing = {} if status == ACTIVE else {"status": SUSPENDED}
@@ -130,20 +148,20 @@ def claims(
         "sub": user,
         "roles": " ".join(sorted(roles)),
         "iat": int(issued.timestamp()),
-        "exp": int((issued + TOKEN_LIFETIME).timestamp()),
+        "exp": int((issued + lifetime).timestamp()),
     }
 
 
-def session_cookie(access_token: str, *, https: bool) -> str:
+def session_cookie(token: str, lifetime: timedelta, *, https: bool) -> str:
     """The Set-Cookie header (RFC 6265) that lets a page follow event streams.
 
     No script reads it, no page of another site has it sent, and it goes with its token.
     """
     attributes = ["HttpOnly", "SameSite=Strict", "Path=/v1"]
-    attributes.append(f"Max-Age={int(TOKEN_LIFETIME.total_seconds())}")
+    attributes.append(f"Max-Age={int(lifetime.total_seconds())}")
     if https:
         attributes.append("Secure")
-    return "; ".join((f"{COOKIE}={access_token}", *attributes))
+    return "; ".join((f"{COOKIE}={token}", *attributes))
 
 
 def signing_key(keys: Sequence[SigningKey], now: datetime) -> SigningKey:

@@ -5,18 +5,20 @@
 -- gRPC: an error that nobody typed, as Envoy's own, gets google.rpc.Status with ErrorInfo, as a
 -- service's has; gRPC-Web gets it with HTTP status 200, or its clients would not read it.
 
--- TITLES, by HTTP status, and CODES, names of gRPC's, are put in front when this is rendered.
+-- TITLES, by HTTP status, CODES, names of gRPC's, and MALFORMED, what is said of a body that does not
+-- fit, are put in front when this is rendered.
 
 -- Where Envoy and the transcoder have no status that fits.
 local GRPC_STATUS = {
   REQUEST_TOO_LARGE = "8", RATE_LIMITED = "8", DEADLINE_EXCEEDED = "4", HEADER_NAME_INVALID = "3",
 }
-local HTTP_STATUS = {REQUEST_TOO_LARGE = "413"}
+local HTTP_STATUS = {REQUEST_TOO_LARGE = "413", IF_MATCH_FAILED = "412"}
 -- An error without ErrorInfo is not ours; its words speak of sockets and settings.
 local UNTYPED = "The service ended the call without saying why. The trace id finds it."
 -- What gRPC says to gRPC clients, and means nothing to others.
 local LEFTOVERS = {
   "grpc-status", "grpc-message", "grpc-accept-encoding", "icto-trace-id", "icto-retriable",
+  "icto-http-status",
 }
 
 -- The raw JSON string (without quotes) after `key` in `text`, or nil.
@@ -92,6 +94,46 @@ local function complete_rest(handle, headers, status)
   headers:replace("content-type", "application/problem+json")
 end
 
+-- What a JSON value must be, by the type of its field.
+local WANTED = {
+  STRING = "must be text, in quotes", BYTES = "must be base64, in quotes",
+  BOOL = "must be true or false", DOUBLE = "must be a number", FLOAT = "must be a number",
+  ENUM = "must be one of the names in its list",
+}
+
+-- The transcoder's words about a value that it does not take, as the field's name and what is wrong.
+local function about_value(said)
+  local field, kind = said:match("^([%w_%.%[%]]+): invalid value .* for type ([%w_%./]+)$")
+  if field then
+    local scalar = kind:match("^TYPE_(%u+)")
+    local wanted = scalar and (WANTED[scalar] or "must be a whole number that fits in it")
+    return field, wanted or ("does not have the form of a " .. kind:match("[%w_]+$"))
+  end
+  field = said:match("^: invalid value Starting an object on a scalar field for type ([%w_]+)$")
+  if field then return field, "must be a single value" end
+end
+
+-- A body that the transcoder did not take: which field it was, where it says so.
+local function complete_malformed(handle)
+  local body = handle:body()
+  local text = body and body:getBytes(0, body:length()) or ""
+  local said = json_string(text, "detail")
+  if not said then return end
+  local field, problem = about_value(said)
+  local words = field and (field .. " " .. problem .. ".") or MALFORMED
+  local start, stop = text:find('"detail":"' .. said .. '"', 1, true)
+  body:setBytes(text:sub(1, start - 1) .. '"detail":"' .. words .. '"' .. text:sub(stop + 1))
+end
+
+-- Envoy knows gRPC-Web by media types in lower case and without parameters; clients send both.
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local media_type = headers:get("content-type")
+  if not media_type or #media_type < 20 then return end
+  local plain = media_type:lower():match("^%s*(application/grpc%-web[^;%s]*)")
+  if plain and plain ~= media_type then headers:replace("content-type", plain) end
+end
+
 -- HEAD was asked for (gateway/request_rules.lua made it GET): all of the answer but its body.
 local function without_body(handle)
   local asked = handle:streamInfo():dynamicMetadata():get("icto")
@@ -116,10 +158,17 @@ function envoy_on_response(handle)
     headers:replace(":status", "200")
     return
   end
+  local told = headers:get("icto-http-status")
+  if told then
+    headers:replace(":status", told)
+    headers:remove("content-type")
+  end
   for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
   local status = headers:get(":status")
   if content_type == "application/json" and tonumber(status) >= 400 then
     complete_rest(handle, headers, status)
+  elseif headers:get("icto-reason") == "MALFORMED_REQUEST" and status == "400" then
+    complete_malformed(handle)
   end
   without_body(handle)
 end

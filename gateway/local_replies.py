@@ -28,6 +28,8 @@ def _details(prefix: str) -> str:
     return f"response.code_details.startsWith('{prefix}')"
 
 
+_MALFORMED: Final = "The body, the path or a query parameter does not fit this method."
+
 LOCAL_REPLIES: Final = (
     LocalReply(
         "response.code_details.contains('Jwt_is_missing')",
@@ -70,9 +72,7 @@ LOCAL_REPLIES: Final = (
         " answers a smaller page.",
     ),
     LocalReply(
-        "response.code_details.contains('json_transcode_failure')",
-        "MALFORMED_REQUEST",
-        "The body, the path or a query parameter does not fit this method.",
+        "response.code_details.contains('json_transcode_failure')", "MALFORMED_REQUEST", _MALFORMED
     ),
     LocalReply(
         "response.code_details.contains('{overflow}')",
@@ -144,9 +144,10 @@ def title_cel() -> str:
 
 
 def lua_tables() -> str:
-    """Titles by HTTP status and names of gRPC codes, as Lua tables."""
+    """Titles by HTTP status, names of gRPC codes and words about bodies, as Lua values."""
     codes = {code.value: code.name for code in Code}
-    return f"local TITLES = {_lua(TITLES)}\nlocal CODES = {_lua(codes)}"
+    malformed = f'local MALFORMED = "{_MALFORMED}"'
+    return f"local TITLES = {_lua(TITLES)}\nlocal CODES = {_lua(codes)}\n{malformed}"
 
 
 def _lua(texts: Mapping[int, str]) -> str:

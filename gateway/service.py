@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -54,6 +54,8 @@ class IdentityService:
         self._settings = settings.load(GatewaySettings, os.environ)
         self._origins = tuple(self._settings.origins.split())
         self._audience = self._settings.audience
+        followed = [m.deadline_ceiling for m in kit.contract.methods() if m.takes_cookie]
+        self._cookie_lifetime = domain.cookie_lifetime(max(followed, default=0.0))
 
     async def run(self) -> None:
         """Keeps signing keys fresh and drops challenges that nobody used."""
@@ -96,14 +98,22 @@ class IdentityService:
         user = principal.of_public_key(request.public_key)
         roles = await store.roles(self._database, user)
         status = await store.status(self._database, user)
-        issued = await store.now(self._database)
+        issued, audience = await store.now(self._database), await self._own_audience()
         response = pb.SignInResponse(
-            access_token=await self._token(user, roles, status, issued),
+            access_token=await self._token(user, roles, status, issued, audience),
             principal=user,
             roles=map(_role, roles),
         )
         response.expire_time.FromDatetime(issued + domain.TOKEN_LIFETIME)
-        cookie = domain.session_cookie(response.access_token, https=self._settings.https)
+        followed = await self._token(
+            user,
+            roles,
+            status,
+            issued,
+            domain.cookie_audience(audience),
+            self._cookie_lifetime,
+        )
+        cookie = domain.session_cookie(followed, self._cookie_lifetime, https=self._settings.https)
         call.headers.append(("set-cookie", cookie))
         call.headers.append(("cache-control", "no-store"))
         return response
@@ -114,14 +124,22 @@ class IdentityService:
             self._audience = await store.audience(self._database)
         return self._audience
 
-    async def _token(self, user: str, roles: list[str], status: int, issued: datetime) -> str:
+    async def _token(
+        self,
+        user: str,
+        roles: list[str],
+        status: int,
+        issued: datetime,
+        audience: str,
+        lifetime: timedelta = domain.TOKEN_LIFETIME,
+    ) -> str:
         keys = await store.keys(self._database)
         if not keys:
             raise Error(
                 Code.UNAVAILABLE, "NO_SIGNING_KEY", "Signing in is not ready yet; try again."
             )
         chosen = domain.signing_key(keys, issued)
-        claims = domain.claims(user, roles, status, await self._own_audience(), issued)
+        claims = domain.claims(user, roles, status, audience, issued, lifetime)
         return jwt.encode(claims, chosen.key, algorithm="EdDSA", headers={"kid": chosen.kid})
 
     async def GetJwks(self, request: pb.GetJwksRequest, call: Call) -> pb.GetJwksResponse:
@@ -214,7 +232,7 @@ class IdentityService:
     ) -> pb.GetDenyListResponse:
         """Principals that the edge must turn away, when the list is not the one already known."""
         del call
-        denied = await store.denied(self._database)
+        denied = await store.denied(self._database, self._cookie_lifetime + domain.DENY_MARGIN)
         revision = hashlib.sha256("\n".join(denied).encode()).hexdigest()
         known = revision == request.known_revision
         return pb.GetDenyListResponse(revision=revision, principals=() if known else denied)

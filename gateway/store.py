@@ -1,7 +1,7 @@
 """SQL of signing in. One function an operation."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,7 +9,6 @@ from gateway.domain import (
     ACTIVE,
     CHALLENGE_LIFETIME,
     DENY_LIMIT,
-    DENY_PERIOD,
     SUPER_ADMIN,
     SigningKey,
 )
@@ -162,9 +161,9 @@ async def set_status(connection: Connection, principal: str, status: int) -> Non
     await connection.execute(_SET_STATUS, principal, status)
 
 
-async def denied(database: Database) -> list[str]:
-    """Users whose status changed while tokens from before may still be good."""
-    rows = await database.fetch(_DENIED, DENY_PERIOD, DENY_LIMIT)
+async def denied(database: Database, period: timedelta) -> list[str]:
+    """Users whose status changed within a period: tokens from before may still be good."""
+    rows = await database.fetch(_DENIED, period, DENY_LIMIT)
     return [row["principal"] for row in rows]
 
 

@@ -41,9 +41,11 @@ GATEWAY: Final = "gateway"
 """The service that speaks for the whole mesh at the edge: sign-in, health, reflection."""
 
 EVERY_SERVICE: Final = "*"
+_STREAMS: Final = ("streams_per_principal", "streams_per_address")
 _FEATURE_FLAGS: Final = ".icto.config.v1.FeatureFlags"
 HTTP_BODY: Final = "google.api.HttpBody"
 DEFAULT_MAX_REQUEST_BYTES: Final = 64 * 1024
+"""What a method admits that says nothing. A method that admits more is large."""
 PAGE_SIZE_LIMIT: Final = 100
 PAGE_BYTES: Final = 1024 * 1024
 """Bytes of JSON by which a page of a list ends, whatever number was asked for."""
@@ -54,6 +56,8 @@ Nobody bounds JSON; this much of it keeps the memory of the edge in bounds."""
 _EVENT_BYTES: Final = 1024
 """Of a server-sent event beside its data: id, name, and how it is framed."""
 
+JSON_FACTOR: Final = 2
+"""How many times as large as what it says JSON may be."""
 MAX_HEADER_KB: Final = 16
 """Largest head of a call that the edge lets in, in KiB. Replicas take twice that: Envoy adds to it,
 and what they refuse themselves has no shape of ours."""
@@ -167,6 +171,20 @@ class Method:
         return f"/{self.full_name}"
 
     @property
+    def large(self) -> bool:
+        """Whether it admits so much that its cost is counted in bytes.
+
+        Such a call takes long because it has much to look through: to send it twice would do the
+        work twice, and help nobody.
+        """
+        return self.max_request_bytes > DEFAULT_MAX_REQUEST_BYTES
+
+    @property
+    def hedged(self) -> bool:
+        """Whether the edge asks a second replica when the first one takes long."""
+        return self.retry_safety is RetrySafety.SAFE and not self.large
+
+    @property
     def mutates(self) -> bool:
         """Whether a call may change something."""
         return self.kind is Kind.UNARY and self.retry_safety is not RetrySafety.SAFE
@@ -240,6 +258,9 @@ class Service:
     retention: Mapping[str, "Retention"] = field(default_factory=dict)
     listeners: int = 0
     """Connections to the database that each replica keeps beside its pool."""
+    # A person follows a launch in each of their windows; an office shares an address.
+    streams_per_principal: int = 16
+    streams_per_address: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +287,15 @@ class Bucket:
 
     Attributes:
         by_address: a token does not lead out of it: it is the address' for everybody.
+        bytes: of requests to large methods, at once; 0 where the class has none.
+        bytes_per_second: bytes added each second.
     """
 
     capacity: int
     per_second: int
     by_address: bool = False
+    bytes: int = 0
+    bytes_per_second: int = 0
 
 
 @dataclass(frozen=True)
@@ -574,6 +599,7 @@ def _service(
         ejection=_ejection(settings.ejection),
         retention=_retention(settings.retention),
         listeners=settings.listeners,
+        **_streams(settings),
     )
 
 
@@ -589,6 +615,12 @@ def _settings(mesh_name: str, parts: list[_Part], problems: list[str]) -> policy
                 problems.append(f"{part.full_name}: {name} of {mesh_name} is written twice")
         merged.MergeFrom(part.options)
     return merged
+
+
+def _streams(options: policy.ServicePolicy) -> dict[str, int]:
+    """What is said of open streams."""
+    said = {name: getattr(options, name) for name in _STREAMS}
+    return {name: value for name, value in said.items() if value}
 
 
 def _breaker(options: policy.Breaker) -> Breaker:
@@ -753,6 +785,7 @@ def _broken_rules(
     if method.feature and method.feature not in features:
         yield f"there is no feature {method.feature!r} in FeatureFlags"
     yield from _write_rules(method)
+    yield from _size_rules(method)
     if method.lists:
         yield from _page_rules(request)
 
@@ -783,6 +816,21 @@ def _write_rules(method: Method) -> Iterator[str]:
         yield "it writes, but its request has no request_id"
 
 
+def _size_rules(method: Method) -> Iterator[str]:
+    if not (method.large and method.audience.from_outside):
+        return
+    safe = method.retry_safety is RetrySafety.SAFE
+    if safe and (method.rate_limit, method.criticality) != ("DEPLOY", Criticality.SHEDDABLE):
+        yield "a read that admits more than 64 KiB is of class DEPLOY, and sheddable"
+    bucket = _buckets().get(method.rate_limit)
+    if bucket is None:
+        return
+    if bucket.by_address:
+        yield "it admits more than 64 KiB, which are counted by principal, not by address"
+    if not bucket.bytes_per_second or bucket.bytes < JSON_FACTOR * method.max_request_bytes:
+        yield f"class {method.rate_limit} has too few bytes for the largest request of this method"
+
+
 def _page_rules(request: DescriptorProto) -> Iterator[str]:
     fields = {f.name: f for f in request.field}
     size = fields.get("page_size")
@@ -799,5 +847,7 @@ def _buckets() -> dict[str, Bucket]:
         size = value.GetOptions().Extensions[policy.bucket]
         if size.capacity:
             name = value.name.removeprefix("RATE_LIMIT_CLASS_")
-            buckets[name] = Bucket(size.capacity, size.per_second, size.by_address)
+            buckets[name] = Bucket(
+                size.capacity, size.per_second, size.by_address, size.bytes, size.bytes_per_second
+            )
     return buckets

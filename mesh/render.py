@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway import local_replies
-from gateway.domain import COOKIE, ISSUER
+from gateway.domain import COOKIE, ISSUER, cookie_audience
 from gateway.request_rules import request_rules
-from mesh.contract import GATEWAY, LARGEST_ANSWER, MAX_HEADER_KB, PROXY, Contract, Method
+from mesh.contract import (
+    GATEWAY,
+    JSON_FACTOR,
+    LARGEST_ANSWER,
+    MAX_HEADER_KB,
+    PROXY,
+    Contract,
+    Method,
+)
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
 
@@ -37,6 +46,13 @@ _STRIPPED: Final = (
     *names.IDENTITY_HEADERS, *names.CALLERS_TRACE.values(), names.HEADER_CALLERS_DEADLINE,
     "x-envoy-original-path", "baggage", "x-client-trace-id",
 )  # fmt: skip
+_FRONT_HEADERS: Final = (
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-forwarded-client-cert",
+    "x-request-id",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +186,8 @@ class Renderer:
             "proxy": PROXY,
             "issuer": ISSUER,
             "cookie": COOKIE,
+            "cookie_audience": cookie_audience,
+            "trusted_proxies": [_cidr(text) for text in self._topology.edge.trusted_proxies],
             "edge_methods": edge,
             "stream_grace_seconds": _STREAM_GRACE_SECONDS,
             "identities": [self._identity(name) for name in self._contract.identities],
@@ -179,7 +197,7 @@ class Renderer:
             "max_response_bytes": int(LARGEST_ANSWER.wire),
             "max_header_kb": MAX_HEADER_KB,
             "cors_origins": [{"exact": origin} for origin in self._topology.edge.cors_origins],
-            "stripped_headers": _STRIPPED,
+            "stripped_headers": self._stripped,
             "reason_cel": local_replies.cel("reason"),
             "detail_cel": local_replies.cel("detail"),
             "title_cel": local_replies.title_cel(),
@@ -187,11 +205,21 @@ class Renderer:
             "media_type": (resources.files("gateway") / "media_type.lua").read_text(),
             "request_rules": request_rules(self._contract),
             "role_regex": role_regex,
-            "route_class": _flow(_ROUTE_CLASS),
+            "route_class": _flow(_of_route("class")),
+            "route_bytes": _flow(_of_route("bytes")),
+            "principal": _flow(_PRINCIPAL),
+            "anonymous": _flow(_ANONYMOUS),
             "deny_filter": _DENY_FILTER,
             "deny": _flow(_verdict("DENY")),
             "allow": _flow(_verdict("ALLOW")),
         }
+
+    @property
+    def _stripped(self) -> tuple[str, ...]:
+        """Headers that nobody outside may send."""
+        # Envoy drops these by itself, where it goes by the address of who connects.
+        behind_proxies = _FRONT_HEADERS if self._topology.edge.trusted_proxies else ()
+        return (*_STRIPPED, *behind_proxies)
 
     def _file_source(self, name: str) -> str:
         # No `watched_directory`: with it, each file that is replaced makes Envoy read all of them.
@@ -199,13 +227,37 @@ class Renderer:
         return _flow({"resource_api_version": "V3", "path_config_source": source})
 
 
-_ROUTE_CLASS: Final = {
+_PRINCIPAL: Final = {
     "metadata": {
-        "source": "ROUTE_ENTRY",
-        "descriptor_key": "class",
-        "metadata_key": {"key": "icto", "path": [{"key": "class"}]},
+        "source": "DYNAMIC",
+        "descriptor_key": "principal",
+        "metadata_key": {
+            "key": "envoy.filters.http.jwt_authn",
+            "path": [{"key": "jwt"}, {"key": "sub"}],
+        },
     }
 }
+"""Part of what a limit goes by: who calls. Nobody who has not signed in."""
+
+_ANONYMOUS: Final = {
+    "header_value_match": {
+        "descriptor_value": "anonymous",
+        "expect_match": False,
+        "headers": [{"name": names.HEADER_PRINCIPAL, "present_match": True}],
+    }
+}
+"""The opposite."""
+
+
+def _of_route(key: str) -> dict[str, Any]:
+    """Part of what a limit goes by: what the route says under a key. No limit without it."""
+    return {
+        "metadata": {
+            "source": "ROUTE_ENTRY",
+            "descriptor_key": key,
+            "metadata_key": {"key": "icto", "path": [{"key": key}]},
+        }
+    }
 
 
 def _verdict(action: str) -> dict[str, Any]:
@@ -241,6 +293,12 @@ def no_keys() -> str:
     return json.dumps({"keys": [key]})
 
 
+def _cidr(text: str) -> str:
+    """A range of addresses in Envoy's words."""
+    network = ip_network(text)
+    return _flow({"address_prefix": str(network.network_address), "prefix_len": network.prefixlen})
+
+
 def _flow(value: object) -> str:
     """A value as YAML on one line."""
     return json.dumps(value)
@@ -264,7 +322,9 @@ def role_regex(method: Method) -> str:
 
 def largest_body(contract: Contract) -> int:
     """Bytes of a body that the edge lets in: JSON takes more than what it says."""
-    return 2 * max(m.max_request_bytes for m in contract.methods() if m.audience.from_outside)
+    return JSON_FACTOR * max(
+        m.max_request_bytes for m in contract.methods() if m.audience.from_outside
+    )
 
 
 def edge_descriptors(contract: Contract) -> bytes:

@@ -272,7 +272,7 @@ class Supervisor:
         return replicas
 
     def _replica_environment(self, server: Server, mesh_name: str) -> dict[str, str]:
-        password = self._passwords()[mesh_name]
+        password, service = self._passwords()[mesh_name], self.topology.services[mesh_name]
         seen, database = self.topology.observability, self.topology.database
         values = {
             "environment": self._options.environment.value,
@@ -285,6 +285,8 @@ class Supervisor:
             "log_level": seen.log_level,
             "health_interval": str(self.topology.health_interval),
             "heartbeat_seconds": str(self.topology.edge.heartbeat),
+            "streams_per_principal": str(service.streams_per_principal),
+            "streams_per_address": str(service.streams_per_address),
             "audience": self.topology.edge.audience,
             "origins": " ".join(self.topology.edge.own_origins),
             "https": str(self.topology.edge.https),

@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -42,6 +42,7 @@ _FIXED: Final = frozenset(
 _PORT: Final = (1, 65_535)
 _PERCENT: Final = (1, 100)
 _MANY: Final = (1, 1_000_000)
+_BYTES: Final = (64 * 1024, 1_000_000_000)
 # Both ends count. More than a hundred of a thing on one machine is a slip of the finger.
 _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "Edge.port": _PORT,
@@ -54,6 +55,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "DatabaseLimits.max_connections": (10, 10_000),
     "Topology.health_interval": (0.05, 60),
     "Service.replicas": (1, 100),
+    "Service.streams_per_principal": _MANY,
+    "Service.streams_per_address": _MANY,
     "Breaker.max_connections": _MANY,
     "Breaker.max_pending_requests": _MANY,
     "Breaker.max_requests": _MANY,
@@ -64,6 +67,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "Ejection.max_percent": _PERCENT,
     "Bucket.capacity": _MANY,
     "Bucket.per_second": _MANY,
+    "Bucket.bytes": _BYTES,
+    "Bucket.bytes_per_second": _BYTES,
 }
 # What a text must match, and how that is said.
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -82,6 +87,13 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 _ADDRESSES: Final = frozenset({"Edge.address", "Observability.metrics_address"})
+
+
+_NO_PROXIES: Final = (
+    "edge.https is set without edge.trusted_proxies: behind the proxy that ends https everybody has"
+    " its address, and one client who is limited locks all others out. Name the proxy:"
+    ' trusted_proxies = ["10.0.0.0/8"].'
+)
 
 
 def _hosts(address: str) -> Sequence[str]:
@@ -125,6 +137,8 @@ class Edge:
     audience: str = ""
     """Name of this installation in challenges and tokens. By default one that it was given when it
     was made, and that no other has."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses, or ranges of them, of proxies in front of it whose `X-Forwarded-For` counts."""
     https: bool = False
     """Whether pages reach it by https, that something in front of it ends: cookies are sent by
     nothing else then."""
@@ -148,6 +162,12 @@ class Edge:
             f" {', '.join(self.own_origins)} and nowhere else. List there how they reach this"
             ' installation, for instance origins = ["https://icto.example"].'
         )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What can be meant so, and most likely is not."""
+        behind = self.https and not self.trusted_proxies
+        return tuple(filter(None, (self.unlisted, _NO_PROXIES if behind else "")))
 
     @property
     def heartbeat(self) -> float:
@@ -382,6 +402,8 @@ def _checked(path: str, field: str, value: Any, standard: Any) -> Any:
         for text in (converted,) if isinstance(converted, str) else converted:
             if not re.fullmatch(pattern, text) or not (field not in _ADDRESSES or _is_ip(text)):
                 raise TopologyError(f"{path} is {text!r}; it must be {words}")
+    if field == "Edge.trusted_proxies":
+        _check_networks(path, converted)
     return converted
 
 
@@ -389,6 +411,16 @@ def _is_ip(text: str) -> bool:
     with contextlib.suppress(ValueError):
         return bool(ip_address(text))
     return False
+
+
+def _check_networks(path: str, given: tuple[str, ...]) -> None:
+    for text in given:
+        try:
+            network = ip_network(text)
+        except ValueError as error:
+            raise TopologyError(f"{path} is {text!r}: {error}; write 10.0.0.0/8, say") from None
+        if network.prefixlen == 0:
+            raise TopologyError(f"{path} is {text!r}: it would let everybody choose their address")
 
 
 def _as_type(path: str, value: Any, standard: Any) -> Any:

@@ -89,6 +89,8 @@ HEADER_STATUS: Final = "x-icto-status"
 HEADER_ON_BEHALF_OF: Final = "x-icto-on-behalf-of"
 HEADER_HEALTH_TARGET: Final = "x-icto-health-target"
 HEADER_TRACE_ID: Final = "x-icto-trace-id"
+HEADER_ADDRESS: Final = "x-icto-address"
+"""Whence a call from outside came."""
 IDENTITY_HEADERS: Final = (
     HEADER_CALLER,
     HEADER_PRINCIPAL,
@@ -97,11 +99,16 @@ IDENTITY_HEADERS: Final = (
     HEADER_ON_BEHALF_OF,
     HEADER_HEALTH_TARGET,
     HEADER_TRACE_ID,
+    HEADER_ADDRESS,
 )
 TRAILER_REASON: Final = "icto-reason"
 TRAILER_TRACE_ID: Final = "icto-trace-id"
 TRAILER_RETRIABLE: Final = "icto-retriable"
+HEADER_HTTP_STATUS: Final = "icto-http-status"
+"""HTTP status of a REST answer that gRPC has no word for, such as 204."""
 LAST_EVENT_ID: Final = "last-event-id"
+IF_MATCH: Final = "if-match"
+ETAG: Final = "etag"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"

@@ -20,6 +20,8 @@ REQUIRED = os.environ.get("ICTO_REQUIRE_TOOLS") == "1"
 PAGE = "https://app.example"
 NARROW_IDLE_SECONDS = 1.2
 NARROW_SIGN_INS = 5
+NARROW_STREAMS_PER_PRINCIPAL, NARROW_STREAMS_PER_ADDRESS = 2, 3
+PROXY = "127.0.9.1"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,7 +59,11 @@ async def narrow() -> AsyncIterator[Installation]:
         [edge]
         cors_origins = ["{PAGE}"]
         https = true
+        trusted_proxies = ["{PROXY}", "127.0.9.8/31"]
         stream_idle_timeout = {NARROW_IDLE_SECONDS}
+        [services.gateway]
+        streams_per_principal = {NARROW_STREAMS_PER_PRINCIPAL}
+        streams_per_address = {NARROW_STREAMS_PER_ADDRESS}
         """,
         limits={"SIGN_IN": {"capacity": NARROW_SIGN_INS, "per_second": 1}},
     ) as running:

@@ -87,7 +87,7 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
         return str(error), []
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
-    return "", [*filter(None, (chosen.edge.unlisted, *inherited.ignored(os.environ)))]
+    return "", [*chosen.edge.warnings, *inherited.ignored(os.environ)]
 
 
 def _forgotten(loaded: contract.Contract) -> Iterator[str]:

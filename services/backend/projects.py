@@ -59,6 +59,7 @@ class ProjectService:
         async with call.transaction() as tx:
             row = await store.lock_project(tx, project_id)
             project = call.owned(row, "project", request.project.name)
+            call.check_etag(etag(project))
             domain.check_etag(request.project.etag, etag(project))
             response = project_message(await store.update_project(tx, project_id, changes))
             return tx.answer(response, subject=response.name)

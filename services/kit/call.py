@@ -28,7 +28,7 @@ from opentelemetry import trace
 from icto.events.v1 import events_pb2 as events
 from mesh import contract
 from mesh.contract import Method
-from services.kit import idempotency
+from services.kit import idempotency, preconditions
 from services.kit.database import Connection, Database
 from services.kit.errors import Error, not_found
 from services.kit.identity import Identity
@@ -67,10 +67,12 @@ class Call:
         expires: float,
         *,
         last_event_id: str = "",
+        if_match: str = "",
     ) -> None:
         self.last_event_id = last_event_id
+        self._if_match = if_match
         self.headers: list[tuple[str, str]] = []
-        """Headers that a unary answer is sent with."""
+        """Headers that an answer is sent with; a stream's, set before its first message."""
         self.method = method
         self.identity = identity
         self.span = span
@@ -80,6 +82,7 @@ class Call:
         self._outbox = outbox
         self._expires = expires
         self._owner_checked = False
+        self._etag_checked = False
 
     @property
     def principal(self) -> str:
@@ -129,6 +132,25 @@ class Call:
         if self.method.audience.owner and self.identity.from_outside and not self._owner_checked:
             raise OwnershipUncheckedError(f"{self.method.full_name} forgot to check the owner")
 
+    def check_etag(self, current: str) -> None:
+        """Passes when the caller's `If-Match` names the current etag, or there is none.
+
+        Raises:
+            Error: FAILED_PRECONDITION, it was changed meanwhile.
+        """
+        self._etag_checked = True
+        if self._if_match and not preconditions.matches(self._if_match, current):
+            raise preconditions.failed()
+
+    def verify_etag(self) -> None:
+        """Passes when there is no `If-Match`, or the handler looked at it.
+
+        Raises:
+            Error: FAILED_PRECONDITION, what is changed has no etag, which matches no condition.
+        """
+        if self._if_match and not self._etag_checked:
+            raise preconditions.failed()
+
     @property
     def idempotency_key(self) -> idempotency.Key:
         """What this call's effect is known by."""
@@ -170,6 +192,7 @@ class Call:
             Replayed: the request was answered before; nothing was written.
         """
         self.verify_ownership()
+        self.verify_etag()
         parts = list(effects)
         if self.method.has_request_id:
             answer = response.SerializeToString()
@@ -198,6 +221,7 @@ class Call:
             effect = Effect(connection, self)
             yield effect
             self.verify_ownership()
+            self.verify_etag()
             await effect.seal(key, self._outbox)
 
     async def _claim(self, connection: Connection, key: idempotency.Key) -> None:

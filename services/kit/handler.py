@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,13 +26,23 @@ from mesh.contract import Kind, Method
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_of, note_failure, trace_id
-from services.kit import answers, authorization, deadline, idempotency, identity, spelling, status
+from services.kit import (
+    answers,
+    authorization,
+    deadline,
+    idempotency,
+    identity,
+    preconditions,
+    spelling,
+    status,
+)
 from services.kit.call import Call
 from services.kit.database import Database
 from services.kit.denials import Denial, Denials
 from services.kit.errors import Code, Error, RemoteError, internal, invalid
 from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
+from services.kit.open_streams import OpenStreams
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
 from services.kit.oversize import instead_of_many
@@ -46,7 +56,14 @@ log = logging.getLogger(__name__)
 # Less than this is not enough to do anything and answer.
 _MINIMUM_SECONDS: Final = 0.002
 
+MOST_MESSAGES: Final = 100
+"""Messages that a caller sends on one stream. Each may draw an answer of its own, and only the
+stream was counted."""
+
+_CHANGES: Final = frozenset({"PATCH", "PUT", "DELETE"})
+
 Context = grpc.aio.ServicerContext[Any, Any]
+Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class Surroundings:
     denials: Denials
     readiness: Readiness
     validator: RequestValidator
+    streams: OpenStreams
 
 
 class Handlers:
@@ -73,9 +91,9 @@ class Handlers:
         """The gRPC handler of one method."""
         served = _Served(method, behavior, _message_class(method.request_type), self._around)
         if method.kind is Kind.UNARY:
-            return grpc.unary_unary_rpc_method_handler(served.unary)
+            return grpc.stream_unary_rpc_method_handler(served.unary)
         if method.kind is Kind.SERVER_STREAM:
-            return grpc.unary_stream_rpc_method_handler(served.server_stream)
+            return grpc.stream_stream_rpc_method_handler(served.server_stream)
         return grpc.stream_stream_rpc_method_handler(served.bidi_stream)
 
 
@@ -93,32 +111,40 @@ class _Served:
         self._behavior = behavior
         self._request_class = request_class
         self._around = around
+        self._takes_etag = takes_etag(method)
+        self._response_class = _message_class(method.response_type)
+        self._has_etag = names.ETAG in self._response_class.DESCRIPTOR.fields_by_name
         metrics = around.telemetry.metrics
         self._durations = metrics.server_durations(method.full_name)
 
-    async def unary(self, raw: bytes, context: Context) -> bytes:
+    # Both read their one message as if it began a stream: where gRPC reads it for us, a call that
+    # ends without any is left alone until its deadline.
+
+    async def unary(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
         """Serves a call with one request and one response."""
+        del raws
 
         async def work(call: Call) -> bytes:
-            request = self._request(raw, call, context)
+            request = self._request(await _message(context), call, context)
             response: Message = await self._behavior(request, call)
             call.verify_ownership()
             if self._method.lists:
                 summarize(response)
             answer = response.SerializeToString()
             answers.check(self._method, answer)
-            if call.headers:
-                await context.send_initial_metadata(call.headers)
+            await self._head(call.headers, response, context)
             return answer
 
         return await self._observe(context, work)
 
-    async def server_stream(self, raw: bytes, context: Context) -> None:
+    async def server_stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
         """Serves a call with one request and many responses."""
+        del raws
 
         async def work(call: Call) -> bytes:
-            request = self._request(raw, call, context)
-            await self._send(self._behavior(request, call), call, context)
+            async with self._around.streams.hold(call.identity):
+                request = self._request(await _message(context), call, context)
+                await self._send(self._behavior(request, call), call, context)
             return b""
 
         await self._observe(context, work)
@@ -127,7 +153,8 @@ class _Served:
         """Serves a call with many requests and many responses: reflection, no method of ours."""
 
         async def work(call: Call) -> bytes:
-            await self._send(self._behavior(self._requests(raws), call), call, context)
+            async with self._around.streams.hold(call.identity):
+                await self._send(self._behavior(self._requests(raws), call), call, context)
             return b""
 
         await self._observe(context, work)
@@ -138,12 +165,35 @@ class _Served:
             self._around.readiness.stream(),
             contextlib.aclosing(responses),  # type: ignore[type-var]  # a generator
         ):
+            headed = False
             async for response in responses:
                 call.verify_ownership()
                 answer = response.SerializeToString()
                 answers.check(self._method, answer)
+                if not headed:
+                    headed = True
+                    await _send_headers(call.headers, context)
                 await context.write(answer)
         call.verify_ownership()
+        if not headed:
+            await _send_headers(call.headers, context)
+
+    async def _head(self, headers: Headers, response: Message, context: Context) -> None:
+        """Sends the headers of a unary answer, its etag among them."""
+        tag = getattr(response, names.ETAG) if self._has_etag else ""
+        await _send_headers([*headers, (names.ETAG, tag)] if tag else headers, context)
+
+    async def _repeated(
+        self, answer: bytes, span: trace.Span, context: Context
+    ) -> tuple[bytes, Error | None]:
+        """An answer that is given again, with the headers that it had."""
+        try:
+            answers.check(self._method, answer)
+        except Error as error:
+            return b"", _marked(span, error)
+        if self._has_etag:
+            await self._head([], self._response_class.FromString(answer), context)
+        return answer, None
 
     async def _observe(self, context: Context, work: Callable[[Call], Awaitable[bytes]]) -> bytes:
         """Runs the work in its span, measures it, and turns every failure into a status."""
@@ -186,7 +236,7 @@ class _Served:
         except Replayed as replayed:
             span.set_attribute(names.REPLAYED, True)
             self._around.telemetry.metrics.replays.inc()
-            return self._replayed(replayed.answer, span)
+            return await self._repeated(replayed.answer, span, context)
         except RemoteError as error:
             return b"", _marked(span, error.passed_on())
         except Error as error:
@@ -197,13 +247,6 @@ class _Served:
         except Exception:
             log.exception("%s failed", self._method.full_name)
             return b"", _marked(span, internal())
-
-    def _replayed(self, answer: bytes, span: trace.Span) -> tuple[bytes, Error | None]:
-        try:
-            answers.check(self._method, answer)
-        except Error as error:
-            return b"", _marked(span, error)
-        return answer, None
 
     def _remaining(self, context: Context, metadata: Mapping[str, str | bytes]) -> float | None:
         """Seconds until the caller's deadline; None when it has none."""
@@ -254,6 +297,9 @@ class _Served:
             raise _too_late()
         authorization.check(self._method, caller)
         self._around.platform.check(self._method)
+        condition = _if_match(context) if names.IF_MATCH in metadata else ""
+        if condition and self._method.mutates and not self._takes_etag:
+            raise preconditions.failed()
         return Call(
             self._method,
             caller,
@@ -262,6 +308,7 @@ class _Served:
             self._around.outbox,
             time.monotonic() + seconds,
             last_event_id=str(metadata.get(names.LAST_EVENT_ID, "")),
+            if_match=condition,
         )
 
     def _request(self, raw: bytes, call: Call, context: Context) -> Message:
@@ -280,7 +327,11 @@ class _Served:
         return request
 
     async def _requests(self, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        count = 0
         async for raw in raws:
+            count += 1
+            if count > MOST_MESSAGES:
+                raise _too_many_messages()
             request = self._parse(raw)
             self._around.validator.check(request)
             yield request
@@ -319,6 +370,40 @@ class _Served:
         return str(request.request_id)
 
 
+async def _message(context: Context) -> bytes:
+    """The one message of a request.
+
+    Raises:
+        Error: INVALID_ARGUMENT, the call ended without one.
+    """
+    raw: Any = await context.read()
+    if raw is grpc.aio.EOF:
+        raise Error(
+            Code.INVALID_ARGUMENT, "MESSAGE_MISSING", "The call ended before its one message."
+        )
+    return bytes(raw)
+
+
+async def _send_headers(headers: Headers, context: Context) -> None:
+    if headers:
+        await context.send_initial_metadata(tuple(headers))
+
+
+def _if_match(context: Context) -> str:
+    """The condition of a call; headers of one name are one list (RFC 9110, 5.3)."""
+    metadata = context.invocation_metadata() or ()
+    return ", ".join(str(value) for name, value in metadata if name == names.IF_MATCH)
+
+
+def takes_etag(method: Method) -> bool:
+    """Whether a method changes something that has an etag, in its request or the resource in it."""
+    if not any(http.verb in _CHANGES for http in method.http):
+        return False
+    request = descriptor_pool.Default().FindMessageTypeByName(method.request_type)
+    resources = (field.message_type for field in request.fields if field.message_type)
+    return any(names.ETAG in each.fields_by_name for each in (request, *resources))
+
+
 def _message_class(full_name: str) -> type[Message]:
     descriptor = descriptor_pool.Default().FindMessageTypeByName(full_name)
     return message_factory.GetMessageClass(descriptor)
@@ -334,6 +419,14 @@ def _marked(span: trace.Span, error: Error) -> Error:
     ours = error.code.name in names.SERVER_FAULTS
     note_failure(span, error.code.name, error.reason, error.message, ours=ours)
     return error
+
+
+def _too_many_messages() -> Error:
+    return Error(
+        Code.RESOURCE_EXHAUSTED,
+        "TOO_MANY_MESSAGES",
+        f"A stream takes {MOST_MESSAGES} messages; go on with another.",
+    )
 
 
 def _too_late() -> Error:

@@ -23,12 +23,14 @@ class Identity:
             principal. The anonymous principal when nobody signed in.
         roles: administrative roles of a signed-in user.
         suspended: the user may only do what is allowed to suspended users.
+        address: whence a call from outside came.
     """
 
     caller: str
     principal: str
     roles: frozenset[str]
     suspended: bool = False
+    address: str = ""
 
     @property
     def from_outside(self) -> bool:
@@ -58,7 +60,8 @@ def read(metadata: Mapping[str, str | bytes], method: Method) -> Identity:
         acting = str(metadata.get(names.HEADER_PRINCIPAL, "")) or principal.ANONYMOUS
         roles = frozenset(str(metadata.get(names.HEADER_ROLES, "")).split())
         suspended = metadata.get(names.HEADER_STATUS) == names.SUSPENDED
-        return Identity(caller, acting, roles, suspended)
+        address = str(metadata.get(names.HEADER_ADDRESS, ""))
+        return Identity(caller, acting, roles, suspended, address)
     if not caller:
         return Identity("", principal.ANONYMOUS, frozenset())
     behalf = str(metadata.get(names.HEADER_ON_BEHALF_OF, "")) if method.on_behalf_of else ""

@@ -34,6 +34,7 @@ from services.kit.errors import Code, Error
 from services.kit.faults import Faults
 from services.kit.handler import Handlers, Surroundings
 from services.kit.kit import Kit
+from services.kit.open_streams import OpenStreams, StreamLimits
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
 from services.kit.platform import Platform
@@ -158,6 +159,7 @@ class Replica:
         self._readiness = kit.readiness
         self._overload = Overload(kit.telemetry.metrics)
         self._signals = _Signals(asyncio.Event(), asyncio.Event())
+        self._streams = OpenStreams(kit.database, _stream_limits(kit))
 
     async def serve(self) -> None:
         """Serves until told to stop."""
@@ -189,6 +191,7 @@ class Replica:
             self._kit.denials,
             self._readiness,
             RequestValidator(),
+            self._streams,
         )
         handlers = Handlers(around)
         routes = {
@@ -212,6 +215,7 @@ class Replica:
             self._kit.platform.follow(),
             self._kit.denials.run(),
             self._kit.outbox.relay(Audit(self._kit.clients)),
+            self._streams.run(),
             self._keep_house(),
             self._watch_outbox(),
         ]
@@ -252,6 +256,15 @@ class Replica:
                 await self._signals.hurry.wait()
         self._readiness.leave()
         await server.stop(0 if self._signals.hurry.is_set() else chosen.grace_seconds)
+
+
+def _stream_limits(kit: Kit) -> StreamLimits:
+    """As mesh.toml says, or else the contract."""
+    chosen, service = kit.settings, kit.service
+    return StreamLimits(
+        chosen.streams_per_principal or service.streams_per_principal,
+        chosen.streams_per_address or service.streams_per_address,
+    )
 
 
 class _Routes(grpc.GenericRpcHandler):

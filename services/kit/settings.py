@@ -83,6 +83,10 @@ class Settings:
     """Seconds between two probes of a replica."""
     heartbeat_seconds: float = 10.0
     """How often a quiet event stream says that it lives; shorter than every idle timeout."""
+    streams_per_principal: int = 0
+    """Streams that a principal holds open at a time. 0: as the contract says."""
+    streams_per_address: int = 0
+    """Streams that an address holds open at a time. 0: as the contract says."""
 
 
 def load(kind: type[T], environ: Mapping[str, str]) -> T:

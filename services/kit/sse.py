@@ -15,6 +15,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from observability import names
 from observability.tracing import trace_id
 from services.kit import status
 from services.kit.call import Call
@@ -26,15 +27,25 @@ _MARGIN_SECONDS: Final = 1.0
 log = logging.getLogger(__name__)
 
 
+def nothing_more(call: Call) -> None:
+    """Has a browser that knows every event already stay away: it comes back until it is told 204.
+
+    The handler then ends without an event.
+    """
+    call.headers.append((names.HEADER_HTTP_STATUS, "204"))
+
+
 async def encode(
-    events: AsyncIterator[tuple[str, str, Message]], call: Call, heartbeat: float
+    events: AsyncIterator[tuple[str, str, Message]], call: Call, heartbeat: float, after: str = ""
 ) -> AsyncIterator[HttpBody]:
     """Events (id, name, data) as chunks of an event stream; a beat when there was none for a while.
 
-    `heartbeat` is `Settings.heartbeat_seconds`.
+    `heartbeat` is `Settings.heartbeat_seconds`; `after` is the id of the event before the first, so
+    that a browser that is told nothing but the end does not come back as if it knew nothing.
     """
+    known = f"id: {after}\n" if after else ""
     # Said at once, so that headers leave before the first event.
-    yield _chunk("retry: 1000\n\n")
+    yield _chunk(f"retry: 1000\n{known}\n")
     try:
         async with contextlib.aclosing(_with_heartbeat(events, heartbeat, call)) as beating:
             async for event in beating:

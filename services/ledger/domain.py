@@ -181,6 +181,15 @@ class Block:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the accounts of a block held right after it; None for one that the block has not."""
+
+    source: int | None
+    target: int | None
+    collector: int | None
+
+
 class Book:
     """A ledger with the balances and allowances that a batch touches.
 
@@ -201,6 +210,8 @@ class Book:
         self.duplicates = dict(duplicates)
         self.allowances = dict(allowances or {})
         self.blocks: list[Block] = []
+        self.held: list[Held] = []
+        """For each block, in the same order."""
         self._now = now
 
     def apply(self, request: Request) -> Block:
@@ -346,6 +357,13 @@ class Book:
     def _shrink(self, amount: int) -> None:
         self.ledger = replace(self.ledger, total_supply=self.ledger.total_supply - amount)
 
+    def _held(self, block: Block) -> Held:
+        collector = self.ledger.fee_collector if block.fee else None
+        return Held(*map(self._holding, (block.source, block.target, collector)))
+
+    def _holding(self, account: Account | None) -> int | None:
+        return None if account is None else self.balances.get(account, 0)
+
     def _append(self, request: Request, operation: Operation, fee: int, key: bytes | None) -> Block:
         target = request.target if isinstance(request, Transfer) else None
         block = Block(
@@ -364,6 +382,7 @@ class Book:
             expires=request.expires if isinstance(request, Approval) else None,
         )
         self.blocks.append(block)
+        self.held.append(self._held(block))
         self.ledger = replace(self.ledger, block_count=block.index + 1, tip_hash=block.hash)
         if key is not None:
             self.duplicates[key] = block.index

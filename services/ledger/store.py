@@ -86,10 +86,11 @@ ON CONFLICT (ledger_id, owner, subaccount) DO UPDATE SET balance = excluded.bala
 _ADD_BLOCKS: Final = """
 INSERT INTO blocks (ledger_id, index, parent_hash, hash, time_ns, operation, from_owner,
     from_subaccount, to_owner, to_subaccount, amount, fee, memo, created_at_ns, spender_owner,
-    spender_subaccount, expire_ns)
+    spender_subaccount, expire_ns, from_balance, to_balance, fee_balance)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::smallint[],
     $7::text[], $8::bytea[], $9::text[], $10::bytea[], $11::numeric[], $12::numeric[],
-    $13::bytea[], $14::bigint[], $15::text[], $16::bytea[], $17::bigint[])
+    $13::bytea[], $14::bigint[], $15::text[], $16::bytea[], $17::bigint[], $18::numeric[],
+    $19::numeric[], $20::numeric[])
 """
 _REMEMBER: Final = """
 INSERT INTO duplicates (ledger_id, key, block_index, created_at_ns)
@@ -118,19 +119,20 @@ SELECT {_BLOCK_COLUMNS} FROM blocks
 WHERE ledger_id = $1 AND memo = $4 AND memo <> '' AND index >= $2 ORDER BY index LIMIT $3
 """
 
-# In one statement, so that balance, head and blocks are those of one moment. 5 approves: it moves
-# nothing but its fee.
+# The account's last block up to the one asked for, be it as payer, as payee or as fee collector.
 _BALANCE_AFTER: Final = """
-SELECT
-    coalesce((SELECT balance FROM balances
-        WHERE ledger_id = $1 AND owner = $2 AND subaccount = $3), 0)::numeric
-    - coalesce((SELECT sum(amount) FROM blocks WHERE ledger_id = $1 AND index > $4
-        AND to_owner = $2 AND to_subaccount = $3 AND operation <> 5), 0)::numeric
-    + coalesce((SELECT sum(CASE WHEN operation = 5 THEN fee ELSE amount + fee END) FROM blocks
-        WHERE ledger_id = $1 AND index > $4
-        AND from_owner = $2 AND from_subaccount = $3), 0)::numeric
-    - CASE WHEN fee_owner = $2 AND fee_subaccount = $3 THEN coalesce((SELECT sum(fee) FROM blocks
-        WHERE ledger_id = $1 AND index > $4), 0)::numeric ELSE 0 END
+SELECT coalesce((
+    SELECT balance FROM (
+        (SELECT index, from_balance FROM blocks WHERE ledger_id = $1 AND index <= $4
+            AND from_owner = $2 AND from_subaccount = $3 ORDER BY index DESC LIMIT 1)
+        UNION ALL
+        (SELECT index, to_balance FROM blocks WHERE ledger_id = $1 AND index <= $4
+            AND to_owner = $2 AND to_subaccount = $3 ORDER BY index DESC LIMIT 1)
+        UNION ALL
+        (SELECT index, fee_balance FROM blocks WHERE ledger_id = $1 AND index <= $4
+            AND fee_balance IS NOT NULL AND fee_owner = $2 AND fee_subaccount = $3
+            ORDER BY index DESC LIMIT 1)
+    ) AS newest (index, balance) ORDER BY index DESC LIMIT 1), 0)::numeric
 FROM ledgers WHERE id = $1 AND block_count > $4
 """
 
@@ -236,11 +238,11 @@ async def balance(source: Connection | Database, ledger_id: UUID, account: Accou
 
 
 async def balance_after(
-    database: Database, ledger_id: UUID, account: Account, index: int
+    source: Connection | Database, ledger_id: UUID, account: Account, index: int
 ) -> int | None:
     """Balance of an account right after a block; None when there is no such block."""
     owner, subaccount = account.owner, account.subaccount
-    found: int | None = await database.fetchval(_BALANCE_AFTER, ledger_id, owner, subaccount, index)
+    found: int | None = await source.fetchval(_BALANCE_AFTER, ledger_id, owner, subaccount, index)
     return found
 
 
@@ -300,6 +302,9 @@ def written_book(book: Book, known: Collection[bytes] = ()) -> tuple[Statement, 
         [b.spender and b.spender.owner for b in blocks],
         [b.spender and b.spender.subaccount for b in blocks],
         [b.expires for b in blocks],
+        [held.source for held in book.held],
+        [held.target for held in book.held],
+        [held.collector for held in book.held],
     )
     statements = [Statement(_SET_BALANCES, balances), Statement(_ADD_BLOCKS, chain)]
     if book.allowances:

@@ -294,13 +294,40 @@ async def test_signing_in_sets_the_cookie_for_browsers(edge: Edge, narrow_edge: 
         signer = Signer()
         answer = signer.answer(await signer.challenge(place))
         outcome = await place.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
-        token = json.loads(outcome.body)["accessToken"]
-        assert outcome.headers["set-cookie"].split("; ") == [
-            f"{domain.COOKIE}={token}", "HttpOnly", "SameSite=Strict", "Path=/v1", "Max-Age=300",
-            *secure,
+        cookie, *attributes = outcome.headers["set-cookie"].split("; ")
+        assert cookie.startswith(f"{domain.COOKIE}=")
+        assert [a for a in attributes if not a.startswith("Max-Age=")] == [
+            "HttpOnly", "SameSite=Strict", "Path=/v1", *secure,
         ]  # fmt: skip
     refused = await edge.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
     assert (refused.reason, "set-cookie" in refused.headers) == ("CHALLENGE_INVALID", False)
+
+
+async def test_the_cookie_outlives_every_stream_that_it_may_open(edge: Edge) -> None:
+    """A browser whose stream grew too old comes back with it; it is good for nothing else."""
+    signer = Signer()
+    answer = signer.answer(await signer.challenge(edge))
+    outcome = await edge.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
+    cookie, _, attributes = outcome.headers["set-cookie"].partition("; ")
+    token = cookie.partition("=")[2]
+    access = json.loads(outcome.body)["accessToken"]
+    opened_last = claims_of(access)["exp"] - claims_of(access)["iat"]
+    longest = max(m.deadline_ceiling for m in CONTRACT.methods() if m.takes_cookie)
+    lives = int(attributes.partition("Max-Age=")[2].partition(";")[0])
+    assert lives >= opened_last + longest
+    assert claims_of(token)["exp"] - claims_of(token)["iat"] >= lives
+    followed = await edge.rest(
+        Rest("GET", "/v1/lab:streamEvents?count=1", headers={"cookie": cookie})
+    )
+    assert followed.status == 200
+    refused = await edge.rest(Rest("GET", "/v1/whoami", headers=bearer(token)))
+    assert refused.refusal == (401, "TOKEN_INVALID")
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What a token says, unverified."""
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
 
 
 async def test_a_method_cannot_be_overridden(edge: Edge, mint: Mint) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import ids
+from services.kit import ids, migrations
 from services.kit.errors import Error
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key, Replayed
+from services.kit.settings import Environment
 from services.kit.statement import Statement
 from services.ledger import domain, store
-from services.ledger.domain import Account, Approval, Block, Ledger, Request, Transfer
+from services.ledger.domain import Account, Approval, Block, Ledger, Operation, Request, Transfer
 from services.ledger.posting import Outcome, Poster, Posting, Response
 from tests.support.postgres import Postgres, Replica, Schema
 
@@ -221,3 +222,100 @@ async def waits_for_a_lock(replica: Replica) -> None:
     async with asyncio.timeout(5):
         while not await replica.database.fetchval(_WAITING, replica.name):
             await asyncio.sleep(0.01)
+
+
+async def collected(replica: Replica) -> UUID:
+    """A ledger whose fees Ann collects, with blocks of each kind."""
+    fresh = Ledger(ids.new_id("x"), "Test", "TST", 8, FEE, "controller", MINTER, ANN)
+    now = await store.now(replica.database)
+    book = domain.new_ledger(fresh, {ANN: HELD, BEN: HELD}, now)
+    await replica.database.apply(store.inserted_ledger(book.ledger), *store.written_book(book))
+    sub = Account("ben", b"\1" * 32)
+    requests: Sequence[Request] = (
+        Transfer(ANN, BEN, 5), Transfer(BEN, ANN, 7), Transfer(ANN, ANN, 3),
+        Transfer(BEN, sub, 100), Approval(BEN, ANN, 50), Transfer(BEN, sub, 9, spender=ANN),
+        Transfer(MINTER, BEN, 4), Transfer(sub, MINTER, 20), Transfer(sub, BEN, 1),
+    )  # fmt: skip
+    poster = Poster(replica.database, replica.outbox)
+    for number, request in enumerate(requests):
+        (outcome,) = await poster.commit(fresh.id, [posting(request, str(number))])
+        assert not isinstance(outcome, Exception), outcome
+    return fresh.id
+
+
+def added_up(blocks: Sequence[Block], account: Account, index: int) -> int:
+    """What an account holds after a block, from all blocks up to it."""
+    held = 0
+    for block in blocks[: index + 1]:
+        moved = 0 if block.operation is Operation.APPROVE else block.amount
+        held -= (moved + block.fee) * (block.source == account)
+        held += moved * (block.target == account) + block.fee * (account == ANN)
+    return held
+
+
+async def past(replica: Replica, ledger_id: UUID) -> list[tuple[int | None, int]]:
+    """Each account after each block: what the ledger says, and what the blocks add up to."""
+    blocks = await blocks_of(replica, ledger_id)
+    accounts = {a for block in blocks for a in (block.source, block.target) if a}
+    return [
+        (
+            await store.balance_after(replica.database, ledger_id, account, index),
+            added_up(blocks, account, index),
+        )
+        for account in sorted(accounts, key=repr)
+        for index in range(len(blocks))
+    ]
+
+
+async def test_balances_of_the_past_are_what_the_blocks_add_up_to(replica: Replica) -> None:
+    ledger_id = await collected(replica)
+    told = await past(replica, ledger_id)
+    assert len(told) > 20
+    assert all(said == added for said, added in told), told
+    nobody = Account("nobody")
+    assert await store.balance_after(replica.database, ledger_id, nobody, 3) == 0
+    assert await store.balance_after(replica.database, ledger_id, ANN, len(told)) is None
+
+
+_AS_IT_WAS: Final = """
+ALTER TABLE blocks DROP from_balance, DROP to_balance, DROP fee_balance;
+DROP INDEX blocks_from, blocks_to;
+CREATE INDEX blocks_from ON blocks (ledger_id, from_owner, index) WHERE from_owner IS NOT NULL;
+CREATE INDEX blocks_to ON blocks (ledger_id, to_owner, index) WHERE to_owner IS NOT NULL;
+DELETE FROM kit_migrations WHERE module = 'services.ledger' AND number > 1;
+"""
+
+
+async def test_chains_from_before_know_their_past_as_well(replica: Replica, schema: Schema) -> None:
+    ledger_id = await collected(replica)
+    async with schema.connection() as connection:
+        await connection.execute(_AS_IT_WAS)
+        await migrations.migrate(connection, "services.ledger", Environment.TEST)
+    poster = Poster(replica.database, replica.outbox)
+    await poster.commit(ledger_id, [posting(Transfer(BEN, ANN, 1), "after")])
+    told = await past(replica, ledger_id)
+    assert all(said == added for said, added in told), told
+    await assert_sound(replica, ledger_id)
+
+
+async def test_a_balance_of_the_past_is_found_without_the_blocks_since(replica: Replica) -> None:
+    """Whoever asks for block 0 of a long chain costs what one does who asks for its newest."""
+    ledger_id = await created(replica)
+    poster = Poster(replica.database, replica.outbox)
+    for round_number in range(5):
+        batch = [
+            posting(Transfer(ANN, BEN, 1), f"{round_number} {number}") for number in range(100)
+        ]
+        await poster.commit(ledger_id, batch)
+    async with replica.database.transaction() as connection:
+        before = await connection.fetchval(_READ_BLOCKS)
+        assert await store.balance_after(connection, ledger_id, ANN, 1) == HELD
+        assert await store.balance_after(connection, ledger_id, BEN, 2) == HELD + 1
+        read = await connection.fetchval(_READ_BLOCKS) - before
+    assert read < 20
+
+
+_READ_BLOCKS: Final = """
+SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+WHERE relname = 'blocks' AND schemaname = current_schema()
+"""

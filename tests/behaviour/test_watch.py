@@ -1,6 +1,7 @@
 """Watching a launch: every change once, in order, through whatever breaks on the way."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -109,6 +110,46 @@ async def test_a_cookie_is_enough_to_follow(edge: Edge, owner: Client, launch: s
     assert (await read(edge, f"/v1/{launch}:watch", cookie))[-1] == END
 
 
+async def test_a_browser_that_knows_the_end_is_told_to_stay_away(
+    edge: Edge, mint: Mint, launch: str, everything: list[dict[str, Any]]
+) -> None:
+    """An EventSource comes back each second, until it is answered with 204 (WHATWG HTML, 9.2.3)."""
+    headers = reader(mint) | {"last-event-id": str(len(everything))}
+    for query in ("", "?afterSequence=1"):
+        told_end = await edge.rest(Rest("GET", f"/v1/{launch}:watch{query}", headers=headers))
+        assert (told_end.status, told_end.body) == (204, b"")
+        assert "content-type" not in told_end.headers
+        assert told_end.headers["cache-control"] == "no-store"
+
+
+async def test_who_is_told_nothing_but_the_end_does_not_come_back_for_it(
+    edge: Edge, mint: Mint, launch: str, everything: list[dict[str, Any]]
+) -> None:
+    """The stream says where it begins, so that a browser comes back with that number."""
+    signed, path = reader(mint), f"/v1/{launch}:watch?afterSequence={len(everything)}"
+    told_end = (await edge.rest(Rest("GET", path, headers=signed))).body.decode()
+    assert events.parse(told_end) == [END]
+    known = dict(re.findall(r"^(id): (\d+)$", told_end, re.MULTILINE))
+    again = await edge.rest(Rest("GET", path, headers=signed | {"last-event-id": known["id"]}))
+    assert again.status == 204
+
+
+@pytest.mark.parametrize("path", ["/v1/{launch}:watch", "/v1/lab:streamEvents?count=1"])
+async def test_no_cache_keeps_events(edge: Edge, mint: Mint, launch: str, path: str) -> None:
+    told_all = await edge.rest(Rest("GET", path.format(launch=launch), headers=reader(mint)))
+    assert (told_all.status, told_all.headers.get("cache-control")) == (200, "no-store")
+
+
+@pytest.mark.parametrize("beyond", [1, 999_999_999, 2**63, 2**64])
+async def test_a_number_beyond_the_newest_hides_nothing(
+    edge: Edge, mint: Mint, launch: str, everything: list[dict[str, Any]], beyond: int
+) -> None:
+    """It was told by somebody else, or of another launch: everything is told, the end as well."""
+    headers = reader(mint) | {"last-event-id": str(len(everything) + beyond)}
+    *changes, _ = await read(edge, f"/v1/{launch}:watch", headers)
+    assert [event.data for event in changes] == everything
+
+
 @pytest.mark.parametrize("known", [1, 3, "all", 999_999_999])
 async def test_a_watch_goes_on_after_any_number(
     edge: Edge,
@@ -121,7 +162,10 @@ async def test_a_watch_goes_on_after_any_number(
     """After the last one there is nothing but the end."""
     after = len(everything) if known == "all" else int(known)
     signed, path = reader(mint), f"/v1/{launch}:watch"
-    for number, query in ((after, ""), (after, "?afterSequence=1"), (0, f"?afterSequence={after}")):
+    asked = [(0, f"?afterSequence={after}")]
+    if after < len(everything):
+        asked += [(after, ""), (after, "?afterSequence=1")]
+    for number, query in asked:
         headers = signed | ({"last-event-id": str(number)} if number else {})
         *changes, last = await read(edge, path + query, headers)
         assert ([event.data for event in changes], last) == (everything[after:], END)

@@ -23,6 +23,12 @@ PARTS: Final = ("start", "calls", "ledger", "deployments", "launches")
 _RATIOS: Final = (0.0, 0.1, 1.0)
 # The lab, which only tests have, has a narrow breaker, for tests of breakers.
 _LAB: Final = "[services.lab.breaker]\nmax_requests = 1000\nmax_pending_requests = 1000\n"
+# All users of the bench call from one address, and follow more than people do.
+_STREAMS: Final = """
+[services.backend]
+streams_per_principal = 10000
+streams_per_address = 10000
+"""
 _SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
 
@@ -51,7 +57,7 @@ async def traced(
     ratio: float, environment: Environment = Environment.LOCAL
 ) -> AsyncIterator[Installation]:
     """An installation that traces this share of calls."""
-    toml = f"[observability]\ntrace_ratio = {ratio}\n"
+    toml = f"[observability]\ntrace_ratio = {ratio}\n{_STREAMS}"
     if environment is Environment.TEST:
         toml += _LAB
     async with installation(toml, start=False) as running:

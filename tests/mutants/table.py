@@ -45,6 +45,14 @@ _BLOCKS: Final = "tests/behaviour/test_ledger_rows.py::"
 _LEDGER: Final = "tests/unit/test_ledger_rules.py::"
 _DISTRIBUTED: Final = "tests/behaviour/test_distribution_rows.py::"
 _TIMES: Final = "tests/behaviour/clocks/test_distribution_times.py::"
+_WATCH: Final = "tests/behaviour/test_watch.py::"
+_STREAMS: Final = "tests/behaviour/test_stream_rows.py::"
+_CONDITIONS: Final = "tests/unit/test_preconditions.py::"
+_ETAGS: Final = "tests/behaviour/test_etags.py::"
+_RENDERED: Final = "tests/unit/test_render.py::"
+_CONTRACT: Final = "tests/unit/test_contract.py::"
+_TOPOLOGY: Final = "tests/unit/test_topology.py::"
+_PROXIES: Final = "tests/behaviour/test_proxies.py::"
 _LOCKED: Final = "tests/behaviour/test_lock_rows.py::"
 _LOCKS: Final = "tests/unit/test_lock_rules.py::"
 _VESTED: Final = "tests/unit/test_vesting.py::"
@@ -1388,6 +1396,145 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "async with asyncio.timeout(self._silence):",
         "async with asyncio.timeout(None):",
         [_PLATFORM + "test_a_stream_that_is_silent_is_given_up_for_another"],
+    ),
+    Mutant(
+        "watch: a number beyond the newest is none of ours",
+        "services/backend/launches/handlers.py",
+        "known if known <= newest else 0",
+        "known",
+        [_WATCH + "test_a_number_beyond_the_newest_hides_nothing"],
+    ),
+    Mutant(
+        "watch: a browser that knows the end is told 204",
+        "services/backend/launches/handlers.py",
+        "return over and known == newest, ",
+        "return False, ",
+        [_WATCH + "test_a_browser_that_knows_the_end_is_told_to_stay_away"],
+    ),
+    Mutant(
+        "streams: a principal's are counted",
+        "services/kit/migrations/0002_open_streams.sql",
+        "count(*) >= most_of_who",
+        "false",
+        [
+            _STREAMS + "test_streams_of_all_replicas_are_one_number",
+            _STREAMS + "test_who_opens_many_at_once_gets_no_more",
+        ],
+    ),
+    Mutant(
+        "streams: an address' are counted",
+        "services/kit/migrations/0002_open_streams.sql",
+        "count(*) >= most_of_place",
+        "false",
+        [_STREAMS + "test_an_address_is_one_number_whoever_signs_in"],
+    ),
+    Mutant(
+        "streams: two are not let in by one place",
+        "services/kit/migrations/0002_open_streams.sql",
+        "        WHERE who <> '';\n    IF",
+        "        WHERE false;\n    IF",
+        [_STREAMS + "test_who_opens_many_at_once_gets_no_more"],
+    ),
+    Mutant(
+        "streams: a replica that is silent holds none",
+        "services/kit/migrations/0002_open_streams.sql",
+        "WHERE renew_time > now() - silence",
+        "WHERE true",
+        [_STREAMS + "test_a_replica_that_died_holds_nothing"],
+    ),
+    Mutant(
+        "streams: what ended is struck out",
+        "services/kit/open_streams.py",
+        "await self._database.execute(_CLOSE, list(ended))",
+        "pass",
+        [_STREAMS + "test_streams_of_all_replicas_are_one_number"],
+    ),
+    Mutant(
+        "streams: counted here when the database is away",
+        "services/kit/open_streams.py",
+        "enough = self._enough_here(holder)",
+        'enough = ""',
+        [_STREAMS + "test_without_the_database_each_replica_counts_its_own"],
+    ),
+    Mutant(
+        "If-Match: a weak tag matches nothing",
+        "services/kit/preconditions.py",
+        "return any(tag.strip('\"') ==",
+        "return any(tag.removeprefix('W/').strip('\"') ==",
+        [_CONDITIONS + "test_a_condition_holds_for_the_etag_that_it_names"],
+    ),
+    Mutant(
+        "If-Match: what has no etag matches none",
+        "services/kit/handler.py",
+        "if condition and self._method.mutates and not self._takes_etag:",
+        "if False:",
+        [_ETAGS + "test_what_has_no_etag_matches_none"],
+    ),
+    Mutant(
+        "If-Match: compared with what is there",
+        "services/backend/projects.py",
+        "            call.check_etag(etag(project))\n",
+        "            call.check_etag('\"stale\"')\n",
+        [_ETAGS + "test_a_change_of_what_was_changed_meanwhile_is_refused"],
+    ),
+    Mutant(
+        "size: what admits much is not hedged",
+        "mesh/contract.py",
+        "return self.retry_safety is RetrySafety.SAFE and not self.large",
+        "return self.retry_safety is RetrySafety.SAFE",
+        [_RENDERED + "test_what_admits_much_is_sent_once_and_counted_by_its_bytes"],
+    ),
+    Mutant(
+        "size: a large read is of class DEPLOY, and sheddable",
+        "mesh/contract.py",
+        'if safe and (method.rate_limit, method.criticality) != ("DEPLOY", Criticality.SHEDDABLE):',
+        "if False:",
+        [_CONTRACT + "test_a_method_that_breaks_one_rule_is_refused_by_method_and_rule"],
+    ),
+    Mutant(
+        "size: a class has bytes for its large methods",
+        "mesh/contract.py",
+        "if not bucket.bytes_per_second or bucket.bytes < JSON_FACTOR * method.max_request_bytes:",
+        "if False:",
+        [_CONTRACT + "test_a_method_that_breaks_one_rule_is_refused_by_method_and_rule"],
+    ),
+    Mutant(
+        "size: bytes are counted as they arrive",
+        "mesh/templates/listeners.yaml.j2",
+        """                      - {{ principal }}
+                    hits_addend: {format: "%BYTES_RECEIVED%"}
+""",
+        """                      - {{ principal }}
+""",
+        [_RENDERED + "test_what_admits_much_is_sent_once_and_counted_by_its_bytes"],
+    ),
+    Mutant(
+        "proxies: nobody is trusted who is not named",
+        "mesh/topology.py",
+        "if network.prefixlen == 0:",
+        "if False:",
+        [_TOPOLOGY + "test_a_mistake_is_told_by_its_key"],
+    ),
+    Mutant(
+        "proxies: who is none of them is believed nothing",
+        "mesh/templates/listeners.yaml.j2",
+        '{cidrs: [{{ trusted_proxies|join(", ") }}]}',
+        "{cidrs: [{address_prefix: 0.0.0.0, prefix_len: 0}]}",
+        [_PROXIES + "test_who_is_no_trusted_proxy_is_who_they_are"],
+    ),
+    Mutant(
+        "ledger: a block says what the fee collector held after it",
+        "services/ledger/domain.py",
+        "(block.source, block.target, collector)",
+        "(block.source, block.target, None)",
+        [_BLOCKS + "test_balances_of_the_past_are_what_the_blocks_add_up_to"],
+    ),
+    Mutant(
+        "ledger: chains from before learn what their accounts held",
+        "services/ledger/migrations/0002_running_balances.sql",
+        "WHERE to_owner IS NOT NULL AND operation <> 5",
+        "WHERE false",
+        [_BLOCKS + "test_chains_from_before_know_their_past_as_well"],
     ),
     Mutant(
         "watch: what a replica told itself wakes nobody again",

@@ -125,6 +125,35 @@ BROKEN: list[tuple[str, MethodDescriptorProto, DescriptorProto | None]] = [
         None,
     ),
     (
+        "a read that admits more than 64 KiB is of class DEPLOY, and sheddable",
+        method(max_request_bytes=65537, rate_limit=policy.RATE_LIMIT_CLASS_WRITE),
+        None,
+    ),
+    (
+        "a read that admits more than 64 KiB is of class DEPLOY, and sheddable",
+        method(max_request_bytes=65537, rate_limit=policy.RATE_LIMIT_CLASS_DEPLOY),
+        None,
+    ),
+    (
+        "class DEPLOY has too few bytes for the largest request of this method",
+        method(
+            max_request_bytes=3 * 2**20,
+            rate_limit=policy.RATE_LIMIT_CLASS_DEPLOY,
+            criticality=policy.CRITICALITY_SHEDDABLE,
+        ),
+        None,
+    ),
+    (
+        "class STREAM has too few bytes for the largest request of this method",
+        method(
+            max_request_bytes=65537,
+            rate_limit=policy.RATE_LIMIT_CLASS_STREAM,
+            level=WRITES,
+            http=POST,
+        ),
+        WITH_ID,
+    ),
+    (
         "a list without `int32 page_size`",
         method("ListThings"),
         message("Request", field("page_token")),

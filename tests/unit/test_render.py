@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mesh import contract, topology
-from mesh.contract import Criticality
+from mesh.contract import JSON_FACTOR, Criticality
 from mesh.render import Paths, Renderer, no_keys
 from observability import names
 
@@ -30,6 +30,13 @@ def rendered(name: str) -> Any:
 def clusters() -> list[Any]:
     """The clusters of services."""
     return [cluster for cluster in rendered("clusters") if cluster["name"] in CONTRACT.services]
+
+
+def manager(**edge: Any) -> Any:
+    """What the edge makes of a connection, with some of mesh.toml's words about it."""
+    chosen = topology.apply(CONTRACT, {"edge": edge})
+    listeners = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).resource("listeners")["resources"]
+    return listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
 
 
 def limits() -> Any:
@@ -118,12 +125,49 @@ def test_whoever_writes_without_signing_in_is_limited_by_address() -> None:
         ["metadata", "metadata"],
         ["metadata", "header_value_match", "remote_address"],
         ["metadata", "remote_address"],
+        # By bytes, which no method has that takes so little.
+        ["metadata", "metadata"],
+        ["metadata", "header_value_match", "remote_address"],
     ]
+
+
+def test_what_admits_much_is_sent_once_and_counted_by_its_bytes() -> None:
+    """To send it twice because it takes long would do the work twice."""
+    large = 0
+    for method, route in routes():
+        retries = route.get("retry_policy", {})
+        twice = {"per_try_timeout", "hedge_policy"} & {*retries, *route}
+        assert not (twice and method.large), method.full_name
+        large += method.large
+    assert large
+    buckets = {
+        limit["entries"][0]["value"]: limit["token_bucket"]
+        for limit in limits()["descriptors"]
+        if limit["entries"][0]["key"] == "bytes"
+    }
+    for method in (m for m in CONTRACT.methods() if m.audience.from_outside and m.large):
+        bucket = buckets[method.rate_limit]
+        assert bucket["max_tokens"] >= JSON_FACTOR * method.max_request_bytes
+    by_bytes = [limit for limit in limits()["rate_limits"] if "hits_addend" in limit]
+    assert [limit["hits_addend"] for limit in by_bytes] == [{"format": "%BYTES_RECEIVED%"}] * 2
+
+
+def test_no_proxy_is_believed_that_is_not_named() -> None:
+    assert manager()["use_remote_address"] is True
+    assert "original_ip_detection_extensions" not in manager()
+    named = manager(trusted_proxies=["10.0.0.0/8", "2001:db8::1"])
+    (detection,) = named["original_ip_detection_extensions"]
+    assert detection["typed_config"]["xff_trusted_cidrs"] == {
+        "cidrs": [
+            {"address_prefix": "10.0.0.0", "prefix_len": 8},
+            {"address_prefix": "2001:db8::1", "prefix_len": 128},
+        ]
+    }
 
 
 def test_nothing_of_a_callers_trace_comes_in_but_as_a_link() -> None:
     (edge, *inside) = rendered("listeners")
-    (strip,) = manager(edge)["early_header_mutation_extensions"]
+    (strip,) = manager_of(edge)["early_header_mutation_extensions"]
     mutations = strip["typed_config"]["mutations"]
     removed = [mutation.get("remove") for mutation in mutations]
     for theirs, ours in names.CALLERS_TRACE.items():
@@ -135,10 +179,10 @@ def test_nothing_of_a_callers_trace_comes_in_but_as_a_link() -> None:
         assert removed.index(ours) < moved < removed.index(theirs)
     assert "baggage" in removed
     for listener in inside:
-        assert "early_header_mutation_extensions" not in manager(listener)
+        assert "early_header_mutation_extensions" not in manager_of(listener)
 
 
-def manager(listener: Any) -> Any:
+def manager_of(listener: Any) -> Any:
     """The HTTP connection manager of a listener."""
     return listener["filter_chains"][0]["filters"][0]["typed_config"]
 
@@ -165,4 +209,8 @@ def test_what_an_installation_calls_itself_breaks_no_template() -> None:
     chosen = topology.load(CONTRACT, None)
     (tokens,) = Renderer(CONTRACT, chosen, Paths(HERE, HERE)).tokens(no_keys(), name)["resources"]
     for provider in tokens["typed_config"]["providers"].values():
-        assert provider["audiences"] == [name]
+        assert provider["audiences"][0] == name
+    assert [p["audiences"][1:] for p in tokens["typed_config"]["providers"].values()] == [
+        [],
+        [f"{name}/events"],
+    ]

@@ -199,8 +199,8 @@ def test_a_challenge_that_is_no_longer_good_does_not_say_why() -> None:
 
 @pytest.mark.parametrize(("https", "tail"), [(False, ""), (True, "; Secure")])
 def test_a_cookie_is_for_browsers_alone(https: bool, tail: str) -> None:
-    cookie = domain.session_cookie("a.b.c", https=https)
-    assert cookie == f"icto_session=a.b.c; HttpOnly; SameSite=Strict; Path=/v1; Max-Age=300{tail}"
+    cookie = domain.session_cookie("a.b.c", domain.cookie_lifetime(600), https=https)
+    assert cookie == f"icto_session=a.b.c; HttpOnly; SameSite=Strict; Path=/v1; Max-Age=900{tail}"
 
 
 def test_a_token_lives_five_minutes_for_one_audience() -> None:

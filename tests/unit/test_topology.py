@@ -1,13 +1,12 @@
 """mesh.toml: what it may change, and how it is told that it may not."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh import contract, topology
-from mesh.contract import Bucket
 from mesh.topology import Topology, TopologyError
 from tests.support.protos import contract_of, method, service
 
@@ -62,7 +61,8 @@ def test_what_the_file_says_is_changed_and_nothing_else(tmp_path: Path) -> None:
     assert (things.replicas, things.breaker.max_requests) == (5, 7)
     assert things.breaker.max_connections == before.breaker.max_connections
     assert things.methods == before.methods
-    assert found.buckets["WRITE"] == Bucket(500, 200)
+    written = CONTRACT.buckets["WRITE"]
+    assert found.buckets["WRITE"] == replace(written, capacity=500, per_second=200)
     assert found.buckets["READ"] == CONTRACT.buckets["READ"]
     assert (found.replica_count, found.database_connections) == (5, 15)
 
@@ -121,6 +121,15 @@ def test_overrides_lie_over_the_file(tmp_path: Path) -> None:
         ('[edge]\naudience = "a\\nb"', r"edge.audience is 'a\\nb'; it must be a name without"),
         ('[edge]\norigins = ["https://A"]', "edge.origins is 'https://A'; it must be like https"),
         ('[edge]\norigins = ["https://a/b"]', "edge.origins is 'https://a/b'; it must be like"),
+        (
+            '[edge]\ntrusted_proxies = ["proxy"]',
+            "edge.trusted_proxies is 'proxy': 'proxy' does not",
+        ),
+        ('[edge]\ntrusted_proxies = ["10.0.0.1/8"]', "10.0.0.1/8 has host bits set; write 10.0"),
+        ('[edge]\ntrusted_proxies = ["0.0.0.0/0"]', "it would let everybody choose their address"),
+        ('[edge]\ntrusted_proxies = ["::/0"]', "it would let everybody choose their address"),
+        ("[services.things]\nstreams_per_address = 0", "streams_per_address is 0; it must be"),
+        ("[limits.WRITE]\nbytes = 1000", "limits.WRITE.bytes is 1000; it must be from 65536"),
         ('[edge]\ncors_origins = ["app"]', "edge.cors_origins is 'app'; it must be like https://"),
     ],
 )
@@ -257,3 +266,19 @@ def test_every_number_and_text_has_its_bounds() -> None:
         and not isinstance(getattr(section, item.name), bool)
     } - {*topology._BOUNDS, *topology._TEXTS}
     assert not without
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("", False),
+        ("https = true", True),
+        ('https = true\ntrusted_proxies = ["10.0.0.0/8", "::1"]', False),
+    ],
+)
+def test_https_without_proxies_that_are_trusted_is_a_warning(
+    text: str, warned: bool, tmp_path: Path
+) -> None:
+    """Whatever ends https is everybody's address then."""
+    told = load(f"[edge]\n{text}", tmp_path).edge.warnings
+    assert any("trusted_proxies" in line for line in told) is warned

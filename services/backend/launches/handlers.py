@@ -306,14 +306,29 @@ class LaunchService:
     ) -> AsyncIterator[HttpBody]:
         """The same as server-sent events, after the `Last-Event-ID` that the browser sent."""
         launch = await self._owned(request.name, call)
-        after = max(request.after_sequence, _sequence(call.last_event_id))
+        over, known = await self._known(launch, call)
+        if over:
+            sse.nothing_more(call)
+            return
+        after = max(request.after_sequence, known)
         changes = (
             (str(change.sequence), "change", change)
             async for change in self._watched(launch, after)
             if change is not None
         )
-        async for chunk in sse.encode(changes, call, self._heartbeat):
+        async for chunk in sse.encode(changes, call, self._heartbeat, str(after or "")):
             yield chunk
+
+    async def _known(self, launch: Launch, call: Call) -> tuple[bool, int]:
+        """Whether a browser knows all there will ever be, and the change that it knows last.
+
+        A number beyond the newest is none of ours: taken at its word, it would hide the end.
+        """
+        known = _sequence(call.last_event_id)
+        # In this order: nothing is added once it is over.
+        over = bool(known) and await self._is_over(launch)
+        newest = await change_log.newest(self._database, launch.id) if known else 0
+        return over and known == newest, known if known <= newest else 0
 
     async def _owned(self, name: str, call: Call) -> Launch:
         """A launch that the caller may see."""

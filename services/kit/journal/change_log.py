@@ -27,6 +27,7 @@ _READ: Final = f"""
 SELECT {COLUMNS}, change_time
 FROM kit_changes WHERE pipeline_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
 """
+_NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM kit_changes WHERE pipeline_id = $1"
 PAGE: Final = 100
 """How many changes are read at a time; fewer, and there were no more."""
 
@@ -60,6 +61,12 @@ async def read(database: Database | Connection, pipeline_id: UUID, after: int) -
     """The next changes after a number, at most a page."""
     rows = await database.fetch(_READ, pipeline_id, after, PAGE)
     return [_change(row) for row in rows]
+
+
+async def newest(database: Database | Connection, pipeline_id: UUID) -> int:
+    """Number of the newest change; 0 before the first."""
+    found: int = await database.fetchval(_NEWEST, pipeline_id)
+    return found
 
 
 def _change(row: Any) -> Change:
