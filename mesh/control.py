@@ -13,6 +13,8 @@ import grpc
 from mesh.rundir import RunDirectory, RunDirectoryError
 
 _PREFIX: Final = "/icto.supervisor/"
+METRICS_PATH: Final = _PREFIX + "metrics"
+"""What the exporter of metrics asks: what runs, and what the supervisor has counted."""
 _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 64 * 1024 * 1024
 

@@ -1,18 +1,16 @@
 """The real Envoy: its configuration on disk, its process, and its own account of what it sees."""
 
 import asyncio
-import http.client
 import json
 import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from mesh import inherited
+from mesh import denylist, inherited, unix_http
 from mesh.contract import Contract
 from mesh.process import Command, Output, Process
 from mesh.render import NO_AUDIENCE, Paths, Renderer, no_keys
@@ -64,7 +62,7 @@ class Envoy:
         if not self._paths.resource("tokens").exists():
             self.write_keys(no_keys(), NO_AUDIENCE)
         if not self._paths.resource("denylist").exists():
-            self.write_denied(())
+            self._write("denylist", denylist.resource(()))
         self._write("bootstrap", self._renderer.bootstrap())
 
     def write_endpoints(self, mesh_name: str, sockets: Sequence[str]) -> None:
@@ -74,10 +72,6 @@ class Envoy:
     def write_keys(self, jwks: str, audience: str) -> None:
         """Tells which keys verify access tokens, a JWK set as JSON, and for whom they must be."""
         self._write("tokens", self._renderer.tokens(jwks, audience))
-
-    def write_denied(self, principals: Sequence[str]) -> None:
-        """Tells whom the edge turns away."""
-        self._write("denylist", self._renderer.denylist(principals))
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomically(self._paths.resource(name), json.dumps(content))
@@ -104,10 +98,6 @@ class Envoy:
             ]
         return found
 
-    async def prometheus(self) -> str:
-        """Its metrics in Prometheus' text format."""
-        return (await self.admin("/stats/prometheus?usedonly")).decode()
-
     async def admin(self, path: str) -> bytes:
         """Asks its admin interface.
 
@@ -116,29 +106,7 @@ class Envoy:
             TimeoutError: it does not answer.
         """
         async with asyncio.timeout(_ADMIN_SECONDS):
-            return await asyncio.to_thread(_get, self._paths.admin, path)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("envoy", timeout=_ADMIN_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _get(socket_path: Path, path: str) -> bytes:
-    connection = _UnixConnection(socket_path)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read()
-    finally:
-        connection.close()
+            return await asyncio.to_thread(unix_http.get, self._paths.admin, path, _ADMIN_SECONDS)
 
 
 def _is_healthy(host: Mapping[str, Any]) -> bool:

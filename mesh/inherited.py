@@ -56,13 +56,17 @@ class Kind:
     given: Mapping[str, str] = field(default_factory=dict)
 
 
+# Its own library would print a line for each replica that closes its connection.
+_QUIET: Final = {"GRPC_VERBOSITY": "ERROR"}
+
 ICTO: Final = Kind(
-    (*_COLLECTOR, *_AUTHORITIES, *_PYTHON, *_PERSON, *_LANGUAGE, *_TERMINAL, *_CLOCK)
+    (*_COLLECTOR, *_AUTHORITIES, *_PYTHON, *_PERSON, *_LANGUAGE, *_TERMINAL, *_CLOCK), _QUIET
 )
 REPLICA: Final = Kind(
     (*_REPLICAS, *_PYTHON, *_CLOCK, "HOME"),  # asyncpg looks for certificates at home
     {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
 )
+HELPER: Final = Kind((*_PYTHON, *_CLOCK), {**REPLICA.given, **_QUIET})
 POSTGRES: Final = Kind(_CLOCK, {"LC_ALL": "C.UTF-8"})
 ENVOY: Final = Kind(_CLOCK)
 JAEGER: Final = Kind(_CLOCK, {"OTEL_TRACES_SAMPLER": "always_off"})

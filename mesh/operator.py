@@ -43,16 +43,6 @@ class Operator:
         stub = self.stub(IdentityServiceStub)
         return await stub.GetJwks(identity_pb2.GetJwksRequest(), timeout=_SECONDS)
 
-    async def denied(self, known_revision: str) -> identity_pb2.GetDenyListResponse:
-        """Whom the edge turns away, when that is not the revision already known.
-
-        Raises:
-            grpc.aio.AioRpcError: the gateway does not answer.
-        """
-        stub = self.stub(IdentityServiceStub)
-        request = identity_pb2.GetDenyListRequest(known_revision=known_revision)
-        return await stub.GetDenyList(request, timeout=_SECONDS)
-
     async def issue_bootstrap_key(self, key_sha256: bytes, *, only_first: bool) -> bool:
         """Makes a bootstrap key work. False when `only_first` held it back.
 

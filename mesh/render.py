@@ -23,6 +23,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from gateway import local_replies
 from gateway.domain import COOKIE, ISSUER, cookie_audience
 from gateway.request_rules import request_rules
+from mesh import denylist
 from mesh.contract import (
     GATEWAY,
     JSON_FACTOR,
@@ -34,10 +35,10 @@ from mesh.contract import (
 )
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
+from observability.metrics import DURATION_BUCKETS
 
 NO_AUDIENCE: Final = "nobody"
 """The audience of tokens until the gateway has told its own."""
-_DENY_FILTER: Final = "icto.deny_list"
 _EGRESS: Final = "routes-egress-"
 _STREAM_GRACE_SECONDS: Final = 5
 """How long after its longest life a stream that its replica did not end is cut."""
@@ -150,17 +151,14 @@ class Renderer:
 
     def _discovered(self, name: str) -> dict[str, Any]:
         """The first configuration of a filter that Envoy reads from a file of its own."""
-        first = self.denylist(()) if name == _DENY_FILTER else self.tokens(no_keys(), NO_AUDIENCE)
+        empty = denylist.resource(())
+        first = empty if name == denylist.FILTER else self.tokens(no_keys(), NO_AUDIENCE)
         typed_config: dict[str, Any] = first["resources"][0]["typed_config"]
         return typed_config
 
     def tokens(self, jwks: str, audience: str) -> dict[str, Any]:
         """How access tokens are verified: with a JWK set as JSON, and for which audience."""
         return self._render("tokens", jwks=jwks, audience=audience)
-
-    def denylist(self, denied: Sequence[str]) -> dict[str, Any]:
-        """Whom the edge turns away."""
-        return self._render("denylist", denied=denied)
 
     def endpoints(self, mesh_name: str, sockets: Sequence[str]) -> dict[str, Any]:
         """The replicas of a service."""
@@ -180,6 +178,7 @@ class Renderer:
             "paths": self._paths,
             "names": names,
             "export_milliseconds": EXPORT_MILLISECONDS,
+            "duration_buckets": _flow([1000 * seconds for seconds in DURATION_BUCKETS]),
             "file_source": self._file_source,
             "service_name": "envoy",
             "gateway": GATEWAY,
@@ -209,9 +208,7 @@ class Renderer:
             "route_bytes": _flow(_of_route("bytes")),
             "principal": _flow(_PRINCIPAL),
             "anonymous": _flow(_ANONYMOUS),
-            "deny_filter": _DENY_FILTER,
-            "deny": _flow(_verdict("DENY")),
-            "allow": _flow(_verdict("ALLOW")),
+            "deny_filter": denylist.FILTER,
         }
 
     @property
@@ -258,16 +255,6 @@ def _of_route(key: str) -> dict[str, Any]:
             "metadata_key": {"key": "icto", "path": [{"key": key}]},
         }
     }
-
-
-def _verdict(action: str) -> dict[str, Any]:
-    """What a matcher of access decides; the name shows in Envoy's account of a refused call."""
-    typed_config = {
-        "@type": "type.googleapis.com/envoy.config.rbac.v3.Action",
-        "name": "deny_list",
-        "action": action,
-    }
-    return {"action": {"name": "verdict", "typed_config": typed_config}}
 
 
 class _Loader(yaml.CSafeLoader):

@@ -137,6 +137,14 @@ class Replicas:
                     f" {_HEALTHY_SECONDS:.0f} s; see its log."
                 ) from None
 
+    async def end(self, replica: Replica) -> None:
+        """Ends a replica that hangs, and starts it again. SIGTERM would not reach it.
+
+        What it had in flight is reset at once, and tried elsewhere where it may be.
+        """
+        async with replica.restarting:
+            await replica.process.restart(signal.SIGKILL, _STOP_SECONDS)
+
     async def _health(self, replica: Replica, socket: Path | None) -> bool | None:
         """What Envoy thinks of a socket of the replica; None when it does not know it."""
         try:

@@ -45,6 +45,11 @@ class RunDirectory:
         return self.path / "envoy"
 
     @property
+    def denylist_confirmed(self) -> Path:
+        """Touched whenever the edge's deny list was found to be the newest."""
+        return self.path / "denylist.confirmed"
+
+    @property
     def logs(self) -> Path:
         """A log file for each process."""
         return self.path / "logs"

@@ -1,7 +1,7 @@
 """One process that brings the whole installation up, keeps it up, and takes it down.
 
-Postgres, migrations, Envoy and the replicas are its children; none outlives it. It collects their
-traces and metrics, and feeds Envoy the keys that verify tokens.
+Postgres, migrations, Envoy, the replicas, and what serves metrics and keeps the deny list are its
+children; none outlives it. It collects their traces, and feeds Envoy the keys that verify tokens.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -21,18 +22,19 @@ import grpc
 from google.protobuf import json_format
 
 from mesh import contract as contracts
-from mesh import control, descriptors, metrics, topology
-from mesh.contract import GATEWAY, Contract
+from mesh import control, descriptors, inherited, topology
+from mesh.contract import GATEWAY, OPERATOR, Contract
 from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
 from mesh.occupancy import Occupancy
 from mesh.operator import Operator
 from mesh.postgres import EmbeddedPostgres, Server, check_room, provision, role_name
-from mesh.process import Output, Process
+from mesh.process import Command, Output, Process
 from mesh.render import Paths, Renderer
 from mesh.replicas import Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
+from mesh.watchdog import Watchdog
 from observability.receiver import EXPORT_PATH, Destination, Receiver, SpanStore
 from services.kit import principal
 from services.kit.settings import PREFIX, Environment
@@ -40,7 +42,6 @@ from services.kit.settings import PREFIX, Environment
 log = logging.getLogger(__name__)
 
 _KEYS_SECONDS: Final = 15.0
-_DENY_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 0.1
 _READY_SECONDS: Final = 60.0
 _TRIES: Final = 50
@@ -126,11 +127,11 @@ class Supervisor:
             tasks = await stack.enter_async_context(_children())
             await stack.enter_async_context(self._collector())
             try:
+                self._start_helpers(tasks, stack)
                 if self._jaeger:
                     tasks.create_task(self._jaeger.keep_running())
                 server = await self._database(tasks, stack)
-                replicas = await self._mesh(server, tasks, stack)
-                stack.enter_context(self._metrics(replicas))
+                await self._mesh(server, tasks, stack)
                 operator = Operator(self._paths)
                 stack.push_async_callback(operator.close)
                 await self._run_until_stopped(operator, tasks, ready)
@@ -150,7 +151,6 @@ class Supervisor:
                 return
             await starting
             tasks.create_task(self._keep_keys(operator))
-            tasks.create_task(self._keep_denying(operator))
             ready(self)
             await stopping
         finally:
@@ -181,6 +181,23 @@ class Supervisor:
                 f" tokens included; 'rm -rf {' '.join(map(str, left))}' gives it up."
             )
 
+    def _start_helpers(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> None:
+        """Starts what must neither hold this process up nor be held up by it."""
+        seen, run, paths = self.topology.observability, self._run, self._paths
+        confirmed = str(run.denylist_confirmed)
+        denied = str(paths.resource("denylist"))
+        helpers = {
+            "metrics": (
+                "mesh.exporter", str(run.control), str(paths.admin), confirmed,
+                seen.metrics_address, str(seen.metrics_port),
+            ),
+            "denylist": ("mesh.denylist", str(paths.egress(OPERATOR)), denied, confirmed),
+        }  # fmt: skip
+        for name, (module, *arguments) in helpers.items():
+            process = Process(name, self._output)
+            stack.push_async_callback(process.stop, signal.SIGTERM, _STOP_SECONDS)
+            tasks.create_task(process.keep_running(_python(module, arguments)))
+
     def _check_ports(self) -> None:
         edge, seen = self.topology.edge, self.topology.observability
         wanted = [
@@ -208,6 +225,7 @@ class Supervisor:
             "status": self._status,
             "trace": self._trace,
             "restart": self._restart,
+            "metrics": self._count,
         }
         server.add_generic_rpc_handlers((control.Routes(answers, raw),))
         for path in (self._run.control, self._paths.otlp):
@@ -269,6 +287,7 @@ class Supervisor:
         )
         stack.push_async_callback(replicas.stop)
         tasks.create_task(replicas.run())
+        tasks.create_task(Watchdog(replicas, self.topology.health_interval).run())
         return replicas
 
     def _replica_environment(self, server: Server, mesh_name: str) -> dict[str, str]:
@@ -295,18 +314,6 @@ class Supervisor:
 
     def _passwords(self) -> dict[str, str]:
         return {name: self._run.secret(f"database {name}") for name in self.contract.services}
-
-    @contextlib.contextmanager
-    def _metrics(self, replicas: Replicas) -> Any:
-        seen = self.topology.observability
-        loop = asyncio.get_running_loop()
-        collector = metrics.MeshCollector(loop, replicas, self._envoy, self._receiver)
-        server = metrics.serve(collector, seen.metrics_address, seen.metrics_port)
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
 
     async def _become_ready(self, operator: Operator) -> None:
         """Waits until tokens can be verified and every service has a healthy replica.
@@ -359,16 +366,26 @@ class Supervisor:
                 return
 
     async def _waiting_for(self) -> list[str]:
-        """Services without a healthy replica."""
+        """Services without a healthy replica, and the metrics if nobody serves them yet."""
         try:
             hosts = await self._envoy.hosts()
         except (OSError, TimeoutError):
             return ["envoy"]
-        return [
+        waiting = [
             name
             for name in self.contract.services
             if not any(host.healthy for host in hosts.get(name, ()))
         ]
+        return waiting if await self._metrics_are_served() else [*waiting, "metrics"]
+
+    async def _metrics_are_served(self) -> bool:
+        seen = self.topology.observability
+        try:
+            _, writer = await asyncio.open_connection(seen.metrics_address, seen.metrics_port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def _fetch_keys(self, operator: Operator) -> bool:
         """Writes the keys that verify tokens where Envoy reads them."""
@@ -386,17 +403,6 @@ class Supervisor:
             await asyncio.sleep(_KEYS_SECONDS)
             with _disk_troubles():
                 await self._fetch_keys(operator)
-
-    async def _keep_denying(self, operator: Operator) -> None:
-        """Keeps the edge's deny list up to date: a suspension works within two seconds."""
-        revision = ""
-        while True:
-            with contextlib.suppress(grpc.aio.AioRpcError), _disk_troubles():
-                newest = await operator.denied(revision)
-                if newest.revision != revision:
-                    self._envoy.write_denied(newest.principals)
-                    revision = newest.revision
-            await asyncio.sleep(_DENY_SECONDS)
 
     async def _offer_bootstrap_key(self, operator: Operator) -> None:
         """A key for the first operator, if there is none and no key is outstanding."""
@@ -452,6 +458,24 @@ class Supervisor:
         except topology.TopologyError as error:
             return [str(error)]
 
+    async def _count(self, question: Mapping[str, Any]) -> Any:
+        """What the exporter of metrics has to know."""
+        del question
+        replicas = self._replicas.all if self._replicas else ()
+        return {
+            "replicas": [
+                {
+                    "name": replica.name,
+                    "service": replica.service.mesh_name,
+                    "socket": str(replica.socket or "") if replica.process.pid else "",
+                    "restarts": replica.process.restarts,
+                }
+                for replica in replicas
+            ],
+            "batches": self._receiver.received,
+            "dropped": self._receiver.dropped,
+        }
+
     async def _restart(self, question: Mapping[str, Any]) -> Any:
         """Replaces one replica; answers what went wrong, or nothing."""
         try:
@@ -461,7 +485,9 @@ class Supervisor:
         return {"problem": ""}
 
     async def _trace(self, question: Mapping[str, Any]) -> Any:
-        return [asdict(span) for span in self._store.trace(question["trace_id"])]
+        # Not in the loop: a large store takes a while to look through.
+        spans = await asyncio.to_thread(self._store.trace, question["trace_id"])
+        return [asdict(span) for span in spans]
 
     @property
     def edge_url(self) -> str:
@@ -497,6 +523,17 @@ def _disk_troubles() -> Iterator[None]:
         yield
     except OSError as error:
         log.warning("what Envoy is told cannot be written: %s", error)
+
+
+def _python(module: str, arguments: Sequence[str]) -> Callable[[], Awaitable[Command]]:
+    """How a module of ours is started as a process of its own."""
+
+    async def command() -> Command:
+        # -P: whatever lies in the folder where somebody typed `icto up`, it is not our code.
+        program = (sys.executable, "-P", "-m", module, *arguments)
+        return Command(program, inherited.environment(inherited.HELPER, os.environ))
+
+    return command
 
 
 def _told(process: Process) -> dict[str, Any]:

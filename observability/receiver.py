@@ -154,16 +154,12 @@ class SpanStore:
         Of a trace that callers say is theirs: the spans of ours that are linked to it.
         """
         wanted = bytes.fromhex(trace_id)
-        ours = {
-            linked
-            for batch in self._batches
-            if wanted in batch
-            for linked in _linked(batch, wanted)
-        }
+        batches = list(self._batches)  # others may be added meanwhile, by another thread
+        ours = {linked for batch in batches if wanted in batch for linked in _linked(batch, wanted)}
         found = [
             span
             for one in {wanted, *ours}
-            for batch in self._batches
+            for batch in batches
             if one in batch
             for span in _spans(batch, one)
         ]

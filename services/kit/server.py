@@ -22,8 +22,7 @@ import uvloop
 
 from mesh import contract as contracts
 from mesh.contract import MAX_HEADER_KB, Contract, Service
-from observability import setup
-from observability.metrics import SCRAPE_PATH
+from observability import SCRAPE_PATH, setup
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard
 from services.kit.audit import Audit

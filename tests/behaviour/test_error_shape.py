@@ -8,7 +8,6 @@ none tells what the inside looks like.
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from mesh.render import largest_body
 from services.kit.errors import Code
 from services.lab import service as lab_service
 from tests.support.edge import HTTP_STATUS, PROBLEM, Edge, Outcome, Rest, Rpc, bearer, told_trace
-from tests.support.installation import HEALTH_INTERVAL, Installation, kill, until
+from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB
 from tests.support.tokens import Mint
 
@@ -135,20 +134,8 @@ async def full_breaker(mesh: Installation, edge: Edge) -> AsyncIterator[None]:
 async def no_replica(mesh: Installation, edge: Edge) -> AsyncIterator[None]:
     """The lab's replicas hang, and the mesh has noticed."""
     del edge
-    replicas = await mesh.replicas("lab")
-    for replica in replicas:
-        kill(replica["pid"], signal.SIGSTOP)
-    try:
-
-        async def unhealthy() -> bool:
-            return not any(replica["healthy"] for replica in await mesh.replicas("lab"))
-
-        await until(unhealthy, 4 * HEALTH_INTERVAL + 0.5)
+    async with mesh.frozen("lab"):
         yield
-    finally:
-        for replica in replicas:
-            kill(replica["pid"], signal.SIGCONT)
-        await mesh.until_healthy()
 
 
 def typed(code: Code) -> Failure:

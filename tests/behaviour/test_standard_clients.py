@@ -1,7 +1,6 @@
 """Programs that know nothing of us: grpcurl and grpc_health_probe, at the edge."""
 
 import asyncio
-import os
 import signal
 import time
 from importlib import resources
@@ -15,10 +14,12 @@ from services.kit.settings import Environment
 from tests.conftest import tool
 from tests.support.installation import (
     HEALTH_INTERVAL,
+    START_SECONDS,
     Installation,
     finished,
     kill,
     paid_body,
+    signalled,
     until,
 )
 
@@ -122,10 +123,10 @@ async def test_the_probe_of_a_service_fails_while_it_hangs_and_recovers(
             assert asked - stopped < 3 * HEALTH_INTERVAL, "still healthy"
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            signalled(pid, signal.SIGCONT)
 
     async def serving() -> bool:
         return (await probe(mesh, name))[0] == 0
 
-    await until(serving)
+    await until(serving, START_SECONDS)
     await mesh.until_healthy()

@@ -1,15 +1,13 @@
 """What the platform says of itself was measured, just now."""
 
 import asyncio
-import os
-import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mesh import contract
 from mesh.cli.client import Client
 from services.kit.settings import Environment
-from tests.support.installation import HEALTH_INTERVAL, Installation, kill, until
+from tests.support.installation import HEALTH_INTERVAL, Installation, until
 
 SERVICES = set(contract.load(Environment.TEST).services)
 
@@ -37,10 +35,7 @@ async def test_a_service_that_hangs_is_not_told_as_healthy(
     mesh: Installation, alice: Client
 ) -> None:
     """Though it is configured, switched on, and was healthy a moment ago (F-62)."""
-    pids = [replica["pid"] for replica in await mesh.replicas("token_deployer")]
-    try:
-        for pid in pids:
-            kill(pid, signal.SIGSTOP)
+    async with mesh.frozen("token_deployer"):
 
         async def found_out() -> dict[str, Any] | None:
             service = (await told(alice))["token_deployer"]
@@ -49,7 +44,3 @@ async def test_a_service_that_hangs_is_not_told_as_healthy(
         service = await until(found_out)
         assert service["error"]
         assert (await told(alice))["ledger"]["state"] == "HEALTH_STATE_HEALTHY"
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-    await mesh.until_healthy()

@@ -12,14 +12,16 @@ from typing import Final
 
 import asyncpg
 
+from mesh.silence import HANG_INTERVALS
 from tests.chaos.schedule import ENVOY, EVERYTHING, POSTGRES, Fault, Kind
-from tests.support.installation import Installation
+from tests.support.installation import HEALTH_INTERVAL, Installation
 from tests.support.processes import descendants
 
 LEAST_IN_FLIGHT: Final = 20
 _PATIENCE_SECONDS: Final = 60.0
 _MOST_TRIES: Final = 5
 _POLL_SECONDS: Final = 0.005
+_HANG_SECONDS: Final = HANG_INTERVALS * HEALTH_INTERVAL
 
 Count = Callable[[], Awaitable[int]]
 """How many operations are in flight, as the database knows it."""
@@ -124,19 +126,26 @@ class Saboteur:
                 self._stop_everything(stopped)
             else:
                 stopped.add(await self._pid(fault))
+                if fault.seconds > _HANG_SECONDS:
+                    # Or the supervisor would end it as one that hangs, before its lease is over.
+                    stopped.add(self._supervisor)
                 _signal(stopped, signal.SIGSTOP)
             await asyncio.sleep(fault.seconds)
         finally:
             _signal(stopped, signal.SIGCONT)
 
-    def _stop_everything(self, stopped: set[int]) -> None:
-        """Stops every process there is, parents that could start others first."""
+    @property
+    def _supervisor(self) -> int:
         process = self._installation.process
         assert process is not None
-        stopped.add(process.pid)
+        return process.pid
+
+    def _stop_everything(self, stopped: set[int]) -> None:
+        """Stops every process there is, parents that could start others first."""
+        stopped.add(self._supervisor)
         while True:
             _signal(stopped, signal.SIGSTOP)
-            found = {one.pid for one in descendants(process.pid)}
+            found = {one.pid for one in descendants(self._supervisor)}
             if found <= stopped:
                 return
             stopped |= found

@@ -78,6 +78,8 @@ _REQUESTS: Final = "tests/behaviour/test_edge_requests.py::"
 _TRACES: Final = "tests/behaviour/test_edge_traces.py::"
 _CALLERS: Final = "tests/unit/test_callers.py::"
 _DEADLINES: Final = "tests/behaviour/test_deadlines_and_retries.py::"
+_SILENCE: Final = "tests/unit/test_silence.py::"
+_KILLS: Final = "tests/behaviour/kills/"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
@@ -1389,6 +1391,61 @@ MUTANTS: Final[Sequence[Mutant]] = (
             _PAYMENTS
             + "test_a_charge_that_another_attempt_made_after_it_was_refused_is_not_given_up"
         ],
+    ),
+    Mutant(
+        "hang: three intervals without an answer, not one",
+        "mesh/silence.py",
+        ">= HANG_INTERVALS * interval",
+        ">= interval",
+        [_SILENCE + "test_who_has_not_answered_for_three_intervals_hangs"],
+    ),
+    Mutant(
+        "hang: one replica of a service at a time",
+        "mesh/silence.py",
+        "        if pulse.service not in taken:\n",
+        "        if pulse.service:\n",
+        [
+            _SILENCE + "test_one_replica_of_a_service_is_ended_at_a_time",
+            _SILENCE + "test_nobody_is_ended_while_another_of_the_service_comes_back",
+        ],
+    ),
+    Mutant(
+        "hang: nobody is ended while half of all are silent",
+        "mesh/silence.py",
+        "    if hold is not None and not hold.lifted:\n        return",
+        "    if hold is not None and hold.lifted is None:\n        return",
+        [
+            _SILENCE + "test_of_half_of_all_that_are_silent_at_once_nobody_is_ended",
+            _KILLS + "test_hanging_replicas.py::"
+            "test_of_replicas_that_all_hang_none_is_ended_and_all_go_on",
+        ],
+    ),
+    Mutant(
+        "hang: who answers last of many that were silent has time to",
+        "mesh/silence.py",
+        "min(_age(pulse), now - counted_from)",
+        "_age(pulse)",
+        [
+            _SILENCE + "test_once_one_of_them_answers_the_others_have_the_time_of_a_hang",
+            _SILENCE + "test_when_all_go_on_those_that_answer_last_are_not_ended",
+        ],
+    ),
+    Mutant(
+        "hang: waiting for a processor is not silence",
+        "mesh/watchdog.py",
+        "return max(age - waited, 0.0)",
+        "return max(age - 0 * waited, 0.0)",
+        [
+            _KILLS + "test_hanging_replicas.py::"
+            "test_a_replica_that_hardly_gets_a_processor_is_left_alone"
+        ],
+    ),
+    Mutant(
+        "hang: what the watchdog slept through is not silence",
+        "mesh/watchdog.py",
+        "min(time.monotonic() - self._last, self._longest)",
+        "(time.monotonic() - self._last)",
+        ["tests/unit/test_watchdog.py::test_time_that_the_watchdog_slept_through_counts_little"],
     ),
     Mutant(
         "configuration: a silent stream is given up",

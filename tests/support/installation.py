@@ -197,20 +197,36 @@ class Installation:
 
     @contextlib.asynccontextmanager
     async def frozen(self, service: str) -> AsyncIterator[None]:
-        """Every replica of a service is stopped in this block, and Envoy knows it."""
-        pids = [replica["pid"] for replica in await self.replicas(service)]
+        """Every replica of a service is stopped in this block, and Envoy knows it.
+
+        So are those that the supervisor starts in their place: it takes them for hanging.
+        """
+        stopped: set[int] = set()
+
+        async def stop_all() -> None:
+            for replica in await self.replicas(service):
+                if replica["pid"] not in {None, *stopped}:
+                    stopped.add(replica["pid"])
+                    signalled(replica["pid"], signal.SIGSTOP)
+
+        async def keep_stopping() -> None:
+            while True:
+                await stop_all()
+                await asyncio.sleep(0.05)
 
         async def away() -> bool:
             return not any(replica["healthy"] for replica in await self.replicas(service))
 
-        for pid in pids:
-            kill(pid, signal.SIGSTOP)
+        await stop_all()
+        stopping = asyncio.create_task(keep_stopping())
         try:
             await until(away)
             yield
         finally:
-            for pid in pids:
-                kill(pid, signal.SIGCONT)
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            for pid in stopped:
+                signalled(pid, signal.SIGCONT)
             await self.until_healthy()
 
     @contextlib.asynccontextmanager
@@ -395,6 +411,12 @@ _UNFINISHED: Final = {"DEPLOYMENT_STATE_PENDING", "DEPLOYMENT_STATE_IN_PROGRESS"
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Sends a signal to a process that this test's installation started."""
     os.kill(pid, number)
+
+
+def signalled(pid: int, number: signal.Signals) -> None:
+    """Sends a signal to a process that the supervisor may have replaced meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        kill(pid, number)
 
 
 def parse_lines(text: str) -> list[dict[str, Any]]:

@@ -195,7 +195,10 @@ class Load:
 async def load_on(installation: Installation) -> AsyncIterator[Load]:
     """Load on an installation while the block runs; at its end every effect is checked."""
     async with contextlib.AsyncExitStack() as clients:
-        users = [await _user(installation, number, clients) for number in range(_USERS)]
+        users = [
+            await clients.enter_async_context(new_user(installation, number))
+            for number in range(_USERS)
+        ]
         load = Load(users)
         running = asyncio.create_task(load.run())
         try:
@@ -215,15 +218,17 @@ def _busy(load: Load) -> Callable[[], Awaitable[bool]]:
     return every_kind_was_answered
 
 
-async def _user(
-    installation: Installation, number: int, clients: contextlib.AsyncExitStack
-) -> User:
+@contextlib.asynccontextmanager
+async def new_user(installation: Installation, number: int = 0) -> AsyncIterator[User]:
+    """A user with a token of their own."""
     client = await installation.user(_FUNDS)
-    clients.push_async_callback(client.close)
-    deployment = await deployed(client, totalSupply=str(_SUPPLY), transferFee=str(_FEE))
-    assert deployment["token"], deployment
-    await approve_everything(client)
-    return User(client, deployment["token"], principal.of_service(f"friend {number}"))
+    try:
+        deployment = await deployed(client, totalSupply=str(_SUPPLY), transferFee=str(_FEE))
+        assert deployment["token"], deployment
+        await approve_everything(client)
+        yield User(client, deployment["token"], principal.of_service(f"friend {number}"))
+    finally:
+        await client.close()
 
 
 def rounds(replicas: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

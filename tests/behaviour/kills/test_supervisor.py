@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,6 @@ import grpc
 import httpx
 import pytest
 
-from icto.identity.v1.identity_pb2 import GetDenyListResponse
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from mesh import contract as contracts
@@ -40,6 +38,7 @@ from tests.support.installation import (
     finished,
     kill,
     paid_body,
+    signalled,
     until,
 )
 from tests.support.load import METHODS, load_on, rounds
@@ -124,7 +123,7 @@ async def test_a_hundred_repeats_of_an_order_are_one_order_though_a_replica_dies
 
     await until(some_are_answered_and_some_hang)
     assert not all(repeat.done() for repeat in repeats)
-    kill(victim["pid"])
+    signalled(victim["pid"], signal.SIGKILL)  # if the supervisor has not done it yet
     answers = [answer.body for answer in await asyncio.gather(*repeats)]
     assert answers == [answers[0]] * _REPEATS
 
@@ -297,39 +296,6 @@ async def test_what_cannot_be_started_now_is_tried_again() -> None:
 
     await until(it_ran)
     running.cancel()
-
-
-class DenyingOperator(Operator):
-    """Tells of one denied user, whoever asks."""
-
-    async def denied(self, known_revision: str) -> GetDenyListResponse:
-        del known_revision
-        return GetDenyListResponse(revision="1", principals=["somebody"])
-
-
-async def test_a_full_disk_does_not_end_what_envoy_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = Options(RunDirectory(tmp_path), Environment.TEST)
-    made = Supervisor(options, lambda *_: None, lambda _: None)
-    tries, written = itertools.count(), list[str]()
-
-    def write_denied(principals: Sequence[str]) -> None:
-        if next(tries) == 0:
-            raise OSError(errno.ENOSPC, "no space left")
-        written.extend(principals)
-
-    monkeypatch.setattr(made._envoy, "write_denied", write_denied)
-    operator = DenyingOperator(Paths(tmp_path, tmp_path))
-    keeping = asyncio.create_task(made._keep_denying(operator))
-
-    async def it_was_told_after_all() -> bool:
-        assert not keeping.done()
-        return written == ["somebody"]
-
-    await until(it_was_told_after_all)
-    keeping.cancel()
-    await operator.close()
 
 
 class HesitantOperator(Operator):

@@ -1,0 +1,21 @@
+"""What the watchdog does not hold against a replica."""
+
+import time
+
+from mesh.watchdog import _AwakeClock
+
+
+def test_time_that_the_watchdog_slept_through_counts_little() -> None:
+    clock = _AwakeClock(longest=0.01)
+    begun = time.monotonic()
+    time.sleep(0.2)
+    clock.tick()
+    assert clock.now() < 0.1 < time.monotonic() - begun
+
+
+def test_time_in_which_it_ran_counts_whole() -> None:
+    clock = _AwakeClock(longest=60.0)
+    time.sleep(0.05)
+    clock.tick()
+    time.sleep(0.05)
+    assert 0.1 <= clock.now() < 60.0
