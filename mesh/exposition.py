@@ -14,6 +14,7 @@ from prometheus_client.utils import floatToGoString
 
 COUNTER: Final = "counter"
 _TOTAL: Final = "_total"
+_CREATED: Final = "_created"
 _NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _BOUND: Final = re.compile(r'\ble="([^"]*)"')
 
@@ -71,8 +72,13 @@ def _escaped(value: str) -> str:
 def read(text: str, more_labels: str = "") -> Iterator[Family]:
     """The families of an exposition in text format, `more_labels` put before those of each sample.
 
-    A counter whose name does not say so is given the suffix that it must have.
+    A counter whose name does not say so is given the suffix that it must have. When each series
+    began is left out: a line more for each, that nobody reads, and no family in OpenMetrics.
     """
+    return (one for one in _families(text, more_labels) if not one.name.endswith(_CREATED))
+
+
+def _families(text: str, more_labels: str) -> Iterator[Family]:
     told, suffix, current = "", "", Family("")
     for line in text.splitlines():
         if line.startswith(("# HELP ", "# TYPE ")):

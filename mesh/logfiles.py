@@ -94,6 +94,12 @@ def _values(line: str) -> dict[str, Any]:
 
 
 def _wrapped(name: str, line: str) -> str:
-    """A line of a program that does not log as we do: Postgres, or Python before it is set up."""
+    """What a program prints that does not log as we do: Postgres, or Python before it is set up.
+
+    Of several lines the last one says what happened: it is a traceback.
+    """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": now, "level": "info", "service": name, "message": line})
+    told = {"time": now, "level": "info", "service": name, "message": line}
+    if "\n" in line:
+        told |= {"level": "error", "message": line.rpartition("\n")[2].strip(), "exception": line}
+    return json.dumps(told)

@@ -13,17 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesh.tracebacks import Joiner
+
 log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF: Final = 0.1
 _LONGEST_BACKOFF: Final = 10.0
 _STABLE_SECONDS: Final = 30.0
 _LINE_LIMIT: Final = 256 * 1024
+# A traceback is printed at once: what comes later is something else.
+_QUIET_SECONDS: Final = 0.5
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 
 Output = Callable[[str, str], None]
-"""Takes the name of a process and a line that it printed. It does not fail: a mesh that cannot log
-goes on."""
+"""Takes the name of a process and a record that it printed: a line, or the lines of a traceback. It
+does not fail: a mesh that cannot log goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +93,26 @@ class Process:
         child = self._child
         if child is None or child.stdout is None:
             raise RuntimeError(f"{self.name} was not started")
+        joiner = Joiner()
         while True:
             try:
-                line = await child.stdout.readline()
+                async with asyncio.timeout(_QUIET_SECONDS if joiner.is_waiting else None):
+                    line = await child.stdout.readline()
+            except TimeoutError:
+                self._tell(joiner.end())
+                continue
             except ValueError:
                 continue  # a line beyond the limit is left out
             if not line:
                 break
-            self._take(line.decode(errors="replace").rstrip("\n"))
+            self._tell(joiner.add(line.decode(errors="replace").rstrip("\n")))
+        self._tell(joiner.end())
         return await child.wait()
 
-    def _take(self, line: str) -> None:
-        self._output(self.name, line)
-        self._last_words = last_words(line) or self._last_words
+    def _tell(self, records: Sequence[str]) -> None:
+        for record in records:
+            self._output(self.name, record)
+            self._last_words = last_words(record) or self._last_words
 
     async def keep_running(
         self,

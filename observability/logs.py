@@ -3,10 +3,14 @@
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from opentelemetry import trace
+
+log = logging.getLogger(__name__)
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -38,7 +42,41 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(service: str, instance: str, level: str) -> None:
-    """Sends every log line of this process to standard output as JSON."""
+    """Sends every log line of this process to standard output as JSON.
+
+    So goes what Python would print by itself: the traceback of an error that nothing caught.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service, instance))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _told_at_the_end
+    sys.unraisablehook = _told_by_the_collector
+    threading.excepthook = _told_by_a_thread
+
+
+def _told_at_the_end(
+    kind: type[BaseException], error: BaseException, trace_back: TracebackType | None
+) -> None:
+    log.critical("ended by %s", _named(kind, error), exc_info=(kind, error, trace_back))
+
+
+def _told_by_a_thread(told: threading.ExceptHookArgs) -> None:
+    error = told.exc_value or told.exc_type()
+    name = told.thread.name if told.thread else "a thread"
+    log.error(
+        "%s ended by %s", name, _named(told.exc_type, error),
+        exc_info=(told.exc_type, error, told.exc_traceback),
+    )  # fmt: skip
+
+
+def _told_by_the_collector(told: "sys.UnraisableHookArgs") -> None:
+    error = told.exc_value or told.exc_type()
+    log.error(
+        "%s in %r", _named(told.exc_type, error), told.object,
+        exc_info=(told.exc_type, error, told.exc_traceback),
+    )  # fmt: skip
+
+
+def _named(kind: type[BaseException], error: BaseException) -> str:
+    return f"{kind.__name__}: {error}"

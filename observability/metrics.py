@@ -7,13 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -40,8 +34,6 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        # When each series began: a line more for each, that nobody reads.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         self.call_duration = Histogram(
             names.CALL_DURATION,

@@ -1,8 +1,9 @@
 """Postgres for one replica: a pool, transactions, and a span for each statement.
 
 Every failure of the database itself leaves here as an `Error`: UNAVAILABLE when it cannot be
-reached or cannot work, ABORTED when two transactions got in each other's way. Constraint violations
-pass through, since only a store knows what they mean.
+reached or cannot work, ABORTED when two transactions got in each other's way. So does what the
+driver says when a server dies in the middle of an answer. Constraint violations pass through, since
+only a store knows what they mean.
 """
 
 import asyncio
@@ -50,21 +51,30 @@ _NAMESPACE: Final = "SELECT concat_ws('|', current_database(), current_schema())
 
 _UNREACHABLE: Final = (
     OSError,
+    EOFError,
     asyncpg.InterfaceError,
+    # The driver lost the thread of what the server says: it was killed in the middle of a message.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )
-# No room on the disk, no memory, no connection left, a standby that only reads.
+# No room on the disk, no memory, no connection left, a standby that only reads, broken files, a
+# role or database that somebody changes just now.
 _UNABLE: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalServerError,
+    asyncpg.ConfigFileError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 _CONTENTION: Final = (
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
     asyncpg.SerializationError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidCachedStatementError,  # the schema changed since it was prepared
 )
 
 
@@ -104,7 +114,7 @@ class Connection:
 
     async def _run(self, query: str, running: Awaitable[T]) -> T:
         if not trace.get_current_span().is_recording():
-            return await _translated(running)
+            return await translated(running)
         summary = summarize(query)
         span = self.tracer.start_span(
             summary,
@@ -116,7 +126,7 @@ class Connection:
             },
         )
         try:
-            return await _translated(running)
+            return await translated(running)
         except BaseException as error:
             _mark(span, error)
             raise
@@ -151,7 +161,7 @@ class Database:
         Raises:
             Error: UNAVAILABLE, the database cannot be reached.
         """
-        pool = await _translated(
+        pool = await translated(
             asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -163,7 +173,7 @@ class Database:
                 connection_class=_PlainConnection,
             )
         )
-        namespace = await _translated(pool.fetchval(_NAMESPACE))
+        namespace = await translated(pool.fetchval(_NAMESPACE))
         return cls(pool, tracer, metrics, _place(dsn, namespace))
 
     async def close(self) -> None:
@@ -174,13 +184,13 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection without a transaction: each statement commits by itself."""
         started = time.monotonic()
-        raw = await _translated(self._acquire())
+        raw = await translated(self._acquire())
         self._metrics.pool_wait.observe(time.monotonic() - started)
         try:
             yield Connection(raw, self._tracer, self._place)
             self._answered = time.monotonic()
         finally:
-            await _translated(self._pool.release(raw, timeout=_ACQUIRE_SECONDS))
+            await translated(self._pool.release(raw, timeout=_ACQUIRE_SECONDS))
 
     async def _acquire(self) -> Any:
         try:
@@ -286,7 +296,13 @@ async def _finish(connection: Connection, command: str) -> None:
         log.debug("rollback on a lost connection")
 
 
-async def _translated(running: Awaitable[T]) -> T:
+async def translated(running: Awaitable[T]) -> T:
+    """What the driver returns, with its failures as the one error type.
+
+    Raises:
+        Error: the database failed.
+        asyncpg.PostgresError: a constraint was violated, or the statement is wrong.
+    """
     try:
         return await running
     except _CONTENTION as error:

@@ -22,7 +22,7 @@ import uvloop
 
 from mesh import contract as contracts
 from mesh.contract import MAX_HEADER_KB, Contract, Service
-from observability import SCRAPE_PATH, setup
+from observability import SCRAPE_PATH, logs, setup
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard
 from services.kit.audit import Audit
@@ -60,6 +60,7 @@ _OPTIONS: Final = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one replica until it is told to stop."""
     (mesh_name,) = arguments or sys.argv[1:]
+    logs.configure(mesh_name, mesh_name, "info")  # until the settings say how
     lifeline.follow_parent()
     try:
         chosen = settings.load(Settings, os.environ)

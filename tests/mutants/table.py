@@ -80,6 +80,7 @@ _CALLERS: Final = "tests/unit/test_callers.py::"
 _DEADLINES: Final = "tests/behaviour/test_deadlines_and_retries.py::"
 _SILENCE: Final = "tests/unit/test_silence.py::"
 _KILLS: Final = "tests/behaviour/kills/"
+_DENIED: Final = "tests/unit/test_denylist.py::"
 
 _OCCUPANCY: Final = "tests/behaviour/test_occupancy.py::"
 _CHAIN: Final = "tests/unit/test_audit_chain.py::"
@@ -1446,6 +1447,47 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "min(time.monotonic() - self._last, self._longest)",
         "(time.monotonic() - self._last)",
         ["tests/unit/test_watchdog.py::test_time_that_the_watchdog_slept_through_counts_little"],
+    ),
+    Mutant(
+        "metrics: scrapes that come together share one gathering",
+        "mesh/exporter.py",
+        "if newest is None or time.monotonic() - newest.taken >= _SHARED_SECONDS:",
+        "if newest is None or time.monotonic() - newest.taken >= 0:",
+        ["tests/unit/test_exporter.py::test_scrapes_that_come_together_share_one_gathering"],
+    ),
+    Mutant(
+        "metrics: nothing but /metrics and /healthz is answered",
+        "mesh/exporter.py",
+        'case "/metrics":',
+        'case "/metrics" | "/" | "/metrics/":',
+        ["tests/unit/test_exporter.py::test_nothing_else_is_answered"],
+    ),
+    Mutant(
+        "deny list: confirmed only once Envoy's file is written",
+        "mesh/denylist.py",
+        "                self._confirmed.touch()\n            except OSError as error:\n",
+        "            except OSError as error:\n                self._confirmed.touch()\n",
+        [
+            _DENIED + "test_what_cannot_be_written_now_is_written_the_next_time_and_not_"
+            "confirmed_before"
+        ],
+    ),
+    Mutant(
+        "database: what the driver says when a server dies is translated",
+        "services/kit/database.py",
+        "    asyncpg.InternalClientError,\n",
+        "",
+        ["tests/unit/test_database_failures.py::test_a_failure_of_the_database_is_unavailable"],
+    ),
+    Mutant(
+        "logs: a traceback is one record",
+        "mesh/tracebacks.py",
+        "if self._lines or _BEGINS.match(line):",
+        "if self._lines:",
+        [
+            "tests/unit/test_tracebacks.py::test_a_line_of_json_ends_a_traceback",
+            "tests/unit/test_tracebacks.py::test_what_python_says_last_is_one_record",
+        ],
     ),
     Mutant(
         "configuration: a silent stream is given up",

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from services.kit.database import Database
+from services.kit.database import Database, translated
 from services.kit.errors import Error
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,14 @@ class ChangeFeed:
         """Listens on a connection of its own; a lost one is replaced."""
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn)
+                connection = await translated(asyncpg.connect(self._dsn))
                 try:
-                    await connection.add_listener(self._channel, self._heard)
+                    await translated(connection.add_listener(self._channel, self._heard))
                     while not connection.is_closed():
                         await asyncio.sleep(_RETRY_SECONDS)
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Error as error:
                 log.debug("not listening: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
