@@ -33,7 +33,7 @@ _NOBODY: Final = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
-"""Statuses that no replica gave: nobody listens, or nobody answers."""
+"""Statuses of a question that nobody heard or answered, unless a replica gave its reason."""
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -199,7 +199,8 @@ async def _answer(stub: Any, seconds: float) -> None:
             metadata=((names.HEADER_CALLER, OPERATOR),),
         )
     except grpc.aio.AioRpcError as error:
-        if error.code() in _NOBODY:
+        from_a_replica = names.TRAILER_REASON in (error.trailing_metadata() or ())
+        if error.code() in _NOBODY and not from_a_replica:
             raise _SilentError from None
 
 
