@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from mesh.postgres import PostgresError, Server
+from mesh.postgres import DRIVER_FAILURES, PostgresError, Server
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Occupancy:
             return False
         try:
             await self._connection.execute("SELECT 1", timeout=_ANSWER_SECONDS)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DRIVER_FAILURES:
             return False
         return True
 
@@ -128,7 +128,7 @@ class Occupancy:
             raise PostgresError(
                 f"The login for Postgres at {self._server} must own the database: {error}"
             ) from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_FAILURES as error:
             raise _UnreachableError(f"Postgres at {self._server} cannot be used: {error}") from None
         finally:
             if connection is not self._connection:
@@ -146,7 +146,7 @@ class Occupancy:
         if row is None:
             return "its supervisor has just connected"
         if row["application_name"] == self._name:
-            with contextlib.suppress(asyncpg.PostgresError):
+            with contextlib.suppress(*DRIVER_FAILURES):
                 await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
         since = f"{row['backend_start']:%Y-%m-%d %H:%M:%S} UTC"
         return f"its supervisor is connected from {row['place']} since {since}"

@@ -46,6 +46,16 @@ _CONNECT_SECONDS: Final = 60.0
 _PORT: Final = 5432
 
 
+DRIVER_FAILURES: Final = (
+    OSError,
+    EOFError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What the driver raises, the last when a server is killed in the middle of a message."""
+
+
 class PostgresError(Exception):
     """Postgres cannot be set up. The message says why."""
 
@@ -102,7 +112,7 @@ class Server:
             return await asyncpg.connect(
                 self.dsn, timeout=self.connect_seconds, server_settings=settings
             )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except (*DRIVER_FAILURES, ValueError) as error:
             raise PostgresError(f"Postgres at {self} cannot be used: {_told(error)}") from None
 
     def __str__(self) -> str:

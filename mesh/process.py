@@ -199,7 +199,7 @@ def last_words(line: str) -> str:
     try:
         values = json.loads(line)
     except ValueError:
-        return line.strip()
+        return line.strip().rpartition("\n")[2].strip()
     if isinstance(values, dict) and values.get("level") == "critical":
         return str(values.get("message", ""))
     return ""
