@@ -84,6 +84,16 @@ class Metrics:
             "Revision of the configuration that this replica follows; 0: none yet.",
             registry=registry,
         )
+        self.maintenance = Gauge(
+            names.MAINTENANCE,
+            "1 while this replica knows of maintenance, 0 while it knows of none.",
+            registry=registry,
+        )
+        self.emergency_stop = Gauge(
+            names.EMERGENCY_STOP,
+            "1 while this replica knows of an emergency stop, 0 while it knows of none.",
+            registry=registry,
+        )
         self.pipelines_parked = Gauge(
             names.PIPELINES_PARKED,
             "Pipelines of the whole service that wait for a person, by definition.",

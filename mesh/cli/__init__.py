@@ -2,7 +2,7 @@
 
 import typer
 
-from mesh.cli import call, demo, identity, keep, launches, operate, policy, up
+from mesh.cli import call, demo, identity, keep, launches, operate, platform, policy, up
 
 app = typer.Typer(
     name="icto",
@@ -14,6 +14,7 @@ app = typer.Typer(
 up.register(app)
 demo.register(app)
 operate.register(app)
+platform.register(app)
 policy.register(app)
 keep.register(app)
 identity.register(app)

@@ -1,5 +1,7 @@
 """`icto login | whoami | bootstrap-key | faucet`: who you are, and what the operator may give."""
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -74,6 +76,19 @@ def token(run_dir: RunDirOption = RUN_DIR, edge: EdgeOption = "") -> None:
             await client.close()
 
     run(work())
+
+
+def as_user(run_dir: Path, edge: str, work: Callable[[Client], Awaitable[None]]) -> None:
+    """Does something as the user whose key this is."""
+
+    async def signed() -> None:
+        client = await signed_in(run_dir, edge)
+        try:
+            await work(client)
+        finally:
+            await client.close()
+
+    run(signed())
 
 
 async def signed_in(run_dir: object, edge: str) -> Client:

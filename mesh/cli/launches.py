@@ -19,7 +19,7 @@ from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli import document, follow
 from mesh.cli.client import Client
 from mesh.cli.document import Document, DocumentError
-from mesh.cli.identity import signed_in
+from mesh.cli.identity import as_user
 from mesh.cli.rows import Rows
 from mesh.cli.terminal import (
     RUN_DIR,
@@ -36,7 +36,6 @@ from mesh.cli.terminal import (
     plain_text,
     print_json,
     require_terminal,
-    run,
 )
 from services.kit.status import from_rpc_error
 
@@ -132,7 +131,7 @@ def launch(
         if ended.state != pb.LAUNCH_STATE_SUCCEEDED:
             raise typer.Exit(1)
 
-    _as_user(run_dir, edge, work)
+    as_user(run_dir, edge, work)
 
 
 def launches(
@@ -167,7 +166,7 @@ def launches(
             table.add(one.name, one.spec.display_name, _state(one), when, _cost(one), one.token)
         out.print(table)
 
-    _as_user(run_dir, edge, work)
+    as_user(run_dir, edge, work)
 
 
 def launch_status(
@@ -197,18 +196,7 @@ def launch_status(
             if step.HasField("error"):
                 out.print(_trouble(step))
 
-    _as_user(run_dir, edge, work)
-
-
-def _as_user(run_dir: Path, edge: str, work: Callable[[Client], Awaitable[None]]) -> None:
-    async def signed() -> None:
-        client = await signed_in(run_dir, edge)
-        try:
-            await work(client)
-        finally:
-            await client.close()
-
-    run(signed())
+    as_user(run_dir, edge, work)
 
 
 async def _asked(method: Callable[..., Awaitable[T]], request: object, client: Client) -> T:

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from mesh import control
+from mesh.cli import platform
 from mesh.cli.rows import Rows
 from mesh.cli.terminal import (
     RUN_DIR,
@@ -46,12 +47,15 @@ def register(app: typer.Typer) -> None:
 def status(run_dir: RunDirOption = RUN_DIR, *, as_json: JsonOption = False) -> None:
     """Show what runs and how Envoy finds it; exit status 1 when something is not healthy."""
     state = run(control.ask(RunDirectory(run_dir), "status"))
+    stands = run(platform.state(state["edge"]))
     sick = _sick(state)
     if as_json:
-        print_json(state)
+        print_json(state | {"platform": stands})
         raise typer.Exit(int(bool(sick)))
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
+    for line in platform.described(stands):
+        out.print(plain(line))
     table = Rows("process", "health", "pid", "up", "restarts")
     for process in (state["postgres"], state["envoy"], *state["replicas"]):
         if process:

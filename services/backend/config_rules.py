@@ -4,7 +4,6 @@ Values are the "Rec" decisions of the domain (2.1, 4.1, C3 to C5, C14). Amounts 
 the fee token, e8s.
 """
 
-from datetime import timedelta
 from typing import Final
 
 from google.protobuf import json_format
@@ -16,7 +15,6 @@ from services.kit import amounts
 from services.kit.errors import Code, Error, invalid
 
 MINIMUM_PAYMENT_FLOOR: Final = 1_000_000
-RELEASE_WINDOW: Final = timedelta(minutes=15)
 _QUOTE_SECONDS: Final = range(60, 24 * 3600 + 1)
 _COOLDOWN_SECONDS: Final = range(24 * 3600 + 1)
 _BASIS_POINTS: Final = 10_000

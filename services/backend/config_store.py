@@ -1,6 +1,6 @@
 """SQL of the platform's configuration. One function an operation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,8 +24,9 @@ _ASK_RELEASE: Final = """
 INSERT INTO release_requests (principal) VALUES ($1)
 ON CONFLICT (principal) DO UPDATE SET request_time = kit_now()
 """
-_RELEASE_ASKED: Final = """
-SELECT principal FROM release_requests WHERE request_time > kit_now() - $1::interval
+_WISHES: Final = """
+SELECT principal, request_time FROM release_requests
+WHERE request_time > kit_now() - $1::interval ORDER BY request_time, principal LIMIT 100
 """
 _NOW: Final = "SELECT kit_now()"
 _PAGE: Final = 100
@@ -39,6 +40,19 @@ class Revision:
     config: pb.SystemConfig
     changed_by: str
     justification: str
+
+    @property
+    def time(self) -> datetime:
+        """Since when it is in force."""
+        return self.config.update_time.ToDatetime(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Somebody's wish to end an emergency stop, and until when it counts."""
+
+    principal: str
+    expire_time: datetime
 
 
 async def newest(connection: Database | Connection) -> Revision | None:
@@ -76,26 +90,32 @@ async def history(database: Database, before: int | None, limit: int) -> Sequenc
     return [_revision(row) for row in await database.fetch(_LIST, before, limit)]
 
 
-async def stopped_since(connection: Connection) -> datetime | None:
-    """When the stop that is in force began; None when there is none."""
-    began: datetime | None = None
+async def beginning(
+    connection: Database | Connection, holds: Callable[[pb.SystemConfig], bool]
+) -> Revision | None:
+    """The revision since which something holds without a break; None when it does not hold now."""
+    began: Revision | None = None
     before: int | None = None
     while rows := await connection.fetch(_LIST, before, _PAGE):
         for revision in map(_revision, rows):
-            if not revision.config.emergency_stop:
+            if not holds(revision.config):
                 return began
-            began = revision.config.update_time.ToDatetime(tzinfo=UTC)
-            before = revision.config.revision
+            began, before = revision, revision.config.revision
     return began
 
 
-async def ask_release(
-    connection: Connection, principal: str, window: timedelta
-) -> tuple[datetime, list[str]]:
-    """Records who wants the stop to end; returns the time, and everybody who does by now."""
+async def ask_release(connection: Connection, principal: str) -> None:
+    """Records who wants the stop to end."""
     await connection.execute(_ASK_RELEASE, principal)
-    rows = await connection.fetch(_RELEASE_ASKED, window)
-    return await connection.fetchval(_NOW), [row["principal"] for row in rows]
+
+
+async def release_wishes(
+    connection: Database | Connection, window: timedelta
+) -> tuple[datetime, Sequence[Wish]]:
+    """The time, and who wants the stop to end and asked within the window."""
+    rows = await connection.fetch(_WISHES, window)
+    wishes = [Wish(row["principal"], row["request_time"] + window) for row in rows]
+    return await connection.fetchval(_NOW), wishes
 
 
 async def forget_release(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from mesh.contract import Contract
-from services.backend import config_rules, config_store, release
+from services.backend import config_rules, config_store, release, restrictions
 from services.backend.config_store import Revision
 from services.backend.release import Decision
 from services.kit import Call, Effect, Kit, paging, settings
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.25
 _SYSTEM: Final = "system"
 _SUBJECT: Final = "config"
-_RELEASES: Final = "EMERGENCY_STOP"
 
 
 @dataclass(frozen=True)
@@ -205,16 +204,9 @@ class ConfigService:
 
         Roles are read while nobody else can ask: who asked first may have lost theirs meanwhile.
         """
-        window = config_rules.RELEASE_WINDOW
-        now, asked = await config_store.ask_release(tx, call.principal, window)
-        since = await config_store.stopped_since(tx)
-        people = await self._register.people(asked)
-        standings = {
-            who: people.standing(who, _RELEASES, now, since)
-            for who in asked
-            if who == call.principal or people.may(who, _RELEASES)
-        }
-        return release.decide(call.principal, standings)
+        await config_store.ask_release(tx, call.principal)
+        stop = await restrictions.stop(tx, self._register, call.principal)
+        return release.decide(call.principal, stop.standings)
 
     async def ListConfigRevisions(
         self, request: pb.ListConfigRevisionsRequest, call: Call

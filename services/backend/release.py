@@ -2,12 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.kit.standing import Standing
 
 PEOPLE: Final = 2
+WINDOW: Final = timedelta(minutes=15)
+"""How long a request counts."""
+ANOTHER: Final = (
+    "Another administrator has to ask as well within 15 minutes; it is stopped until then."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,7 @@ class Decision:
     Attributes:
         released: whether it ends.
         people: how many independent people have asked by now.
-        explanation: why not, where it is not just that nobody else has asked.
+        explanation: why not, and what is missing.
         counts_from: when whoever it hangs on will count; None when that is not known.
     """
 
@@ -34,9 +39,9 @@ def decide(caller: str, standings: Mapping[str, Standing]) -> Decision:
         caller: who asked last.
         standings: of everybody whose request is open, the caller's among them, by principal.
     """
-    origins = {one.origin for one in standings.values() if one.origin}
-    if len(origins) >= PEOPLE:
-        return Decision(released=True, people=len(origins))
+    people = independent(standings)
+    if people >= PEOPLE:
+        return Decision(released=True, people=people)
     own, others = standings[caller], standings.keys() - {caller}
     explanation, counts_from = "", None
     if not own.origin:
@@ -54,9 +59,12 @@ def decide(caller: str, standings: Mapping[str, Standing]) -> Decision:
             " from after the stop began or by a bootstrap key, and younger than 24 hours"
             + (f"; they count from {_at(counts_from)}." if counts_from else ".")
         )
-    return Decision(
-        released=False, people=len(origins), explanation=explanation, counts_from=counts_from
-    )
+    return Decision(False, people, explanation or ANOTHER, counts_from)
+
+
+def independent(standings: Mapping[str, Standing]) -> int:
+    """How many people who do not speak for one another have asked."""
+    return len({one.origin for one in standings.values() if one.origin})
 
 
 def _uncounted(own: Standing) -> str:

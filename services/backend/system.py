@@ -1,11 +1,19 @@
 """icto.backend.v1.SystemService."""
 
 import asyncio
+import logging
 from importlib.metadata import version
+from typing import Any
 
 from icto.backend.v1 import system_pb2 as pb
+from services.backend import restrictions
+from services.backend.config_store import Revision, Wish
 from services.kit import Call, Kit
+from services.kit.errors import Error
 from services.kit.health_board import HealthBoard
+from services.kit.register import Register
+
+log = logging.getLogger(__name__)
 
 FEE_LEDGER = "ledgers/icp"
 # What it takes to answer, once all is known or waiting is over.
@@ -19,6 +27,9 @@ class SystemService:
         self._environment = kit.settings.environment
         self._services = kit.contract.services.values()
         self._board = HealthBoard(kit)
+        self._database = kit.database
+        self._register = Register(kit.clients)
+        self._platform = kit.platform
 
     async def GetSystemStatus(
         self, request: pb.GetSystemStatusRequest, call: Call
@@ -33,7 +44,27 @@ class SystemService:
             services=await asyncio.gather(
                 *(self._health(seconds, s.mesh_name, s.proto_services[0]) for s in self._services)
             ),
+            **await self._restrictions(),
         )
+
+    async def _restrictions(self) -> dict[str, Any]:
+        """What holds the platform up; without a database, as this replica was last told."""
+        try:
+            maintenance = await restrictions.maintenance(self._database)
+            stop = await restrictions.stop(self._database, self._register)
+        except Error as error:
+            log.warning("what holds the platform up cannot be read: %s", error)
+            known = self._platform.config
+            return {
+                "maintenance": pb.Restriction() if known.maintenance_mode else None,
+                "emergency_stop": pb.Restriction() if known.emergency_stop else None,
+            }
+        return {
+            "maintenance": _restriction(maintenance),
+            "emergency_stop": _restriction(stop.began),
+            "release_wishes": map(_wish, stop.wishes) if stop.began else (),
+            "missing_release_count": stop.missing,
+        }
 
     async def _health(self, seconds: float, mesh_name: str, proto_service: str) -> pb.ServiceHealth:
         sample = await self._board.sample_within(seconds, mesh_name, proto_service)
@@ -47,3 +78,17 @@ class SystemService:
         )
         health.probe_time.FromDatetime(sample.probe_time)
         return health
+
+
+def _restriction(began: Revision | None) -> pb.Restriction | None:
+    if began is None:
+        return None
+    message = pb.Restriction(principal=began.changed_by, justification=began.justification)
+    message.start_time.FromDatetime(began.time)
+    return message
+
+
+def _wish(wish: Wish) -> pb.ReleaseWish:
+    message = pb.ReleaseWish(principal=wish.principal)
+    message.expire_time.FromDatetime(wish.expire_time)
+    return message

@@ -93,6 +93,8 @@ class Platform:
             self._config = newest
             self._heard.set()
             self._metrics.config_revision.set(newest.revision)
+            self._metrics.maintenance.set(newest.maintenance_mode)
+            self._metrics.emergency_stop.set(newest.emergency_stop)
 
     @property
     def running(self) -> bool:

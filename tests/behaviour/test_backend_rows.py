@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.backend import config_rules, config_store, store
+from services.backend import config_rules, config_store, release, store
 from services.backend.config_store import Revision
 from services.backend.domain import Limits
 from services.kit import ids
@@ -135,12 +135,13 @@ async def test_changes_come_one_after_the_other(database: Database) -> None:
 async def test_a_stop_is_released_by_two_people_within_a_while(
     database: Database, schema: Schema
 ) -> None:
-    window = config_rules.RELEASE_WINDOW
+    window = release.WINDOW
 
     async def ask(who: str) -> int:
         async with database.transaction() as connection:
-            _, asked = await config_store.ask_release(connection, who, window)
-            return len(asked)
+            await config_store.ask_release(connection, who)
+            _, wishes = await config_store.release_wishes(connection, window)
+            return len(wishes)
 
     assert [await ask("ann"), await ask("ann"), await ask("ben")] == [1, 1, 2]
     async with database.transaction() as connection:

@@ -70,7 +70,7 @@ LATER = NOW + timedelta(hours=1)
 @pytest.mark.parametrize(
     ("others", "own", "released", "since", "words"),
     [
-        ({}, Standing("ann"), False, None, ""),
+        ({}, Standing("ann"), False, None, "Another administrator"),
         ({"ben": Standing("ben")}, Standing("ann"), True, None, ""),
         ({}, Standing("", LATER), False, LATER, "count from 2026-01-10T01:00:00Z"),
         ({}, Standing(""), False, None, "no role any more"),
@@ -79,7 +79,7 @@ LATER = NOW + timedelta(hours=1)
         ({"ben": Standing("ann", LATER)}, Standing("ann"), False, LATER, "ben asked, too"),
         ({"ben": Standing("")}, Standing("ann"), False, None, "ben asked, too"),
         ({"ben": Standing("ann"), "cat": Standing("dan")}, Standing("ann"), True, None, ""),
-        ({}, Standing("ben", LATER), False, None, ""),
+        ({}, Standing("ben", LATER), False, None, "Another administrator"),
     ],
 )
 def test_a_stop_ends_when_two_have_asked_who_speak_for_two(
