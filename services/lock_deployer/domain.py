@@ -127,12 +127,16 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a lock holds for one beneficiary, who owns it."""
+    """What a lock holds for one beneficiary, who owns it.
+
+    `returned` of it went back when the lock was revoked: dust that the fee would have taken.
+    """
 
     owner: str
     amount: int
     claimed: int = 0
     schedule: Schedule | None = None
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,7 @@ def claimable(lock: Lock, share: Share, moment: int) -> Claimable:
     ended = lock.times.revoke is not None or open_now == share.amount
     return Claimable(
         unlocked=open_now,
-        claimable=max(0, open_now - share.claimed),
+        claimable=max(0, open_now - share.claimed - share.returned),
         progress=open_now * vesting.WHOLE // share.amount,
         next_unlock=None if ended else _curve(lock, share).next_unlock(moment),
     )
@@ -277,6 +281,15 @@ def claimable(lock: Lock, share: Share, moment: int) -> Claimable:
 def unvested(lock: Lock, shares: Sequence[Share], moment: int) -> int:
     """What nobody has a right to yet. What was claimed counts as unlocked, whatever the clock."""
     return sum(share.amount - max(unlocked(lock, share, moment), share.claimed) for share in shares)
+
+
+def dust(lock: Lock, shares: Sequence[Share], moment: int, fee: int) -> Mapping[str, int]:
+    """What of each beneficiary's share a revocation at a moment would leave to nobody.
+
+    It is unlocked and not claimed, and not more than the fee, so that no claim could ever take it.
+    """
+    left = {share.owner: unlocked(lock, share, moment) - share.claimed for share in shares}
+    return {owner: rest for owner, rest in left.items() if 0 < rest <= fee}
 
 
 def _curve(lock: Lock, share: Share) -> Curve:
@@ -313,7 +326,7 @@ def amount_to_claim(asked: int | None, lock: Lock, share: Share, fee: int) -> in
     if asked is not None and asked <= fee:
         raise invalid("amount", f"must be more than the fee of {fee}", "CLAIM_BELOW_FEE")
     most = share.amount if lock.times.revoke is None else unlocked(lock, share, now)
-    return vesting.to_take(asked, open_now, most - share.claimed, fee)
+    return vesting.to_take(asked, open_now, most - share.claimed - share.returned, fee)
 
 
 # How it moves

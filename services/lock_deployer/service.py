@@ -343,10 +343,12 @@ class LockService:
             lock = call.owned(await store.lock(tx, lock_id), "lock", request.name)
             domain.check_revocable(lock)
             everybody = await store.shares(tx, lock_id)
-            amount = domain.unvested(lock, everybody, lock.times.seen)
+            dust = domain.dust(lock, everybody, lock.times.seen, fee)
+            amount = domain.unvested(lock, everybody, lock.times.seen) + sum(dust.values())
             if amount <= fee:
                 raise domain.nothing_to_revoke(amount, fee)
             revoked = await store.revoke(tx, lock, amount)
+            await tx.apply(store.dust_returned(lock_id, dust))
             begun = await self._returns.to_owner(tx, lock, amount, fee)
             response = lock_message(revoked)
             act = call.act(

@@ -1,6 +1,6 @@
 """SQL of locks. One function an operation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -91,10 +91,11 @@ ON CONFLICT (operation) DO UPDATE SET
     check_time = CASE WHEN locks.state = ANY ($4) THEN kit_now() + $5 ELSE locks.check_time END
 """
 _SHARES: Final = """
-SELECT beneficiary, amount, claimed, schedule FROM lock_shares WHERE lock_id = $1 ORDER BY position
+SELECT beneficiary, amount, claimed, schedule, returned FROM lock_shares
+WHERE lock_id = $1 ORDER BY position
 """
 _SHARE: Final = """
-SELECT beneficiary, amount, claimed, schedule FROM lock_shares
+SELECT beneficiary, amount, claimed, schedule, returned FROM lock_shares
 WHERE lock_id = $1 AND beneficiary = $2
 """
 _ATTESTATIONS: Final = """
@@ -139,6 +140,11 @@ WHERE id = $1 RETURNING {_COLUMNS}
 _UNLOCK: Final = f"""
 UPDATE locks SET state = {State.EMERGENCY_UNLOCKED:d}, unlock_time = $2
 WHERE id = $1 RETURNING {_COLUMNS}
+"""
+_RETURN_DUST: Final = """
+UPDATE lock_shares SET returned = dust.amount
+FROM unnest($2::text[], $3::numeric[]) AS dust (beneficiary, amount)
+WHERE lock_id = $1 AND lock_shares.beneficiary = dust.beneficiary
 """
 _ADD_RETURN: Final = """
 INSERT INTO lock_returns (id, lock_id, amount, fee, revoked) VALUES ($1, $2, $3, $4, $5)
@@ -365,6 +371,11 @@ async def revoke(connection: Connection, locked: Lock, returned: int) -> Lock:
     return await _with_attestations(connection, _lock(row))
 
 
+def dust_returned(lock_id: UUID, dust: Mapping[str, int]) -> Statement:
+    """Takes from beneficiaries what a revocation gives back of their shares."""
+    return Statement(_RETURN_DUST, (lock_id, list(dust), list(dust.values())))
+
+
 async def unlock(connection: Connection, locked: Lock) -> Lock:
     """Unlocks everything at the moment at which the lock was locked."""
     moment = vesting_messages.to_datetime(locked.times.seen)
@@ -464,6 +475,7 @@ def _share(row: Any) -> Share:
         owner=row["beneficiary"],
         amount=row["amount"],
         claimed=row["claimed"],
+        returned=row["returned"],
         schedule=None if schedule is None else vesting_messages.parse(schedule, "schedule"),
     )
 

@@ -121,6 +121,13 @@ MUTANTS: Final[Sequence[Mutant]] = (
         (f"{_OCCUPANCY}test_a_role_that_another_database_uses_is_left_to_it",),
     ),
     Mutant(
+        "lock: a revocation leaves no dust",
+        "services/lock_deployer/domain.py",
+        "if 0 < rest <= fee}",
+        "if 0 < rest < fee}",
+        (f"{_LOCKS}test_after_a_revocation_nothing_is_left_that_no_claim_could_take",),
+    ),
+    Mutant(
         "backup: its signature is verified",
         "mesh/archive.py",
         "        key.verify(_small(tar, _SIGNATURE), signed)\n",

@@ -167,6 +167,31 @@ def test_what_a_revocation_returns_and_what_stays_are_the_whole(
     assert back + kept == sum(share.amount for share in shares)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(FEE + 1, 10**6), st.integers(0, 10_000)), min_size=1, max_size=9
+    ),
+    st.integers(NOW, NOW + 2 * YEAR),
+)
+def test_after_a_revocation_nothing_is_left_that_no_claim_could_take(
+    parts: list[tuple[int, int]], moment: int
+) -> None:
+    """F-47: what is unlocked and not more than the fee goes back, too; the whole is conserved."""
+    shares = [Share(f"p{at}", amount, amount * s // 10_000) for at, (amount, s) in enumerate(parts)]
+    back = domain.dust(ended(), shares, moment, FEE)
+    returned = domain.unvested(ended(), shares, moment) + sum(back.values())
+    revoked = ended(revoke=moment, seen=NOW + 9 * YEAR)
+    total = returned
+    for share in shares:
+        left = replace(share, returned=back.get(share.owner, 0))
+        open_now = domain.claimable(revoked, left, NOW + 9 * YEAR).claimable
+        assert open_now == 0 or open_now > FEE
+        total += share.claimed + open_now
+        if open_now:
+            assert domain.amount_to_claim(None, revoked, left, FEE) == open_now
+    assert total == sum(share.amount for share in shares)
+
+
 def test_milestones_unlock_by_the_word_of_their_own_attestor() -> None:
     attested = (Attestation(CAT, "a", NOW + DAY), Attestation(ANN, "b", NOW + DAY))
     staged = replace(LOCK, spec=replace(SPEC, schedule=STAGES), attestations=attested)

@@ -330,6 +330,21 @@ async def test_a_revocation_returns_what_is_not_unlocked_and_no_more(
     assert await token.balance(account(lock)) == 0
 
 
+async def test_dust_goes_back_with_a_revocation(
+    mesh: Installation, token: Vault, ann: Client, ben: Client
+) -> None:
+    """F-47: a share of which less than the fee is unlocked is nobody's dust on the account."""
+    lock = await token.active(spec(LINEAR, (ann, T), (ben, 10 * token.fee), revocable=True))
+    await travel(mesh, timedelta(days=18))
+    assert 0 < int((await claimable(ben, lock))["claimableAmount"]) <= token.fee
+    revoked = await revoke(token.owner, lock)
+    assert await refused(claim(ben, lock)) == "NOTHING_TO_CLAIM"
+    made = await claim(ann, lock)
+    assert int(made["amount"]) + int(revoked["returnedAmount"]) == T + 10 * token.fee
+    await token.check(lock)
+    assert await token.balance(account(lock)) == 0
+
+
 async def revoke(client: Client, lock: pb.Lock) -> dict[str, Any]:
     body = {"requestId": str(uuid4())}
     return (await client.rest("POST", f"/v1/{lock.name}:revoke", body)).body
