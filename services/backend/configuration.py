@@ -11,12 +11,14 @@ from google.protobuf import json_format
 
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
+from icto.ledger.v1 import ledger_pb2
+from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.contract import Contract
 from services.backend import config_rules, config_store, release, restrictions
 from services.backend.config_store import Revision
 from services.backend.release import Decision
 from services.kit import Call, Effect, Kit, paging, settings
-from services.kit.errors import Code, Error
+from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.platform import HEARTBEAT_SECONDS
 from services.kit.register import Register
 from services.kit.settings import Environment, SettingsError
@@ -43,6 +45,7 @@ class ConfigService:
         self._database = kit.database
         self._register = Register(kit.clients)
         self._retention = _retention(kit.contract)
+        self._ledgers = kit.clients.stub(LedgerServiceStub)
         self._first = _first(kit.settings.environment)
         self._newest: pb.SystemConfig | None = None
         self._changed = asyncio.Condition()
@@ -93,6 +96,7 @@ class ConfigService:
     async def UpdateConfig(self, request: pb.UpdateConfigRequest, call: Call) -> pb.SystemConfig:
         """Replaces limits, features and payment settings."""
         config_rules.check(request.config)
+        await self._check_ledger(request.config.payment.ledger)
 
         def change(current: pb.SystemConfig) -> pb.SystemConfig:
             config_rules.check_revision(request.config.revision, current.revision)
@@ -104,6 +108,21 @@ class ConfigService:
             return replaced
 
         return await self._change(call, change, request.justification, events.SEVERITY_WARNING)
+
+    async def _check_ledger(self, name: str) -> None:
+        """Passes when there is a ledger of that name to be paid on.
+
+        Raises:
+            Error: INVALID_ARGUMENT, there is none; what the ledger raises when it does not answer.
+        """
+        try:
+            await self._ledgers.GetLedger(ledger_pb2.GetLedgerRequest(name=name))
+        except RemoteError as error:
+            if error.code not in (Code.NOT_FOUND, Code.INVALID_ARGUMENT):
+                raise
+            raise invalid(
+                "config.payment.ledger", "names a ledger that does not exist", "LEDGER_NOT_FOUND"
+            ) from None
 
     async def SetMaintenance(
         self, request: pb.SetMaintenanceRequest, call: Call

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from services.kit import ids
+from services.kit import ids, lookalikes
 from services.kit.errors import Code, Error, invalid, not_found
 
 PROJECT_NAME_LENGTH: Final = range(3, 101)
@@ -128,6 +128,7 @@ def project_name(name: str) -> str:
     name = name.strip()
     if len(name) not in PROJECT_NAME_LENGTH:
         raise invalid("project.display_name", "must have 3 to 100 characters")
+    lookalikes.check_scripts("project.display_name", name)
     return name
 
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
+from services.kit import lookalikes
 from services.kit.errors import Code, Error, invalid
 from services.kit.principal import DEFAULT_SUBACCOUNT
 
@@ -99,6 +100,14 @@ class Token:
     """Holds the supply and the owner's rights until they are handed over."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeeToken:
+    """The token that fees are paid in: others may not be taken for it."""
+
+    symbol: str
+    display_name: str
+
+
 def remaining_stages(state: State, stages: Sequence[State]) -> tuple[State, ...]:
     """Those of a chain's stages still to run, from the one that was interrupted or failed."""
     resumed = _RESUMES.get(state)
@@ -184,7 +193,27 @@ def canonical_name(name: str) -> str:
         raise invalid("spec.display_name", "must have 3 to 32 characters")
     if any(not _shows(character) for character in canonical):
         raise invalid("spec.display_name", "has a character that does not show as itself")
+    lookalikes.check_scripts("spec.display_name", canonical)
     return canonical
+
+
+def check_no_imitation(spec: TokenSpec, fees: FeeToken) -> None:
+    """Passes when a token could not be taken for the one that fees are paid in.
+
+    Raises:
+        Error: ALREADY_EXISTS, the symbol is that token's; INVALID_ARGUMENT, name or symbol look
+            like its name or symbol.
+    """
+    if spec.symbol.upper() == fees.symbol.upper():
+        raise symbol_taken(spec.symbol)
+    for field, text in (("symbol", spec.symbol), ("display_name", spec.display_name)):
+        if is_imitation(text, fees):
+            raise lookalikes.lookalike(f"spec.{field}", f"{fees.display_name} ({fees.symbol})")
+
+
+def is_imitation(text: str, fees: FeeToken) -> bool:
+    """Whether a text could be taken for the name or the symbol of the fee token."""
+    return any(lookalikes.alike(text, known) for known in (fees.symbol, fees.display_name))
 
 
 def _shows(character: str) -> bool:

@@ -13,6 +13,7 @@ from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import Account, State, Token, TokenSpec
 from services.token_deployer.faulty_chain import FaultyChain
+from services.token_deployer.fee_token import FeeTokens
 from services.token_deployer.ledger_chain import LedgerChain
 from services.token_deployer.messages import (
     parse_custodian,
@@ -33,6 +34,7 @@ class TokenService:
         self._database = kit.database
         ledger = kit.clients.stub(LedgerServiceStub)
         self._faults = kit.faults
+        self._fees = FeeTokens(kit)
         self._chain = _chain(LedgerChain(ledger), kit.settings.environment)
         self._deployments = kit.telemetry.metrics.counter(
             _DEPLOYMENTS, "Deployments that ended, by how.", "state"
@@ -42,6 +44,7 @@ class TokenService:
         """Deploys a token, or goes on where an earlier call of the operation stopped."""
         custodian = parse_custodian(request)
         spec = domain.complete(parse_spec(request.spec), call.principal, custodian)
+        domain.check_no_imitation(spec, await self._fees.current())
         stored = await self._reserve(request, spec, custodian, call.principal)
         for stage in domain.remaining_stages(stored.token.state, self._chain.stages):
             await self._run(stage, stored)
@@ -62,6 +65,7 @@ class TokenService:
         """Checks a spec without deploying it."""
         custodian = parse_custodian(request)
         spec = domain.complete(parse_spec(request.spec), call.principal, custodian)
+        domain.check_no_imitation(spec, await self._fees.current())
         if await store.symbol_taken(self._database, spec.symbol):
             raise domain.symbol_taken(spec.symbol)
         return pb.ValidateTokenResponse(spec=spec_message(spec))
@@ -188,8 +192,10 @@ class TokenService:
     ) -> pb.CheckSymbolResponse:
         """Whether a symbol is free."""
         del call
-        free = domain.is_symbol(request.symbol) and not await store.symbol_taken(
-            self._database, request.symbol
+        free = (
+            domain.is_symbol(request.symbol)
+            and not domain.is_imitation(request.symbol, await self._fees.current())
+            and not await store.symbol_taken(self._database, request.symbol)
         )
         return pb.CheckSymbolResponse(available=free)
 

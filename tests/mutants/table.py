@@ -121,6 +121,20 @@ MUTANTS: Final[Sequence[Mutant]] = (
         (f"{_OCCUPANCY}test_a_role_that_another_database_uses_is_left_to_it",),
     ),
     Mutant(
+        "token: the fee token's symbol is taken",
+        "services/token_deployer/domain.py",
+        "    if spec.symbol.upper() == fees.symbol.upper():\n",
+        "    if spec.symbol == fees.symbol.lower():\n",
+        ("tests/unit/test_token_rules.py::test_no_token_passes_for_the_one_that_fees_are_paid_in",),
+    ),
+    Mutant(
+        "names: scripts are not mixed",
+        "services/kit/lookalikes.py",
+        "    if len(scripts) > 1 and not",
+        "    if len(scripts) > 9 and not",
+        ("tests/unit/test_lookalikes.py::test_other_mixes_are_refused",),
+    ),
+    Mutant(
         "lock: a revocation leaves no dust",
         "services/lock_deployer/domain.py",
         "if 0 < rest <= fee}",

@@ -15,7 +15,7 @@ from services.kit import principal
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.errors import Code, Error
 from services.token_deployer import domain, messages
-from services.token_deployer.domain import STAGES, Account, State, Token, TokenSpec
+from services.token_deployer.domain import STAGES, Account, FeeToken, State, Token, TokenSpec
 
 T = TypeVar("T")
 OWNER = principal.of_public_key(bytes(32))
@@ -52,6 +52,34 @@ def test_defaults_are_filled_in() -> None:
     assert spec == replace(
         SPEC, decimals=8, transfer_fee=10_000, initial_balances=((Account(OWNER), SUPPLY),)
     )
+
+
+FEES = FeeToken("ICP", "Internet Computer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"symbol": "ICP"}, "SYMBOL_TAKEN"),
+        ({"symbol": "icp"}, "SYMBOL_TAKEN"),
+        ({"symbol": "lCP"}, "LOOKALIKE"),
+        ({"symbol": "1CP"}, "LOOKALIKE"),
+        ({"display_name": "Internet Computer"}, "LOOKALIKE"),
+        ({"display_name": "\u0406nternet Computer"}, "LOOKALIKE"),
+        ({"display_name": "I C P"}, "LOOKALIKE"),
+    ],
+)
+def test_no_token_passes_for_the_one_that_fees_are_paid_in(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Error) as caught:
+        domain.check_no_imitation(replace(SPEC, **changes), FEES)
+    assert caught.value.reason == reason
+    assert domain.is_imitation(next(iter(changes.values())), FEES)
+
+
+def test_a_token_of_its_own_name_passes() -> None:
+    domain.check_no_imitation(SPEC, FEES)
 
 
 def test_what_is_complete_stays_as_it_is() -> None:
