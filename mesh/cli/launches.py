@@ -108,10 +108,12 @@ def launch(
         checked = await _checked(stub, client, wanted)
         require_terminal(yes=yes or check)
         quote = await client.price(*((item.step, _service(item)) for item in checked.items))
+        if not as_json or not check:
+            _show_price(console, quote, checked)
+        await _check_funds(client, quote)
         if check and as_json:
             print_json({"quote": quote, "check": message_json(checked)})
             return
-        _show_price(console, quote, checked)
         if check:
             return
         confirm_payment(f"Pay {icp(quote['total'])} and launch?", yes=yes)
@@ -229,6 +231,19 @@ def _service(item: Any) -> str:
     )
 
 
+async def _check_funds(client: Client, quote: dict[str, Any]) -> None:
+    """Passes when the user holds what the quote and its approval cost; before anything is asked."""
+    ledger = (await client.rest("GET", f"/v1/{quote['ledger']}")).body
+    account = f"/v1/{quote['ledger']}/accounts/{client.principal}"
+    held = int((await client.rest("GET", account)).body["balance"])
+    needed = int(quote["approvalAmount"]) + int(ledger["transferFee"])
+    if held < needed:
+        fail(
+            f"You hold {icp(str(held))}; the launch costs {icp(str(needed))} with the fees of the"
+            " ledger. Nothing was approved or ordered."
+        )
+
+
 async def _approve_tokens(client: Client, checked: pb.ValidateLaunchResponse) -> None:
     """Lets the platform take what a token that exists has to give."""
     token = checked.spec.token
@@ -313,7 +328,19 @@ async def _show_result(client: Client, ended: pb.Launch) -> None:
         style = _LAUNCHES[ended.state][1]
         why = f"{ended.error.reason}: {ended.error.message}"
         out.print(plain(f"{ended.name} {_LAUNCHES[ended.state][0]}. {why}"), style=style)
-        out.print("What was not delivered is refunded; its tokens lie in escrow.", style=style)
+        out.print(_what_became_of_it(ended), style=style)
+
+
+def _what_became_of_it(ended: pb.Launch) -> str:
+    """What a person has to know of money and tokens of a launch that did not succeed."""
+    if not ended.payment:
+        return "Nothing was charged, and nothing was made."
+    if not ended.token:
+        return "What was not delivered is refunded."
+    return (
+        "What was not delivered is refunded; its tokens lie in escrow, for you to launch again or"
+        " to withdraw."
+    )
 
 
 def _delivered(ended: pb.Launch) -> Iterator[tuple[str, str, Text]]:

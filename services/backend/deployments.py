@@ -68,6 +68,7 @@ class DeploymentService:
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""
         try:
+            await orders.check_limits(self._database, call.principal, self._limits())
             checked = await self._checked(request, call)
         except Error:
             await call.replay()

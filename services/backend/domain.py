@@ -170,6 +170,53 @@ TOO_SOON: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What a user has ordered by now, as of `now`.
+
+    Attributes:
+        tokens: delivered and on their way.
+        day_count: orders in the 24 hours that began at `day_start`.
+        last: when the newest was ordered; None when there is none.
+    """
+
+    now: datetime
+    tokens: int
+    day_start: datetime
+    day_count: int
+    last: datetime | None
+
+
+_DAY: Final = timedelta(hours=24)
+
+
+def check_limits(ordered: Ordered, limits: Limits) -> None:
+    """Passes when a user may order now; says from when on they may.
+
+    Raises:
+        Error: RESOURCE_EXHAUSTED, they have too many tokens, or ordered too often or just now.
+    """
+    if ordered.tokens >= limits.tokens:
+        raise Error(*TOO_MANY_TOKENS)
+    next_day = ordered.day_start + _DAY
+    if ordered.day_count >= limits.per_day and next_day > ordered.now:
+        raise _not_before(TOO_MANY_TODAY, next_day, ordered.now)
+    if ordered.last is not None and ordered.last + limits.cooldown > ordered.now:
+        raise _not_before(TOO_SOON, ordered.last + limits.cooldown, ordered.now)
+
+
+def _not_before(refusal: tuple[Code, str, str], moment: datetime, now: datetime) -> Error:
+    code, reason, message = refusal
+    until = f"You may order again from {moment:%Y-%m-%d %H:%M:%S} UTC on."
+    return Error(
+        code,
+        reason,
+        f"{message} {until}",
+        metadata={"ready_time": moment.isoformat()},
+        retry_after=(moment - now).total_seconds(),
+    )
+
+
 def check_project_count(count: int, limit: int) -> None:
     """Passes when a user may have another project.
 

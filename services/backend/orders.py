@@ -12,6 +12,7 @@ from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from services.backend import domain, store
 from services.backend.domain import Approval, Limits
 from services.kit import Effect
+from services.kit.database import Database
 from services.kit.errors import Code, Error
 from services.kit.platform import Platform
 
@@ -59,6 +60,17 @@ def limits(config: config_pb2.UserLimits, cooldown: Duration) -> Limits:
         per_day=config.max_deployments_per_day,
         cooldown=timedelta(seconds=cooldown.seconds),
     )
+
+
+async def check_limits(database: Database, principal: str, limits: Limits) -> None:
+    """Passes when a user may order now: before anything is approved, and again when it is counted.
+
+    Raises:
+        Error: RESOURCE_EXHAUSTED, they may not, and from when on they may.
+    """
+    known = await store.ordered(database, principal)
+    if known is not None:
+        domain.check_limits(known, limits)
 
 
 async def occupy_project(

@@ -11,6 +11,7 @@ from services.backend.domain import (
     TOO_SOON,
     Deployment,
     Limits,
+    Ordered,
     Profile,
     Project,
 )
@@ -44,6 +45,10 @@ WHERE kit_require(users.token_count < $2, $5)
   AND kit_require(users.day_count < $3 OR users.day_start <= kit_now() - interval '24 hours', $6)
   AND kit_require($4::interval = interval '0' OR users.last_deployment IS NULL
     OR users.last_deployment <= kit_now() - $4::interval, $7)
+"""
+_ORDERED: Final = """
+SELECT kit_now(), token_count, day_start, day_count, last_deployment
+FROM users WHERE principal = $1
 """
 _RELEASE_TOKENS: Final = """
 UPDATE users SET token_count = token_count - undelivered.count
@@ -169,6 +174,12 @@ def counted_deployment(principal: str, limits: Limits) -> Statement:
             *(requirement(*refusal) for refusal in refusals),
         ),
     )
+
+
+async def ordered(database: Database, principal: str) -> Ordered | None:
+    """What a user has ordered by now; None for one who never wrote anything."""
+    row = await database.fetchrow(_ORDERED, principal)
+    return Ordered(*row) if row else None
 
 
 async def release_tokens(connection: Connection, owners: Sequence[str]) -> None:

@@ -233,6 +233,13 @@ async def test_a_stop_blocks_everything_until_two_people_release_it(
     assert '"emergencyStop"' in act["newValue"]
 
 
+async def test_a_fee_ledger_that_does_not_exist_is_refused(chief: Client) -> None:
+    config = await get(chief, "config")
+    config["payment"]["ledger"] = f"ledgers/{uuid4()}"
+    body = {"requestId": str(uuid4()), "config": config, "justification": WHY}
+    assert await reason_of(chief.rest("PATCH", "/v1/config", body)) == "LEDGER_NOT_FOUND"
+
+
 async def test_limits_hold_at_the_door(mesh: Installation, alice: Client, chief: Client) -> None:
     """Domain 2.1: the quote is good again when the order was refused."""
     await deployed(alice)
@@ -245,6 +252,7 @@ async def test_limits_hold_at_the_door(mesh: Installation, alice: Client, chief:
         with pytest.raises(CallError) as caught:
             await alice.rest("POST", "/v1/tokens", body)
         assert (caught.value.status, caught.value.reason) == (429, "COOLDOWN")
+        assert "You may order again from 2" in str(caught.value)
         project = {"displayName": "A project"}
         await post(alice, "/v1/projects", project=project)
         assert await reason_of(post(alice, "/v1/projects", project=project)) == "PROJECT_LIMIT"

@@ -97,6 +97,16 @@ async def test_a_check_launches_nothing(mesh: Installation, tmp_path: Path) -> N
     assert "There are none yet" in (await mesh.icto("launches", home=tmp_path))[1]
 
 
+async def test_who_cannot_pay_is_told_before_anything_is_approved(
+    mesh: Installation, tmp_path: Path
+) -> None:
+    for arguments in (("--check",), ("--yes",)):
+        status, output = await mesh.icto("launch", small(tmp_path), *arguments, home=tmp_path)
+        assert status == 1, output
+        assert re.search(r"You hold 0 ICP; the launch costs 2\.\d+ ICP with the fees", output)
+        assert "Nothing was approved or ordered" in output
+
+
 async def test_a_launch_pays_nothing_where_nobody_can_be_asked(
     mesh: Installation, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.backend import config_rules, domain
 from services.backend.configuration import _first
-from services.backend.domain import Project
+from services.backend.domain import Limits, Ordered, Project
 from services.kit.errors import Code, Error
 from services.kit.settings import Environment
 
@@ -155,3 +156,36 @@ def test_an_order_is_accepted_when_its_quote_is_approved(
     assert (caught.value.code, caught.value.reason) == (Code.FAILED_PRECONDITION, reason)
     assert caught.value.message == problem
     assert caught.value.metadata["required"] == "10"
+
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+LIMITS = Limits(tokens=2, per_day=3, cooldown=timedelta(minutes=5))
+IDLE = Ordered(NOON, tokens=1, day_start=NOON - timedelta(hours=1), day_count=1, last=None)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "reason", "says"),
+    [
+        (replace(IDLE, tokens=2), "TOKEN_LIMIT", "as many tokens"),
+        (replace(IDLE, day_count=3), "DAILY_LIMIT", "from 2026-01-03 11:00:00 UTC on"),
+        (replace(IDLE, last=NOON - timedelta(minutes=4)), "COOLDOWN", "2026-01-02 12:01:00 UTC"),
+    ],
+)
+def test_whoever_may_not_order_now_is_told_from_when_on(
+    ordered: Ordered, reason: str, says: str
+) -> None:
+    with pytest.raises(Error, match=says) as caught:
+        domain.check_limits(ordered, LIMITS)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        IDLE,
+        replace(IDLE, day_count=9, day_start=NOON - timedelta(hours=24)),
+        replace(IDLE, last=NOON - timedelta(minutes=5)),
+    ],
+)
+def test_others_may_order(ordered: Ordered) -> None:
+    domain.check_limits(ordered, LIMITS)

@@ -23,6 +23,7 @@ from observability import names
 from observability.tracing import trace_id
 from services.backend import orders
 from services.backend import store as backend_store
+from services.backend.domain import Limits
 from services.backend.launches import domain, store
 from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, TAKE_IN, Launch, Shape
 from services.backend.launches.escrow import Escrow
@@ -93,6 +94,7 @@ class LaunchService:
     ) -> pb.ValidateLaunchResponse:
         """Checks a launch without launching."""
         checked = await self._checked(request.spec, ids.new_id(call.principal), call.principal)
+        await orders.check_limits(self._database, call.principal, self._limits())
         return pb.ValidateLaunchResponse(
             spec=checked.spec,
             items=[
@@ -108,6 +110,7 @@ class LaunchService:
         """Accepts a launch; it waits for its turn when the transaction has committed."""
         launch_id = ids.new_id(call.principal)
         try:
+            await orders.check_limits(self._database, call.principal, self._limits())
             checked, cost = await self._ordered(request, launch_id, call.principal)
         except Error:
             await call.replay()
@@ -128,11 +131,9 @@ class LaunchService:
         act = call.act(
             status=events.ACT_STATUS_INITIATED, operation=launch.name, details={"cost": cost}
         )
-        config = self._platform.config.limits
-        limits = orders.limits(config, config.pipeline_cooldown)
         effects = (
             store.added(launch),
-            backend_store.counted_deployment(call.principal, limits),
+            backend_store.counted_deployment(call.principal, self._limits()),
             self._pipelines.enqueue(
                 self._pipeline.family, launch.id, launch.shape.encode(), launch.owner
             ),
@@ -146,6 +147,10 @@ class LaunchService:
                 tx.answer(response, subject=launch.name, act=act)
         self._pipelines.admit()
         return response
+
+    def _limits(self) -> Limits:
+        config = self._platform.config.limits
+        return orders.limits(config, config.pipeline_cooldown)
 
     async def _ordered(
         self, request: pb.CreateLaunchRequest, launch_id: UUID, owner: str
