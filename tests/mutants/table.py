@@ -846,15 +846,15 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "emergency stop: who made others is one with them",
         "services/backend/release.py",
-        "origins = {one.origin for one in standings.values() if one.origin}",
-        "origins = {who for who, one in standings.items() if one.origin}",
+        "len({one.origin for one in standings.values() if one.origin})",
+        "len({who for who, one in standings.items() if one.origin})",
         [_TWO + "test_a_stop_ends_when_two_have_asked_who_speak_for_two"],
     ),
     Mutant(
         "emergency stop: who may not release it any more does not count",
-        "services/backend/configuration.py",
-        "if who == call.principal or people.may(who, _RELEASES)",
-        "if who == call.principal or who",
+        "services/backend/restrictions.py",
+        "if wish.principal == caller or people.may(wish.principal, _RELEASES)",
+        "if wish.principal == caller or wish",
         [_TWO_PEOPLE + "test_who_may_not_release_it_any_more_does_not_count"],
     ),
     Mutant(
