@@ -335,7 +335,8 @@ async def check_room(server: Server, topology: Topology) -> None:
     """
     async with server.connection() as connection:
         available = await connection.fetchval(durability.CONNECTIONS)
-    topology.check_connections(available, f"Raise max_connections of {server}")
+    # One is the supervisor's own, which holds the lock on the database.
+    topology.check_connections(available - 1, f"Raise max_connections of {server}")
 
 
 async def provision(

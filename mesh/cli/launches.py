@@ -36,6 +36,7 @@ from mesh.cli.terminal import (
     plain_text,
     print_json,
     require_terminal,
+    tokens,
 )
 from services.kit.status import from_rpc_error
 
@@ -109,7 +110,7 @@ def launch(
         require_terminal(yes=yes or check)
         quote = await client.price(*((item.step, _service(item)) for item in checked.items))
         if not as_json or not check:
-            _show_price(console, quote, checked)
+            _show_price(console, quote, checked, await _unit(client, checked))
         await _check_funds(client, quote)
         if check and as_json:
             print_json({"quote": quote, "check": message_json(checked)})
@@ -255,16 +256,32 @@ async def _approve_tokens(client: Client, checked: pb.ValidateLaunchResponse) ->
     await client.approve(ledger, {"owner": checked.spender.owner}, amount)
 
 
+async def _unit(client: Client, checked: pb.ValidateLaunchResponse) -> Callable[[str], str]:
+    """How amounts of the launched token are written."""
+    made = checked.spec.new_token
+    if checked.spec.WhichOneof("source") == "new_token":
+        return lambda amount: tokens(amount, made.decimals, made.symbol)
+    if not checked.spec.token:
+        return lambda amount: f"{amount} base units"
+    ledger = checked.spec.token.replace("tokens/", "/v1/ledgers/")
+    known = (await client.rest("GET", ledger)).body
+    return lambda amount: tokens(amount, int(known["decimals"]), known["symbol"])
+
+
 def _show_price(
-    console: Console, quote: dict[str, Any], checked: pb.ValidateLaunchResponse
+    console: Console,
+    quote: dict[str, Any],
+    checked: pb.ValidateLaunchResponse,
+    unit: Callable[[str], str],
 ) -> None:
     table = Rows("step", "price", numbers=frozenset({"price"}))
     for line in quote["lines"]:
         table.add(line["step"], icp(line["amount"]))
     table.add("all of it", icp(quote["total"]), style="bold")
     console.print(table)
-    held = f"{checked.escrow_amount} base units are locked and distributed, fees included"
-    left = f"; {checked.remainder_amount} go to you" if checked.remainder_amount != "0" else ""
+    held = f"{unit(checked.escrow_amount)} are locked and distributed, fees included"
+    rest = checked.remainder_amount
+    left = f"; {unit(rest)} go to you" if rest != "0" else ""
     console.print(plain(held + left), style="dim")
 
 

@@ -159,8 +159,14 @@ async def edge_of(run_dir: Path, edge: str) -> str:
 
 def icp(amount: str) -> str:
     """An amount of ICP, given in base units, as people read it."""
-    whole, rest = divmod(int(amount), E8S)
-    return f"{whole}.{rest:08d}".rstrip("0").rstrip(".") + " ICP"
+    return tokens(amount, 8, "ICP")
+
+
+def tokens(amount: str, decimals: int, symbol: str) -> str:
+    """An amount of a token, given in base units, as people read it."""
+    whole, rest = divmod(int(amount), 10**decimals)
+    text = f"{whole}.{rest:0{decimals}d}".rstrip("0").rstrip(".") if rest else str(whole)
+    return f"{text} {symbol}"
 
 
 def config_directory() -> Path:
