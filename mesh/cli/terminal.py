@@ -77,7 +77,7 @@ def plain_text(value: object, style: str = "") -> Text:
 def print_json(value: object, console: Console = out) -> None:
     """A value as JSON, on several lines. It stays JSON whatever stands in it."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    print(escape(text, lines=True), file=console.file)
+    print(escape(text, lines=True), file=console.file, flush=True)
 
 
 def message_json(message: Message) -> Any:

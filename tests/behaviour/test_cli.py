@@ -87,7 +87,7 @@ async def test_a_method_is_called_and_its_trace_is_drawn(
         (["trace", "0" * 31 + "1"], "No span of this trace is kept"),
         (["render", "nothing"], "There is no 'nothing'; take all, or one of bootstrap, clusters"),
         (["restart", "ledger-9"], "There is no ledger-9. Services are audit_storage, backend,"),
-        (["faucet", "somebody"], "'somebody' is not a principal."),
+        (["faucet", "somebody"], "'somebody' is not a principal that can"),
         (["login", "--bootstrap", "guess" * 9], "BOOTSTRAP_KEY_INVALID"),
         (["status", "--run-dir", "/nowhere"], "Nothing runs in /nowhere. Start it with 'icto up'"),
     ],

@@ -47,7 +47,8 @@ class Checkout:
         shutil.rmtree(self.folder / ".venv", ignore_errors=True)
 
     def make(self, target: str = ".venv/.ready") -> "subprocess.Popen[bytes]":
-        """Starts make."""
+        """Starts make, which Ctrl-C reaches even where these tests were started without it."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         left_out = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
         return subprocess.Popen(
             ["make", target, f"PYTHON={self._python}"],
