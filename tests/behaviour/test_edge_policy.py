@@ -155,6 +155,7 @@ FORGED: Final = {
     names.HEADER_ON_BEHALF_OF: VICTIM,
     names.HEADER_HEALTH_TARGET: "ledger",
     names.HEADER_TRACE_ID: "f" * 32,
+    names.HEADER_ADDRESS: "192.0.2.1",
 }
 """Everything that Envoy tells services, said by somebody outside."""
 

@@ -25,7 +25,7 @@ def program_of(commit: str, folder: Path) -> Path | None:
     program = folder / "icto"
     # Replicas are started by the interpreter's name, and find the modules by this variable.
     program.write_text(
-        f"#!/bin/sh\nexport PYTHONPATH={folder}:{folder}/protos/gen\n"
+        f"#!/bin/sh\nexport PYTHONSAFEPATH=1 PYTHONPATH={folder}:{folder}/protos/gen\n"
         f"exec {ICTO.with_name('python')} -c 'from mesh.cli import app; app()' \"$@\"\n"
     )
     program.chmod(0o700)
