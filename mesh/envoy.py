@@ -128,7 +128,8 @@ async def check(contract: Contract, topology: Topology, scratch: Path) -> None:
     Raises:
         EnvoyRefusedError: it does not, and why.
     """
-    paths = Paths(scratch, scratch)
+    # Sockets are named, not opened, and their paths are limited: a scratch directory may be deep.
+    paths = Paths(scratch, Path("/nowhere"))
     renderer = Renderer(contract, topology, paths)
     Envoy(renderer, paths, lambda *_: None).write_all(list(contract.services))
     file = scratch / "check.json"
