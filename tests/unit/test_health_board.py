@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from icto.backend.v1 import system_pb2
+from icto.config.v1 import config_pb2
 from services.backend.system import SystemService
 from services.kit import deadline
 from services.kit.errors import Code, Error
@@ -30,12 +31,21 @@ class SlowHealth:
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
+class NoDatabase:
+    """A database that does not answer: health is told all the same."""
+
+    async def fetch(self, *_: Any) -> Any:
+        raise Error(Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "It is away.")
+
+
 def kit(service: SlowHealth, interval: float = 60.0) -> Any:
     lab = SimpleNamespace(mesh_name="lab", proto_services=("icto.lab.v1.LabService",))
     return SimpleNamespace(
         settings=SimpleNamespace(health_interval=interval, environment="test"),
         clients=SimpleNamespace(stub=lambda _: service),
         contract=SimpleNamespace(services={"lab": lab}),
+        database=NoDatabase(),
+        platform=SimpleNamespace(config=config_pb2.SystemConfig()),
     )
 
 
