@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -20,6 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from mesh.contract import OPERATOR
 from mesh.replicas import Replica, Replicas
 from mesh.silence import HANG_INTERVALS, HOLD_SECONDS, Judgement, Pulse, judge
+from mesh.starvation import Wait, threads_of
 from observability import names
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class _Watched:
         self._answered = False
         self._begun = 0.0
         self._asked: float | None = None
-        self._waits: dict[str, float] | None = None
+        self._wait: Wait | None = None
         self._away_since: float | None = clock.now()
 
     async def ask(self) -> None:
@@ -136,7 +136,7 @@ class _Watched:
     def _meet(self, process: str) -> None:
         """Begins anew with another process."""
         self._process, self._answered, self._begun = process, False, self._clock.now()
-        self._asked = self._waits = None
+        self._asked = self._wait = None
         if self._away_since is None:
             self._away_since = self._begun
 
@@ -145,7 +145,7 @@ class _Watched:
             self._asked = self._clock.now()
         with contextlib.suppress(_SilentError):
             await _answer(stub, HANG_INTERVALS * self._interval)
-            self._asked = self._waits = self._away_since = None
+            self._asked = self._wait = self._away_since = None
             self._answered = True
 
     def replaced(self) -> None:
@@ -157,18 +157,20 @@ class _Watched:
         """Seconds for which its oldest question is unanswered, though it could have answered."""
         if self._asked is None:
             return 0.0
-        age = self._clock.now() - self._asked
-        pid = self.replica.process.pid
-        if age < self._interval / 2 or pid is None:
-            return age
-        waits = _waits_for_a_processor(pid)
-        if self._waits is None:
-            self._waits = waits
-        waited = max((waits[t] - self._waits.get(t, 0.0) for t in waits), default=0.0)
-        return max(age - waited, 0.0)
+        waited = self._wait.seconds if self._wait else 0.0
+        return max(self._clock.now() - self._asked - waited, 0.0)
+
+    def look(self) -> None:
+        """Looks whether a processor is what it waits for, if it is late."""
+        pid, now = self.replica.process.pid, self._clock.now()
+        if self._asked is None or pid is None or now - self._asked < self._interval / 2:
+            return
+        threads = threads_of(pid)
+        self._wait = self._wait.look(threads, now) if self._wait else Wait.begin(threads, now)
 
     def pulse(self) -> Pulse:
         """What is known of it now."""
+        self.look()
         now, replica = self._clock.now(), self.replica
         starting = not self._answered and now - self._begun < _START_SECONDS
         ending = replica.restarting.locked() or replica.process.pid is None
@@ -202,17 +204,3 @@ async def _answer(stub: Any, seconds: float) -> None:
         from_a_replica = names.TRAILER_REASON in (error.trailing_metadata() or ())
         if error.code() in _NOBODY and not from_a_replica:
             raise _SilentError from None
-
-
-def _waits_for_a_processor(pid: int) -> dict[str, float]:
-    """How long each thread of a process has waited for a processor in its life, in seconds.
-
-    Empty where the system does not say.
-    """
-    found: dict[str, float] = {}
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                _, waited, *_ = (thread / "schedstat").read_text().split()
-                found[thread.name] = int(waited) / 1e9
-    return found

@@ -151,18 +151,20 @@ class SpanStore:
     def trace(self, trace_id: str) -> list[StoredSpan]:
         """The spans of a trace, by start.
 
-        Of a trace that callers say is theirs: the spans of ours that are linked to it.
+        Of a trace that is a caller's own: the spans of ours that are linked to it.
         """
         wanted = bytes.fromhex(trace_id)
         batches = list(self._batches)  # others may be added meanwhile, by another thread
-        ours = {linked for batch in batches if wanted in batch for linked in _linked(batch, wanted)}
-        found = [
-            span
-            for one in {wanted, *ours}
-            for batch in batches
-            if one in batch
-            for span in _spans(batch, one)
-        ]
+        found = [span for batch in batches if wanted in batch for span in _spans(batch, wanted)]
+        if not found:
+            ours = {one for batch in batches if wanted in batch for one in _linked(batch, wanted)}
+            found = [
+                span
+                for one in ours
+                for batch in batches
+                if one in batch
+                for span in _spans(batch, one)
+            ]
         return sorted({span.span_id: span for span in found}.values(), key=lambda s: s.start)
 
 

@@ -54,8 +54,7 @@ def status(run_dir: RunDirOption = RUN_DIR, *, as_json: JsonOption = False) -> N
         raise typer.Exit(int(bool(sick)))
     out.print(f"{state['environment']} at {state['edge']}, up {state['uptime']:.0f} s")
     out.print(f"metrics at {state['metrics']}")
-    for line in platform.described(stands):
-        out.print(plain(line))
+    platform.show(stands)
     table = Rows("process", "health", "pid", "up", "restarts")
     for process in (state["postgres"], state["envoy"], *state["replicas"]):
         if process:

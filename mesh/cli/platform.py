@@ -81,8 +81,13 @@ async def state(edge: str) -> Mapping[str, Any] | None:
     return found
 
 
-def described(status: Mapping[str, Any] | None) -> Iterator[str]:
-    """What holds the platform up, a line each; nothing when nothing does."""
+def show(status: Mapping[str, Any] | None) -> None:
+    """Writes what holds the platform up, a line each; nothing when nothing does."""
+    for line in _described(status):
+        out.print(plain(line))
+
+
+def _described(status: Mapping[str, Any] | None) -> Iterator[str]:
     if status is None:
         yield "Whether the platform is stopped is not known: it does not answer."
         return
@@ -115,9 +120,7 @@ def _moment(text: str) -> str:
 
 
 async def _show(client: Client) -> None:
-    status = (await client.rest("GET", "/v1/system/status")).body
-    for line in described(status) or ():
-        out.print(plain(line))
+    show((await client.rest("GET", "/v1/system/status")).body)
 
 
 async def _post(client: Client, verb: str, **body: Any) -> dict[str, Any]:

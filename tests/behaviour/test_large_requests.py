@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,9 @@ VALIDATE: Final = "/icto.backend.v1.LaunchService/ValidateLaunch"
 PATH: Final = "/v1/launches:validate"
 SECONDS: Final = 6.0
 CORES: Final = 0.5
-SLACK_SECONDS: Final = 0.3
+# Twice is what is promised; three times that is asserted, and one pause of a busy machine.
+READ_FACTOR: Final = 3 * 2
+PAUSE_SECONDS: Final = 0.05
 _TICKS: Final = 100  # of /proc, a second
 
 
@@ -94,18 +97,38 @@ async def reads(edge: Edge, mint: Mint, seconds: float) -> float:
     return statistics.quantiles(seen, n=100)[-1]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a while costs.
+
+    Attributes:
+        cores: processors that the replicas keep busy.
+        read: seconds that one of a hundred of another user's reads takes longer than.
+    """
+
+    cores: float
+    read: float
+
+
+async def cost(mesh: Installation, edge: Edge, mint: Mint) -> Cost:
+    """The cost of the next while, with another user's reads."""
+    pids = [replica["pid"] for replica in (await mesh.status())["replicas"]]
+    before = cpu(pids)
+    noticed = await reads(edge, mint, SECONDS)
+    return Cost((cpu(pids) - before) / SECONDS, noticed)
+
+
 @pytest.fixture(scope="module")
-async def usual(edge: Edge, mint: Mint) -> float:
+async def usual(mesh: Installation, edge: Edge, mint: Mint) -> Cost:
     """The same while nobody sends anything large."""
-    return await reads(edge, mint, SECONDS)
+    return await cost(mesh, edge, mint)
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_one_key_at_its_limit_costs_less_than_half_a_core(
-    mesh: Installation, edge: Edge, mint: Mint, usual: float, way: str
+    mesh: Installation, edge: Edge, mint: Mint, usual: Cost, way: str
 ) -> None:
     """However it sends its requests; and others hardly notice."""
-    pids = [replica["pid"] for replica in (await mesh.status())["replicas"]]
     signed, told = bearer(mint.anybody), list[str]()
 
     async def attack(place: Edge) -> None:
@@ -118,13 +141,11 @@ async def test_one_key_at_its_limit_costs_less_than_half_a_core(
         try:
             while "RATE_LIMITED" not in told:
                 await asyncio.sleep(0.05)
-            before = cpu(pids)
-            noticed = await reads(edge, mint, SECONDS)
-            cores = (cpu(pids) - before) / SECONDS
+            attacked = await cost(mesh, edge, mint)
         finally:
             for task in attacks:
                 task.cancel()
             await asyncio.gather(*attacks, return_exceptions=True)
     assert set(told) == {"", "RATE_LIMITED"}
-    assert cores < CORES
-    assert noticed < 2 * usual + SLACK_SECONDS
+    assert attacked.cores - usual.cores < CORES
+    assert attacked.read < READ_FACTOR * usual.read + PAUSE_SECONDS

@@ -181,9 +181,3 @@ async def test_what_cannot_be_done_is_said_in_words(
     status, output = await mesh.icto(*arguments, home=tmp_path)
     assert (status, says in output) == (1, True), output
     assert "Traceback" not in output
-
-
-async def test_who_cannot_pay_is_told_so(mesh: Installation, tmp_path: Path) -> None:
-    status, output = await mesh.icto("launch", small(tmp_path), "--yes", home=tmp_path)
-    assert (status, "INSUFFICIENT_FUNDS" in output) == (1, True), output
-    assert "Traceback" not in output

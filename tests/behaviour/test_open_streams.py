@@ -11,6 +11,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
+from services.kit.open_streams import SILENCE
 from tests.conftest import NARROW_STREAMS_PER_ADDRESS, NARROW_STREAMS_PER_PRINCIPAL
 from tests.support.edge import WEB, Edge, bearer, caller
 from tests.support.installation import Installation, kill, until
@@ -36,8 +37,12 @@ class Holder:
         http = self._edge.http
         request = http.build_request("POST", WATCH, content=EMPTY, headers=headers)
         reply = await http.send(request, stream=True)
-        self._held.append(reply)
-        return str(reply.headers.get("icto-reason", OPEN))
+        reason = str(reply.headers.get("icto-reason", OPEN))
+        if reason == OPEN:
+            self._held.append(reply)
+        else:
+            await reply.aclose()
+        return reason
 
     async def leave(self) -> None:
         """Lets go of all."""
@@ -55,11 +60,11 @@ async def holders(mesh: Installation, *places: str) -> AsyncIterator[Sequence[Ho
         ]
 
 
-async def until_open(holder: Holder, token: str) -> None:
+async def until_open(holder: Holder, token: str, seconds: float = 10.0) -> None:
     async def free() -> bool:
         return await holder.opened(token) == OPEN
 
-    await until(free)
+    await until(free, seconds)
 
 
 @pytest.fixture
@@ -114,7 +119,7 @@ async def test_what_a_replica_held_is_free_when_it_has_died(
         for replica in await narrow.replicas("gateway"):
             kill(replica["pid"])
         await narrow.until_healthy()
-        await until_open(other, token)
+        await until_open(other, token, 3 * SILENCE.total_seconds())
 
 
 def question() -> reflection_pb2.ServerReflectionRequest:

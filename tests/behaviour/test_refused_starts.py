@@ -87,7 +87,7 @@ async def test_a_database_with_too_few_connections_is_refused(
 ) -> None:
     url = postgres.dsn
     output = await icto(command, "--run-dir", str(run), ICTO_DATABASE_URL=url)
-    await refused(output, "replicas may open", "room for 57", "Raise max_connections of postgresql")
+    await refused(output, "replicas may open", "room for 56", "Raise max_connections of postgresql")
 
 
 async def test_a_database_that_does_not_answer_is_given_up_after_connect_timeout(

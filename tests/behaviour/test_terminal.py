@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from icto.backend.v1 import launches_pb2
-from mesh.cli import app
+from mesh.cli import app, platform
 from mesh.cli.client import Client, load_key
 from observability.receiver import EXPORT_PATH
 from tests.support.installation import ICTO, Installation, new_symbol, until
@@ -242,6 +242,7 @@ _SAY_NOTHING_OF_OTHERS: Final = {
     "up",
     "demo",
 }
+_SAY_WHAT_HOLDS_THE_PLATFORM_UP: Final = {"stop", "release", "maintenance"}
 
 
 @pytest.mark.timeout(400)
@@ -261,7 +262,17 @@ def test_every_command_is_tried_so() -> None:
     registered = {command.name for command in app.registered_commands}
     registered |= {group.name for group in app.registered_groups}
     tried = {name.partition(",")[0] for name in commands(Launched(Path("/tmp"), "", ""))}
-    assert registered - tried <= _SAY_NOTHING_OF_OTHERS
+    assert registered - tried <= _SAY_NOTHING_OF_OTHERS | _SAY_WHAT_HOLDS_THE_PLATFORM_UP
+
+
+def test_what_holds_the_platform_up_obeys_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    held = {"startTime": "2027-01-31T12:00:00Z", "principal": HOSTILE, "justification": HOSTILE}
+    wish = {"principal": HOSTILE, "expireTime": "2027-01-31T12:15:00Z"}
+    platform.show({"maintenance": held, "emergencyStop": held, "releaseWishes": [wish]})
+    printed = capsys.readouterr().out
+    assert printed.count("evil [red]:boom:") == 5
+    assert not {c for c in DECEIVING if c in printed and c != "\n"}
+    assert not re.search(r"^12:00:00.000 forged", printed, re.MULTILINE)
 
 
 async def test_a_terminal_is_not_told_either(mesh: Installation, hostile: Launched) -> None:

@@ -1455,12 +1455,19 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "hang: waiting for a processor is not silence",
         "mesh/watchdog.py",
-        "return max(age - waited, 0.0)",
-        "return max(age - 0 * waited, 0.0)",
+        "return max(self._clock.now() - self._asked - waited, 0.0)",
+        "return max(self._clock.now() - self._asked - 0 * waited, 0.0)",
         [
             _KILLS + "test_hanging_replicas.py::"
             "test_a_replica_that_hardly_gets_a_processor_is_left_alone"
         ],
+    ),
+    Mutant(
+        "hang: a wait for a processor that has not ended counts",
+        "mesh/starvation.py",
+        "if before.runnable and now.runnable and now.ran == before.ran:",
+        "if False:",
+        ["tests/unit/test_starvation.py::test_a_thread_in_the_queue_waits"],
     ),
     Mutant(
         "hang: what the watchdog slept through is not silence",

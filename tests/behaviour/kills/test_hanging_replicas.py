@@ -32,7 +32,7 @@ _START_SECONDS: Final = 30.0
 _HANGS: Final = re.compile(r"(\S+) has not answered for")
 _READERS: Final = 6
 _WRITERS: Final = 6
-_SPINNERS: Final = 4
+_SPINNERS: Final = 24
 _HOLDER: Final = """
 SELECT application_name FROM pg_stat_activity
 WHERE application_name LIKE 'ledger-%' AND wait_event_type = 'Lock' AND xact_start < query_start
@@ -105,7 +105,7 @@ async def test_a_replica_that_hardly_gets_a_processor_is_left_alone(house: Insta
     (victim, *_), logged = await house.replicas("lab"), len(house.output())
     process = process_of(house, victim)
     with starved(victim["pid"]):
-        await until(is_unhealthy(house, victim))
+        await until(is_unhealthy(house, victim), _START_SECONDS)
         await asyncio.sleep(3 * _HANG)
         assert process.alive
     await house.until_healthy()
