@@ -36,6 +36,8 @@ from mesh.rundir import RunDirectory, write_atomically
 
 NOTE: Final = "restored.json"
 FORMER: Final = "former"
+_ALL_ASIDE: Final = " all aside"
+"""At the end of the note in the run directory once all that was there is set aside."""
 _CONNECTIONS: Final = 10
 
 
@@ -123,19 +125,30 @@ async def _set_aside(order: Order) -> AsyncIterator[str]:
                 path.rename(_aside(path, suffix))
         if order.database_url:
             await _rename_schemas(order, "{name}", f"{{name}}_{_sql(suffix)}")
+        write_atomically(run.restoring, suffix + _ALL_ASIDE, durable=True)
         yield suffix
     except BaseException:
-        await _put_back(order, suffix)
+        await _put_back(order, run.restoring.read_text())
         raise
     run.restoring.unlink()
 
 
-async def _put_back(order: Order, suffix: str) -> None:
-    """Undoes what a restore has done so far."""
-    run = order.run
+async def _put_back(order: Order, note: str) -> None:
+    """Undoes what a restore has done so far, by its note in the run directory.
+
+    Once all is set aside, whatever stands in its place is the restore's own, and goes: an empty
+    database that stayed would be taken for an installation.
+    """
+    run, suffix = order.run, note.removesuffix(_ALL_ASIDE)
+    if note.endswith(_ALL_ASIDE):
+        for path in _files(run):
+            await asyncio.to_thread(_delete, path)
+        if order.database_url:
+            await _drop_schemas(order)
+        # From now on what stands in its place is what was there before.
+        write_atomically(run.restoring, suffix, durable=True)
     for path in _files(run):
         if _aside(path, suffix).exists():
-            await asyncio.to_thread(_delete, path)
             _aside(path, suffix).rename(path)
     if order.database_url:
         await _rename_schemas(order, f"{{name}}_{_sql(suffix)}", "{name}")
@@ -173,13 +186,19 @@ async def _occupied(order: Order) -> bool:
         return bool(await existing(connection, every_schema()))
 
 
+async def _drop_schemas(order: Order) -> None:
+    """Drops what a restore has loaded into an external database."""
+    async with Server.external(order.database_url).connection() as connection:
+        for name in await existing(connection, every_schema()):
+            await connection.execute(f"DROP SCHEMA {name} CASCADE")
+
+
 async def _rename_schemas(order: Order, old: str, new: str) -> None:
     """Renames every schema of an installation from one form of name to another, if it is there."""
     names = {old.format(name=name): new.format(name=name) for name in every_schema()}
     server = Server.external(order.database_url)
     async with server.connection() as connection, connection.transaction():
         for name in await existing(connection, names):
-            await connection.execute(f"DROP SCHEMA IF EXISTS {names[name]} CASCADE")
             await connection.execute(f"ALTER SCHEMA {name} RENAME TO {names[name]}")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -226,9 +227,8 @@ async def test_an_installation_is_replaced_only_on_request_and_set_aside(
             assert await connection.fetchval(f"SELECT count(*) FROM {aside}.users") == 2
 
 
-async def test_a_restore_that_fails_or_was_killed_puts_everything_back(
-    postgres: Postgres, run: RunDirectory, tmp_path: Path
-) -> None:
+def broken_backup(run: RunDirectory, tmp_path: Path) -> Path:
+    """A backup whose signature holds, and whose dump is none."""
     broken = tmp_path / "files"
     broken.mkdir()
     (broken / backup.DATABASE).write_bytes(b"no dump")
@@ -238,10 +238,49 @@ async def test_a_restore_that_fails_or_was_killed_puts_everything_back(
     )  # fmt: skip
     key = archive.signing_key(run.signing_key)
     archive.write(tmp_path / "broken", broken, manifest, key)
+    return tmp_path / "broken"
+
+
+async def test_a_restore_into_nothing_that_fails_leaves_nothing(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    """An empty database that stayed would be taken for an installation by `icto up`."""
+    file = broken_backup(run, tmp_path)
+    with pytest.raises(BackupError, match="pg_restore failed"):
+        await restore.restore(restore.Order(run, "", file, verification="", replace=False))
+    assert not run.database.exists()
+    assert not run.restoring.exists()
+
+
+async def test_a_restore_that_was_killed_in_the_middle_is_undone_by_the_next(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    """Also if that is killed in turn, once what the first had made is gone."""
+    file = broken_backup(run, tmp_path)
+    run.database.mkdir()
+    aside = run.database.with_name(f"{run.database.name}.replaced-20260102T030405")
+    for note, theirs in ((" all aside", True), ("", False)):
+        run.restoring.write_text(f"replaced-20260102T030405{note}")
+        (aside / "data").mkdir(parents=True)
+        (aside / "data" / "PG_VERSION").write_text("18")
+        if theirs:
+            (run.database / "loaded").touch()
+        else:
+            shutil.rmtree(run.database)
+        with pytest.raises(BackupError, match="With --replace"):
+            await restore.restore(restore.Order(run, "", file, verification="", replace=False))
+        assert [path.name for path in run.database.iterdir()] == ["data"]
+        assert not run.restoring.exists()
+
+
+async def test_a_restore_that_fails_or_was_killed_puts_everything_back(
+    postgres: Postgres, run: RunDirectory, tmp_path: Path
+) -> None:
+    file = broken_backup(run, tmp_path)
     async with database(postgres, "kept") as server:
         await provisioned(server)
         await add_user(server, "alice")
-        wanted = order(run, server, tmp_path / "broken", replace=True)
+        wanted = order(run, server, file, replace=True)
         with pytest.raises(BackupError, match="pg_restore failed"):
             await restore.restore(wanted)
         assert await users(server.dsn) == ["alice"]

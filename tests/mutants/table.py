@@ -158,9 +158,26 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "restore: what was there is put back when it fails",
         "mesh/restore.py",
-        "    except BaseException:\n        await _put_back(order, suffix)\n",
+        "    except BaseException:\n        await _put_back(order, run.restoring.read_text())\n",
         "    except BaseException:\n",
         (f"{_BACKUP}test_a_restore_that_fails_or_was_killed_puts_everything_back",),
+    ),
+    Mutant(
+        "restore: what a failed one had made goes",
+        "mesh/restore.py",
+        "    if note.endswith(_ALL_ASIDE):\n",
+        "    if not note:\n",
+        (
+            f"{_BACKUP}test_a_restore_into_nothing_that_fails_leaves_nothing",
+            f"{_BACKUP}test_a_restore_that_was_killed_in_the_middle_is_undone_by_the_next",
+        ),
+    ),
+    Mutant(
+        "restore: what is already put back stays",
+        "mesh/restore.py",
+        "    if note.endswith(_ALL_ASIDE):\n",
+        "    if True:\n",
+        (f"{_BACKUP}test_a_restore_that_was_killed_in_the_middle_is_undone_by_the_next",),
     ),
     Mutant(
         "audit: only a signed restoration sets checkpoints back",
