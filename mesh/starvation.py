@@ -50,42 +50,47 @@ def _threads(folder: Path) -> Iterator[tuple[str, Thread]]:
                 )
 
 
-def waited_between(before: Threads, now: Threads, seconds: float) -> float:
-    """For how much of the time between two looks a process waited for a processor, in seconds.
-
-    Its threads take turns: the wait of one is held up by those of the others.
-    """
-    waited = sum(
-        _waited(before[name], thread, seconds) for name, thread in now.items() if name in before
-    )
-    return min(waited, seconds)
-
-
-def _waited(before: Thread, now: Thread, seconds: float) -> float:
-    if before.runnable and now.runnable and now.ran == before.ran:
-        return seconds
-    return max(now.waited - before.waited, 0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Wait:
     """How long a process has waited for a processor since it was first looked at.
 
     Attributes:
-        seconds: the sum so far.
-        seen: when it was last looked at, and its threads then.
+        began: when it was first looked at, and its threads then.
+        queued: threads that wait now: what each had run when that began, and since when it is
+            known to wait.
+        seconds: the waits of all threads since the first look. They take turns: the wait of one is
+            held up by those of the others.
     """
 
-    seconds: float
-    seen: tuple[float, Threads]
+    began: tuple[float, Threads]
+    queued: Mapping[str, tuple[float, float]]
+    seconds: float = 0.0
 
     @classmethod
     def begin(cls, threads: Threads, now: float) -> "Wait":
         """The first look."""
-        return cls(0.0, (now, threads))
+        return cls((now, threads), _queued({}, threads, now))
 
     def look(self, threads: Threads, now: float) -> "Wait":
         """The next look."""
-        then, before = self.seen
-        more = waited_between(before, threads, now - then)
-        return Wait(self.seconds + more, (now, threads))
+        start, first = self.began
+        queued = _queued(self.queued, threads, now)
+        ended = sum(t.waited - first[name].waited for name, t in threads.items() if name in first)
+        present = sum(now - since for _, since in queued.values())
+        return Wait(self.began, queued, min(ended + present, now - start))
+
+    def answerable(self, now: float) -> float:
+        """Seconds since the first look in which it could have answered."""
+        return now - self.began[0] - self.seconds
+
+
+def _queued(
+    before: Mapping[str, tuple[float, float]], threads: Threads, now: float
+) -> Mapping[str, tuple[float, float]]:
+    """The threads that want a processor: what each has run, and since when it has run no more."""
+    found = {}
+    for name, thread in threads.items():
+        if thread.runnable:
+            ran, since = before.get(name, (thread.ran, now))
+            found[name] = (ran, since) if ran == thread.ran else (thread.ran, now)
+    return found

@@ -157,11 +157,11 @@ class _Watched:
         """Seconds for which its oldest question is unanswered, though it could have answered."""
         if self._asked is None:
             return 0.0
-        waited = self._wait.seconds if self._wait else 0.0
-        return max(self._clock.now() - self._asked - waited, 0.0)
+        now = self._clock.now()
+        return self._wait.answerable(now) if self._wait else now - self._asked
 
     def look(self) -> None:
-        """Looks whether a processor is what it waits for, if it is late."""
+        """Looks whether a processor is what it waits for, once it is late."""
         pid, now = self.replica.process.pid, self._clock.now()
         if self._asked is None or pid is None or now - self._asked < self._interval / 2:
             return

@@ -24,7 +24,11 @@ from services.kit.vesting import Curve
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What of a category is one participant's; `closed` when it was unlocked early."""
+    """What of a category is one participant's.
+
+    `closed` when nothing more of it can be claimed: it was unlocked early, or a cancellation left
+    no more of it than the fee.
+    """
 
     category_id: int
     amount: int

@@ -87,7 +87,10 @@ class Keeping:
             return _changed(tx, call, locked, replace(locked, paused=held), str(category_id))
 
     async def cancel(self, name: str, call: Call) -> pb.Distribution:
-        """Ends it for good: what is unlocked stays claimable, the rest goes back to the owner."""
+        """Ends it for good: what is unlocked stays claimable, the rest goes back to the owner.
+
+        With the rest goes what no claim could take, since the fee would eat it.
+        """
         found = call.owned(await store.get(self._database, parse_distribution(name)), OWNED, name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
@@ -95,6 +98,7 @@ class Keeping:
             _check_allowed(locked, "cancellable", allowed=locked.spec.cancellable)
             cancelled = replace(domain.moved(locked, State.CANCELLED), cancel_time=locked.now)
             await store.put(tx, cancelled)
+            await money.close_dust(tx, cancelled, token.fee)
             rest = await money.unowed(tx, cancelled, cancelled.moment)
             begun = await self._money.give_back(tx, cancelled, rest, token)
             response = _changed(tx, call, locked, cancelled)

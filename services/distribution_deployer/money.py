@@ -16,6 +16,7 @@ from services.distribution_deployer.domain import (
     Disbursement,
     Distribution,
     Kind,
+    Listed,
     Token,
     TokenHolder,
     Whitelist,
@@ -182,11 +183,7 @@ def new_id(distribution: Distribution) -> UUID:
 async def unowed(connection: Connection, distribution: Distribution, moment: int) -> int:
     """What lies on its account and belongs to nobody, if nothing unlocks after a moment."""
     starts = {c.id: distribution.start_of(c) for c in distribution.spec.categories}
-    unlocked = {
-        (category.id, amount): vesting.curve(category.schedule, amount, start).unlocked(moment)
-        for category, amount in await _amounts(connection, distribution)
-        if (start := starts[category.id]) is not None
-    }
+    unlocked = await _unlocked(connection, distribution, moment)
     held = await store.held(connection, distribution.id, unlocked)
     owed = sum(
         claiming.outstanding(category, start, moment, held.get(category.id, Held()))
@@ -194,6 +191,30 @@ async def unowed(connection: Connection, distribution: Distribution, moment: int
         if (start := starts[category.id]) is not None
     )
     return distribution.spec.total - await store.sent(connection, distribution.id) - owed
+
+
+async def close_dust(connection: Connection, distribution: Distribution, fee: int) -> None:
+    """Closes the allocations of a cancelled distribution of which no claim could ever be paid.
+
+    Whoever may take no more than the fee, of all categories together, may take nothing, and nothing
+    unlocks any more. Recipients of a list are not known before they claim: with a list in it, a
+    distribution keeps what is theirs.
+    """
+    if any(isinstance(one.source, Listed) for one in distribution.spec.categories):
+        return
+    unlocked = await _unlocked(connection, distribution, distribution.moment)
+    await connection.apply(store.dust_closed(distribution.id, unlocked, fee))
+
+
+async def _unlocked(
+    connection: Connection, distribution: Distribution, moment: int
+) -> dict[tuple[int, int], int]:
+    """What is unlocked at a moment, by category and the amount that somebody was allocated."""
+    return {
+        (category.id, amount): vesting.curve(category.schedule, amount, start).unlocked(moment)
+        for category, amount in await _amounts(connection, distribution)
+        if (start := distribution.start_of(category)) is not None
+    }
 
 
 async def _amounts(

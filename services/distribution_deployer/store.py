@@ -194,6 +194,17 @@ FROM allocations LEFT JOIN unnest($2::int[], $3::numeric[], $4::numeric[])
     AS curves (category_id, amount, unlocked) USING (category_id, amount)
 WHERE distribution_id = $1 GROUP BY category_id
 """
+_CLOSE_DUST: Final = """
+WITH entitled AS (
+    SELECT principal, sum(greatest(unlocked - claimed, 0)) AS amount
+    FROM allocations JOIN unnest($2::int[], $3::numeric[], $4::numeric[])
+        AS curves (category_id, amount, unlocked) USING (category_id, amount)
+    WHERE distribution_id = $1 AND NOT closed GROUP BY principal
+)
+UPDATE allocations SET closed = true FROM entitled
+WHERE distribution_id = $1 AND allocations.principal = entitled.principal AND NOT closed
+    AND entitled.amount BETWEEN 1 AND $5
+"""
 _SENT: Final = """
 SELECT coalesce(sum(gross), 0)::numeric FROM disbursements WHERE distribution_id = $1
 """
@@ -561,16 +572,29 @@ async def held(
 
     `unlocked` says what is unlocked of an amount of a category.
     """
-    rows = await connection.fetch(
-        _HELD,
-        distribution_id,
+    rows = await connection.fetch(_HELD, distribution_id, *_curves(unlocked))
+    return {
+        row["category_id"]: Held(row["closed"], row["claimed"], row["claimable"]) for row in rows
+    }
+
+
+def dust_closed(
+    distribution_id: UUID, unlocked: Mapping[tuple[int, int], int], fee: int
+) -> Statement:
+    """Closes what somebody may claim of all categories together, if it is no more than the fee.
+
+    `unlocked` says what is unlocked of an amount of a category.
+    """
+    return Statement(_CLOSE_DUST, (distribution_id, *_curves(unlocked), fee))
+
+
+def _curves(unlocked: Mapping[tuple[int, int], int]) -> tuple[list[int], list[int], list[int]]:
+    """Categories, amounts, and what is unlocked of them, as columns."""
+    return (
         [category_id for category_id, _ in unlocked],
         [amount for _, amount in unlocked],
         list(unlocked.values()),
     )
-    return {
-        row["category_id"]: Held(row["closed"], row["claimed"], row["claimable"]) for row in rows
-    }
 
 
 async def sent(connection: Connection, distribution_id: UUID) -> int:

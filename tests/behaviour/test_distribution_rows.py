@@ -414,6 +414,34 @@ async def test_what_nobody_is_owed_is_exact_over_all_kinds_of_rows(database: Dat
     assert unowed == active.spec.total - sent - owed
 
 
+async def test_what_no_claim_could_take_from_a_cancelled_distribution_is_owed_to_nobody(
+    database: Database,
+) -> None:
+    """Half is unlocked and the fee is 10: 9 is nobody's, and 6 of each of two categories is."""
+    half = Schedule(Linear(100 * DAY))
+    both, less, more, took = (somebody() for _ in range(4))
+    first = Whitelist(
+        (Recipient(both, 12), Recipient(less, 18), Recipient(more, 22), Recipient(took, 30))
+    )
+    second = Whitelist((Recipient(both, 12),))
+    active = await opened(
+        database,
+        category(first, schedule=half, amount=82, count=4),
+        category(second, id=2, schedule=half, amount=12),
+    )
+    async with database.transaction() as connection:
+        part = claim(active, 9, principal=took)
+        await connection.apply(store.taken(part), store.disbursed(part))
+        moment = active.now + 50 * DAY
+        cancelled = replace(active, state=State.CANCELLED, cancel_time=moment, now=moment)
+        await money.close_dust(connection, cancelled, fee=10)
+        unowed = await money.unowed(connection, cancelled, moment)
+    assert unowed == 94 - 9 - (6 + 6 + 11)
+    assert [one.closed for one in await store.allocations(database, active.id, less)] == [True]
+    for who in (both, more):
+        assert not any(one.closed for one in await store.allocations(database, active.id, who))
+
+
 async def test_a_crowd_that_claimed_differently_is_added_up_where_it_is(
     database: Database,
 ) -> None:
