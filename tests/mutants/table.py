@@ -192,8 +192,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "AND entitled.amount BETWEEN 1 AND $5",
         "AND $5 >= 0",
         [
-            "tests/behaviour/test_distribution_rows.py::"
-            "test_what_no_claim_could_take_from_a_cancelled_distribution_is_owed_to_nobody"
+            _DISTRIBUTED
+            + "test_what_no_claim_could_take_from_a_cancelled_distribution_is_owed_to_nobody"
         ],
     ),
     Mutant(
