@@ -109,6 +109,7 @@ async def started(
         child.wait(STOP_SECONDS)
 
 
+@pytest.mark.timeout(300)  # it copies the environment
 async def test_a_plain_user_runs_production_in_a_deep_path_beside_another_installation(
     user: PlainUser, mesh: Installation
 ) -> None:

@@ -14,18 +14,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from mesh import control
 from mesh.cli.client import CallError, Client
@@ -50,6 +44,7 @@ from tests.support.installation import (
     until,
 )
 from tests.support.processes import command_of, descendants
+from tests.support.tls import self_signed
 
 # Longer than an exporter waits for an answer.
 _FROZEN_SECONDS = 6.0
@@ -266,22 +261,6 @@ async def test_traces_are_passed_on_as_the_standard_variables_say(
         batch, headers = taken.get_nowait()
     assert (batch, headers["authorization"]) == (b"a batch", "Bearer key")
     assert receiver.dropped == 0
-
-
-def self_signed(name: str) -> tuple[bytes, bytes]:
-    """A key and a certificate for a host, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    raw = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return raw, certificate.public_bytes(Encoding.PEM)
 
 
 async def test_logs_are_json_with_the_trace_and_hold_no_secret(house: House) -> None:
