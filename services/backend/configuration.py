@@ -14,9 +14,9 @@ from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.contract import Contract
-from services.backend import config_rules, config_store, release, restrictions
+from services.backend import config_rules, config_store, release_rules, restrictions
 from services.backend.config_store import Revision
-from services.backend.release import Decision
+from services.backend.release_rules import Decision
 from services.kit import Call, Effect, Kit, paging, settings
 from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.platform import HEARTBEAT_SECONDS
@@ -225,7 +225,7 @@ class ConfigService:
         """
         await config_store.ask_release(tx, call.principal)
         stop = await restrictions.stop(tx, self._register, call.principal)
-        return release.decide(call.principal, stop.standings)
+        return release_rules.decide(call.principal, stop.standings)
 
     async def ListConfigRevisions(
         self, request: pb.ListConfigRevisionsRequest, call: Call

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.backend import config_store, release
+from services.backend import config_store, release_rules
 from services.backend.config_store import Revision, Wish
 from services.kit.database import Connection, Database
 from services.kit.register import Register
-from services.kit.standing import Standing
+from services.kit.standing_rules import Standing
 
 _RELEASES: Final = "EMERGENCY_STOP"
 
@@ -30,7 +30,11 @@ class Stop:
     @property
     def missing(self) -> int:
         """How many people still have to ask."""
-        return max(1, release.PEOPLE - release.independent(self.standings)) if self.began else 0
+        return (
+            max(1, release_rules.PEOPLE - release_rules.independent(self.standings))
+            if self.began
+            else 0
+        )
 
 
 async def maintenance(database: Database) -> Revision | None:
@@ -45,7 +49,7 @@ async def stop(connection: Database | Connection, register: Register, caller: st
         Error: the gateway does not say who may.
     """
     began = await config_store.beginning(connection, lambda config: config.emergency_stop)
-    now, wishes = await config_store.release_wishes(connection, release.WINDOW)
+    now, wishes = await config_store.release_wishes(connection, release_rules.WINDOW)
     if not wishes:
         return Stop(began)
     people = await register.people(wish.principal for wish in wishes)

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from services.distribution_deployer import claiming, merkle, store
-from services.distribution_deployer.claiming import Allocation
+from services.distribution_deployer import claim_rules, merkle_rules, store
+from services.distribution_deployer.claim_rules import Allocation
 from services.distribution_deployer.domain import (
     Account,
     Disbursement,
@@ -50,7 +50,7 @@ class Claims:
         unproven = [allocation for allocation in listed if allocation.category_id not in known]
         token = await self._money.token(found.ledger)
         everything = sorted([*mine, *unproven], key=lambda one: one.category_id)
-        holdings = [claiming.holding(found, allocation) for allocation in everything]
+        holdings = [claim_rules.holding(found, allocation) for allocation in everything]
         return pb.GetClaimableResponse(
             claimable=str(sum(one.claimable for one in holdings)),
             fee=str(token.fee),
@@ -72,12 +72,12 @@ class Claims:
         """Takes the caller into a pool: their share is reserved, or they are not in."""
         found = await self._visibility.seen(call, request.name)
         category = found.spec.category(request.category_id)
-        pool = claiming.check_registration(found, category)
+        pool = claim_rules.check_registration(found, category)
         await self._check_eligible(pool, call.principal)
         new = Allocation(category.id, pool.share or 0)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
-            claiming.check_registration(shared, category)
+            claim_rules.check_registration(shared, category)
             if not await store.add_allocation(tx, found.id, call.principal, new):
                 raise Error(
                     Code.ALREADY_EXISTS, "ALREADY_REGISTERED", "You are registered for it already."
@@ -121,7 +121,7 @@ class Claims:
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
-            claiming.check_open(shared)
+            claim_rules.check_open(shared)
             mine = await store.lock_allocations(tx, found.id, call.principal)
             response, begun = await self._taken(tx, call, shared, mine, category_id, asked, token)
         return self._follow(response, begun)
@@ -138,7 +138,7 @@ class Claims:
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
-            claiming.check_open(shared)
+            claim_rules.check_open(shared)
             await _check_proof(tx, shared, call.principal, proven, request.proof)
             await store.add_allocation(tx, found.id, call.principal, proven)
             mine = await store.lock_allocations(tx, found.id, call.principal)
@@ -158,8 +158,8 @@ class Claims:
         token: Token,
     ) -> tuple[pb.DistributionClaim, list[Begun]]:
         """Takes a claim from the allocations, which are locked, and orders its payment."""
-        holdings = claiming.chosen(shared, mine, category_id)
-        parts = claiming.plan_claim(holdings, asked, claiming.left(shared, mine), token.fee)
+        holdings = claim_rules.chosen(shared, mine, category_id)
+        parts = claim_rules.plan_claim(holdings, asked, claim_rules.left(shared, mine), token.fee)
         await _check_rate(tx, shared, call.principal)
         amount, to = sum(parts.values()), Account(call.principal)
         claim = Disbursement(
@@ -187,14 +187,14 @@ class Claims:
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
             shared = await self._shared(tx, found.id)
-            claiming.check_unlockable(shared)
+            claim_rules.check_unlockable(shared)
             if proven is not None:
                 await _check_proof(tx, shared, call.principal, proven, request.proof)
                 await store.add_allocation(tx, found.id, call.principal, proven)
             mine = await store.lock_allocations(tx, found.id, call.principal)
-            holdings = claiming.chosen(shared, mine, category_id)
-            early = claiming.plan_early(
-                holdings, shared.spec.early_unlock, claiming.left(shared, mine), token.fee
+            holdings = claim_rules.chosen(shared, mine, category_id)
+            early = claim_rules.plan_early(
+                holdings, shared.spec.early_unlock, claim_rules.left(shared, mine), token.fee
             )
             await _check_rate(tx, shared, call.principal)
             to, remaining = Account(call.principal), sum(one.remaining for one in mine)
@@ -320,8 +320,8 @@ async def _check_proof(
             Code.FAILED_PRECONDITION, "NO_RECIPIENT_LIST", "This category has no recipient list."
         )
     list_id, root = known
-    leaf = merkle.leaf(list_id, category.id, principal, proven.amount)
-    if not merkle.verify(root, leaf, proof):
+    leaf = merkle_rules.leaf(list_id, category.id, principal, proven.amount)
+    if not merkle_rules.verify(root, leaf, proof):
         raise Error(
             Code.PERMISSION_DENIED,
             "INVALID_PROOF",
@@ -336,4 +336,4 @@ async def _check_rate(tx: Effect, shared: Distribution, principal: str) -> None:
         return
     claims, wait = await store.recent_claims(tx, shared.id, principal, rate)
     if claims >= rate.claims:
-        raise claiming.rate_exceeded(rate.claims, wait)
+        raise claim_rules.rate_exceeded(rate.claims, wait)

@@ -1,6 +1,6 @@
 """What distributions are: their values and states, and what is told when a state forbids an act.
 
-Amounts are base units, times are microseconds, shares are basis points as in kit.vesting.
+Amounts are base units, times are microseconds, shares are basis points as in kit.vesting_rules.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,15 +9,28 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
-from services.kit import vesting
+from services.kit import vesting_rules
 from services.kit.errors import Code, Error
 from services.kit.principal import DEFAULT_SUBACCOUNT
-from services.kit.vesting import Custom, Instant, Linear, Milestones, Schedule, Single, Stepped
+from services.kit.vesting_rules import (
+    Custom,
+    Instant,
+    Linear,
+    Milestones,
+    Schedule,
+    Single,
+    Stepped,
+)
 
 MESH_NAME: Final = "distribution_deployer"
-DEFAULT_FUNDING_PERIOD: Final = vesting.DAY
+DEFAULT_FUNDING_PERIOD: Final = vesting_rules.DAY
 # A transfer that is a day old is refused by every ledger, so that nothing arrives after the last.
-CHECKS: Final = (60 * vesting.SECOND, 600 * vesting.SECOND, 3_600 * vesting.SECOND, vesting.DAY)
+CHECKS: Final = (
+    60 * vesting_rules.SECOND,
+    600 * vesting_rules.SECOND,
+    3_600 * vesting_rules.SECOND,
+    vesting_rules.DAY,
+)
 """After it failed or was given up, the account is looked at again after these times."""
 
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import lists_store as store
-from services.distribution_deployer import merkle, specs
+from services.distribution_deployer import merkle_rules, spec_rules
 from services.distribution_deployer.domain import Recipient
 from services.distribution_deployer.lists_store import ListState, RecipientList
-from services.distribution_deployer.merkle import MAX_LEAVES, Builder
+from services.distribution_deployer.merkle_rules import MAX_LEAVES, Builder
 from services.distribution_deployer.messages import (
     distribution_name,
     list_name,
@@ -44,8 +44,8 @@ class Lists:
 
     async def create(self, request: pb.CreateRecipientListRequest, call: Call) -> pb.RecipientList:
         """Begins a list."""
-        if request.category_id > specs.MAX_CATEGORY_ID:
-            raise invalid("category_id", f"must be 1 to {specs.MAX_CATEGORY_ID}")
+        if request.category_id > spec_rules.MAX_CATEGORY_ID:
+            raise invalid("category_id", f"must be 1 to {spec_rules.MAX_CATEGORY_ID}")
         async with call.transaction() as tx:
             lists, _ = await store.count_unused(tx, call.principal)
             if lists >= self._max_lists:
@@ -63,7 +63,7 @@ class Lists:
         """Adds the next page; one that is there already changes nothing."""
         list_id = parse_list(request.name)
         recipients = parse_recipients(request.recipients, "recipients")
-        specs.check_page(recipients, "recipients")
+        spec_rules.check_page(recipients, "recipients")
         async with call.transaction() as tx:
             found = call.owned(await store.lock(tx, list_id), OWNED, request.name)
             leaves = _leaves(found, recipients)
@@ -155,14 +155,14 @@ class Lists:
         if not theirs and not await list_is_public(self._database, found.distribution_id):
             raise not_found("proof", request.name)
         position, amount = known
-        places = merkle.siblings(found.recipient_count, position)
+        places = merkle_rules.siblings(found.recipient_count, position)
         return pb.RecipientProof(
             name=request.name,
             principal=who,
             category_id=found.category_id,
             amount=str(amount),
             proof=await store.hashes(self._database, list_id, places),
-            leaf=merkle.leaf(list_id, found.category_id, who, amount),
+            leaf=merkle_rules.leaf(list_id, found.category_id, who, amount),
             root=found.root,
             distribution=distribution_name(found.distribution_id) if found.distribution_id else "",
         )
@@ -170,7 +170,7 @@ class Lists:
 
 def _leaves(to: RecipientList, recipients: tuple[Recipient, ...]) -> bytes:
     return b"".join(
-        merkle.leaf(to.id, to.category_id, one.principal, one.amount) for one in recipients
+        merkle_rules.leaf(to.id, to.category_id, one.principal, one.amount) for one in recipients
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.distribution_deployer.domain import Recipient
-from services.distribution_deployer.merkle import CHUNK_HASHES, HASH_BYTES, Chunk
-from services.distribution_deployer.specs import SealedList
+from services.distribution_deployer.merkle_rules import CHUNK_HASHES, HASH_BYTES, Chunk
+from services.distribution_deployer.spec_rules import SealedList
 from services.kit.database import Connection, Database
 
 _PAGES_AT_ONCE: Final = 16

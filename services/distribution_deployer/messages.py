@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.ledger.v1 import ledger_pb2
-from services.distribution_deployer.claiming import Holding
+from services.distribution_deployer.claim_rules import Holding
 from services.distribution_deployer.domain import (
     DEFAULT_FUNDING_PERIOD,
     MESH_NAME,
@@ -27,8 +27,8 @@ from services.distribution_deployer.domain import (
     TokenHolder,
     Whitelist,
 )
-from services.distribution_deployer.specs import not_implemented
-from services.kit import amounts, ids, principal, vesting
+from services.distribution_deployer.spec_rules import not_implemented
+from services.kit import amounts, ids, principal, vesting_rules
 from services.kit.errors import invalid
 from services.kit.escrow import account_of
 from services.kit.principal import DEFAULT_SUBACCOUNT
@@ -176,7 +176,7 @@ def _time(
 def _seconds(message: Duration, field: str) -> int:
     if message.nanos:
         raise invalid(field, "must be whole seconds")
-    return message.seconds * vesting.SECOND
+    return message.seconds * vesting_rules.SECOND
 
 
 def _early_unlock(message: pb.EarlyUnlockTerms) -> EarlyUnlock:
@@ -280,7 +280,7 @@ def _optional(moment: int | None) -> Timestamp | None:
 
 
 def _duration(span: int) -> Duration:
-    return Duration(seconds=span // vesting.SECOND)
+    return Duration(seconds=span // vesting_rules.SECOND)
 
 
 def _category_message(category: Category) -> pb.Category:

@@ -7,8 +7,8 @@ from uuid import UUID
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
-from services.distribution_deployer import claiming, domain, store
-from services.distribution_deployer.claiming import Held
+from services.distribution_deployer import claim_rules, domain, store
+from services.distribution_deployer.claim_rules import Held
 from services.distribution_deployer.domain import (
     MESH_NAME,
     Account,
@@ -22,7 +22,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
-from services.kit import Kit, ids, vesting
+from services.kit import Kit, ids, vesting_rules
 from services.kit.database import Connection
 from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
@@ -186,7 +186,7 @@ async def unowed(connection: Connection, distribution: Distribution, moment: int
     unlocked = await _unlocked(connection, distribution, moment)
     held = await store.held(connection, distribution.id, unlocked)
     owed = sum(
-        claiming.outstanding(category, start, moment, held.get(category.id, Held()))
+        claim_rules.outstanding(category, start, moment, held.get(category.id, Held()))
         for category in distribution.spec.categories
         if (start := starts[category.id]) is not None
     )

@@ -16,7 +16,7 @@ from services.distribution_deployer.visibility import Visibility
 from services.kit import Call, Kit, paging
 from services.kit.errors import Code, Error
 from services.kit.journal import Pipelines
-from services.kit.vesting import WHOLE
+from services.kit.vesting_rules import WHOLE
 
 
 class DistributionService:

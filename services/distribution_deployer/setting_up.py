@@ -8,7 +8,7 @@ import asyncpg
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from services.distribution_deployer import domain, lists_store, specs, store
+from services.distribution_deployer import domain, lists_store, spec_rules, store
 from services.distribution_deployer.domain import (
     DELIVERED,
     Account,
@@ -27,7 +27,7 @@ from services.distribution_deployer.messages import (
     spec_message,
 )
 from services.distribution_deployer.money import Money
-from services.distribution_deployer.specs import SealedList
+from services.distribution_deployer.spec_rules import SealedList
 from services.kit import Call, Kit, amounts, ids, not_found
 from services.kit.errors import RemoteError, invalid
 from services.kit.journal import Claim as Begun
@@ -54,8 +54,8 @@ class SettingUp:
         """Checks a spec without creating anything."""
         fee = amounts.parse(request.transfer_fee, "transfer_fee")
         asked = parse_spec(request.spec)
-        spec = specs.complete(asked, await self._lists(asked, call.principal), fee)
-        specs.check_beginnings(spec, await store.now(self._database))
+        spec = spec_rules.complete(asked, await self._lists(asked, call.principal), fee)
+        spec_rules.check_beginnings(spec, await store.now(self._database))
         await self._snapshots(spec)
         return pb.ValidateDistributionResponse(spec=spec_message(spec))
 
@@ -79,9 +79,9 @@ class SettingUp:
     ) -> Distribution:
         token = await self._money.token(request.ledger)
         asked = parse_spec(request.spec)
-        spec = specs.complete(asked, await self._lists(asked, owner), token.fee)
+        spec = spec_rules.complete(asked, await self._lists(asked, owner), token.fee)
         accepted = of_timestamp(request.accept_time) if request.HasField("accept_time") else now
-        specs.check_beginnings(spec, accepted)
+        spec_rules.check_beginnings(spec, accepted)
         spec = await self._snapshots(spec)
         await rehearse(spec.display_name, self._environment, "DISTRIBUTION_REFUSED")
         return Distribution(
@@ -101,9 +101,9 @@ class SettingUp:
         self, new: Distribution, payment: str, fingerprint: bytes, call: Call
     ) -> pb.Distribution | None:
         """Adds a distribution; None when another call of its operation was quicker."""
-        response = distribution_message(replace(new, spec=specs.without_names(new.spec)))
+        response = distribution_message(replace(new, spec=spec_rules.without_names(new.spec)))
         effects, act = store.added(new, payment, fingerprint), _created(call, new)
-        lists = specs.lists_of(new.spec)
+        lists = spec_rules.lists_of(new.spec)
         try:
             if lists:
                 async with call.transaction() as tx:
@@ -132,7 +132,7 @@ class SettingUp:
         return await call.commit(response, subject=response.name, act=_created(call, known[0]))
 
     async def _lists(self, spec: Spec, owner: str) -> dict[UUID, SealedList]:
-        return await lists_store.usable(self._database, specs.lists_of(spec), owner)
+        return await lists_store.usable(self._database, spec_rules.lists_of(spec), owner)
 
     async def _snapshots(self, spec: Spec) -> Spec:
         """The spec with the block of every condition on holders.

@@ -7,8 +7,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
-from services.distribution_deployer import domain, messages, specs
-from services.distribution_deployer.claiming import Allocation, Held
+from services.distribution_deployer import domain, messages, spec_rules
+from services.distribution_deployer.claim_rules import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
     Category,
@@ -258,7 +258,7 @@ def added(new: Distribution, payment: str, fingerprint: bytes) -> tuple[Statemen
         new.ledger,
         new.escrow.owner,
         new.escrow.subaccount,
-        messages.spec_message(specs.without_names(spec)).SerializeToString(),
+        messages.spec_message(spec_rules.without_names(spec)).SerializeToString(),
         fingerprint,
         spec.public,
         spec.total,
@@ -292,7 +292,7 @@ def _categories_added(distribution_id: UUID, categories: Sequence[Category]) -> 
 
 
 def _allocations_added(distribution_id: UUID, spec: Spec) -> Statement:
-    named = list(specs.named(spec))
+    named = list(spec_rules.named(spec))
     return Statement(
         _ADD_ALLOCATIONS,
         (
@@ -310,10 +310,10 @@ async def use_lists(connection: Connection, distribution_id: UUID, lists: Sequen
     Raises:
         Error: INVALID_ARGUMENT, one of them was used by another distribution, or deleted.
     """
-    used = specs.list_unusable("spec.categories", "name a list that another one uses")
+    used = spec_rules.list_unusable("spec.categories", "name a list that another one uses")
     tag = await connection.execute(_USE_LISTS, list(lists), distribution_id, refusal(used))
     if tag != f"UPDATE {len(lists)}":
-        raise specs.list_unusable("spec.categories", "name a list that was deleted")
+        raise spec_rules.list_unusable("spec.categories", "name a list that was deleted")
 
 
 async def of_operation(

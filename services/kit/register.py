@@ -7,7 +7,7 @@ from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from mesh import contract
 from services.kit.client import Clients
-from services.kit.standing import Grant, People
+from services.kit.standing_rules import Grant, People
 
 
 class Register:

@@ -8,9 +8,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from icto.vesting.v1 import vesting_pb2 as pb
-from services.kit import amounts, vesting
+from services.kit import amounts, vesting_rules
 from services.kit.errors import invalid
-from services.kit.vesting import (
+from services.kit.vesting_rules import (
     Cliff,
     Custom,
     Instant,
@@ -29,11 +29,11 @@ _NANOS: Final = 1_000
 _PERIODS: Final[Mapping[int, int]] = {
     pb.INTERVAL_UNSPECIFIED: 0,
     pb.INTERVAL_CONTINUOUS: 0,
-    pb.INTERVAL_DAILY: vesting.DAY,
-    pb.INTERVAL_WEEKLY: vesting.WEEK,
-    pb.INTERVAL_MONTHLY: vesting.MONTH,
-    pb.INTERVAL_QUARTERLY: vesting.QUARTER,
-    pb.INTERVAL_YEARLY: vesting.YEAR,
+    pb.INTERVAL_DAILY: vesting_rules.DAY,
+    pb.INTERVAL_WEEKLY: vesting_rules.WEEK,
+    pb.INTERVAL_MONTHLY: vesting_rules.MONTH,
+    pb.INTERVAL_QUARTERLY: vesting_rules.QUARTER,
+    pb.INTERVAL_YEARLY: vesting_rules.YEAR,
 }
 _INTERVALS: Final = {period: interval for interval, period in _PERIODS.items() if period}
 
@@ -50,12 +50,12 @@ def to_datetime(moment: int) -> datetime:
 
 def of_timestamp(message: Timestamp) -> int:
     """A timestamp as microseconds; what is finer is dropped."""
-    return message.seconds * vesting.SECOND + message.nanos // _NANOS
+    return message.seconds * vesting_rules.SECOND + message.nanos // _NANOS
 
 
 def timestamp(moment: int) -> Timestamp:
     """Microseconds as a timestamp."""
-    seconds, rest = divmod(moment, vesting.SECOND)
+    seconds, rest = divmod(moment, vesting_rules.SECOND)
     return Timestamp(seconds=seconds, nanos=rest * _NANOS)
 
 
@@ -68,8 +68,8 @@ def parse(message: pb.Schedule, field: str) -> Schedule:
     return Schedule(_kind(message, field), message.initial_unlock_basis_points)
 
 
-def _kind(message: pb.Schedule, field: str) -> vesting.Kind:
-    kind: vesting.Kind
+def _kind(message: pb.Schedule, field: str) -> vesting_rules.Kind:
+    kind: vesting_rules.Kind
     match message.WhichOneof("kind"):
         case "instant":
             kind = Instant()
@@ -156,7 +156,7 @@ def _period(message: pb.Frequency, field: str) -> int:
 def _duration(message: Duration, field: str) -> int:
     if message.nanos:
         raise invalid(field, "must be whole seconds", "INVALID_SCHEDULE")
-    return message.seconds * vesting.SECOND
+    return message.seconds * vesting_rules.SECOND
 
 
 def schedule_message(schedule: Schedule) -> pb.Schedule:
@@ -225,4 +225,4 @@ def _frequency(period: int) -> pb.Frequency | None:
 
 
 def _duration_message(duration: int) -> Duration:
-    return Duration(seconds=duration // vesting.SECOND)
+    return Duration(seconds=duration // vesting_rules.SECOND)

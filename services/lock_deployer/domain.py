@@ -7,17 +7,22 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
-from services.kit import principal, vesting
+from services.kit import principal, vesting_rules
 from services.kit.errors import Code, Error, invalid
-from services.kit.standing import Standing
-from services.kit.vesting import Curve, Milestones, Schedule, Unlock
+from services.kit.standing_rules import Standing
+from services.kit.vesting_rules import Curve, Milestones, Schedule, Unlock
 
 NAME_LENGTH: Final = range(1, 101)
 MAX_BENEFICIARIES: Final = 1_000
-FUNDING_DEADLINE: Final = vesting.DAY
+FUNDING_DEADLINE: Final = vesting_rules.DAY
 """A lock that is not active by then has failed (F-49)."""
 # A transfer that is a day old is refused by every ledger, so that nothing arrives after the last.
-CHECKS: Final = (60 * vesting.SECOND, 600 * vesting.SECOND, 3_600 * vesting.SECOND, vesting.DAY)
+CHECKS: Final = (
+    60 * vesting_rules.SECOND,
+    600 * vesting_rules.SECOND,
+    3_600 * vesting_rules.SECOND,
+    vesting_rules.DAY,
+)
 """After it was given up, the account is looked at again after these times, one after the other."""
 
 
@@ -182,7 +187,7 @@ def complete(spec: LockSpec, fee: int) -> LockSpec:
         raise invalid("spec.display_name", "must have 1 to 100 characters")
     if spec.total < 1:
         raise invalid("spec.total_amount", "must be at least 1", "INVALID_AMOUNT")
-    vesting.check(spec.schedule, spec.total, "spec.schedule")
+    vesting_rules.check(spec.schedule, spec.total, "spec.schedule")
     _check_beneficiaries(spec, fee)
     return replace(spec, display_name=name)
 
@@ -194,12 +199,12 @@ def check_times(spec: LockSpec, now: int) -> None:
         Error: INVALID_ARGUMENT, naming the field and its bound.
     """
     if spec.start is not None:
-        vesting.check_start(spec.start, now, "spec.start_time")
+        vesting_rules.check_start(spec.start, now, "spec.start_time")
     begin = now if spec.start is None else spec.start
-    vesting.check_times(spec.schedule, begin, "spec.schedule")
+    vesting_rules.check_times(spec.schedule, begin, "spec.schedule")
     for position, beneficiary in enumerate(spec.beneficiaries):
         if beneficiary.schedule is not None:
-            vesting.check_times(beneficiary.schedule, begin, f"{_at(position)}.schedule")
+            vesting_rules.check_times(beneficiary.schedule, begin, f"{_at(position)}.schedule")
 
 
 def _check_beneficiaries(spec: LockSpec, fee: int) -> None:
@@ -226,7 +231,7 @@ def _check_beneficiary(beneficiary: Beneficiary, fee: int, at: str) -> None:
     if beneficiary.amount <= fee:
         raise invalid(f"{at}.amount", f"must be more than the fee of {fee}", "INVALID_AMOUNT")
     if beneficiary.schedule is not None:
-        vesting.check(beneficiary.schedule, beneficiary.amount, f"{at}.schedule")
+        vesting_rules.check(beneficiary.schedule, beneficiary.amount, f"{at}.schedule")
 
 
 def _at(position: int) -> str:
@@ -273,7 +278,7 @@ def claimable(lock: Lock, share: Share, moment: int) -> Claimable:
     return Claimable(
         unlocked=open_now,
         claimable=max(0, open_now - share.claimed - share.returned),
-        progress=open_now * vesting.WHOLE // share.amount,
+        progress=open_now * vesting_rules.WHOLE // share.amount,
         next_unlock=None if ended else _curve(lock, share).next_unlock(moment),
     )
 
@@ -299,7 +304,7 @@ def _curve(lock: Lock, share: Share) -> Curve:
         attested = lock.attested(schedule.kind.attestor)
     if lock.start is None:
         raise not_active(lock)
-    return vesting.curve(schedule, share.amount, lock.start, attested)
+    return vesting_rules.curve(schedule, share.amount, lock.start, attested)
 
 
 def amount_to_claim(asked: int | None, lock: Lock, share: Share, fee: int) -> int:
@@ -326,7 +331,7 @@ def amount_to_claim(asked: int | None, lock: Lock, share: Share, fee: int) -> in
     if asked is not None and asked <= fee:
         raise invalid("amount", f"must be more than the fee of {fee}", "CLAIM_BELOW_FEE")
     most = share.amount if lock.times.revoke is None else unlocked(lock, share, now)
-    return vesting.to_take(asked, open_now, most - share.claimed - share.returned, fee)
+    return vesting_rules.to_take(asked, open_now, most - share.claimed - share.returned, fee)
 
 
 # How it moves

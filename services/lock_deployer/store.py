@@ -8,7 +8,7 @@ from uuid import UUID
 
 from icto.lock.v1 import lock_pb2 as pb
 from icto.vesting.v1 import vesting_pb2
-from services.kit import ids, vesting, vesting_messages
+from services.kit import ids, vesting_messages, vesting_rules
 from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
 from services.kit.statement import Statement
@@ -26,7 +26,7 @@ from services.lock_deployer.domain import (
     Times,
 )
 
-_TOMBSTONE: Final = LockSpec("", 0, vesting.Schedule(vesting.Instant()))
+_TOMBSTONE: Final = LockSpec("", 0, vesting_rules.Schedule(vesting_rules.Instant()))
 _COLUMNS: Final = """
     id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec, state, start_time, claimed,
     returned, checks, beneficiary_count, attestors, failure, create_time, fund_time, activate_time,

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.backend import config_rules, config_store, release, store
+from services.backend import config_rules, config_store, release_rules, store
 from services.backend.config_store import Revision
 from services.backend.domain import Limits
 from services.kit import ids
@@ -135,7 +135,7 @@ async def test_changes_come_one_after_the_other(database: Database) -> None:
 async def test_a_stop_is_released_by_two_people_within_a_while(
     database: Database, schema: Schema
 ) -> None:
-    window = release.WINDOW
+    window = release_rules.WINDOW
 
     async def ask(who: str) -> int:
         async with database.transaction() as connection:

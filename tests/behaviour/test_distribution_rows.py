@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.distribution_deployer import (
-    claiming,
+    claim_rules,
     domain,
     lists_store,
-    merkle,
+    merkle_rules,
     money,
-    specs,
+    spec_rules,
     store,
 )
-from services.distribution_deployer.claiming import Allocation, Held
+from services.distribution_deployer.claim_rules import Allocation, Held
 from services.distribution_deployer.domain import (
     Account,
     Campaign,
@@ -38,11 +38,11 @@ from services.distribution_deployer.domain import (
     Timing,
     Whitelist,
 )
-from services.distribution_deployer.merkle import Builder, Tree
-from services.kit import ids, vesting
+from services.distribution_deployer.merkle_rules import Builder, Tree
+from services.kit import ids, vesting_rules
 from services.kit.database import Database
 from services.kit.errors import Error
-from services.kit.vesting import DAY, SECOND, Cliff, Instant, Linear, Schedule
+from services.kit.vesting_rules import DAY, SECOND, Cliff, Instant, Linear, Schedule
 from tests.support.postgres import Postgres, Schema
 from tests.support.tokens import somebody
 
@@ -98,7 +98,7 @@ async def added(
     deadline = now + new.spec.funding_period
     new = replace(new, now=now, create_time=now, funding_deadline=deadline)
     async with database.transaction() as connection:
-        if lists := specs.lists_of(new.spec):
+        if lists := spec_rules.lists_of(new.spec):
             await store.use_lists(connection, new.id, lists)
         await connection.apply(*store.added(new, payment, b"print"))
     made = await store.get(database, new.id)
@@ -159,7 +159,7 @@ async def sealed(database: Database, leaves: int = 1) -> UUID:
 
 
 def leaf(list_id: UUID, one: Recipient) -> bytes:
-    return merkle.leaf(list_id, 1, one.principal, one.amount)
+    return merkle_rules.leaf(list_id, 1, one.principal, one.amount)
 
 
 async def test_a_spec_comes_back_as_it_was_without_its_names(database: Database) -> None:
@@ -375,7 +375,7 @@ async def test_a_cancellation_is_not_before_a_claim_that_it_waited_for(database:
             shared = await store.share(claiming_too, active.id)
             assert shared is not None
             await store.add_allocation(claiming_too, active.id, HOLDER, Allocation(1, whole))
-            unlocked = vesting.curve(yearly, whole, active.now).unlocked(shared.now)
+            unlocked = vesting_rules.curve(yearly, whole, active.now).unlocked(shared.now)
             taken = claim(active, unlocked)
             await claiming_too.apply(store.taken(taken), store.disbursed(taken))
         locked = await store.lock(cancelling, active.id)
@@ -400,7 +400,7 @@ async def test_what_nobody_is_owed_is_exact_over_all_kinds_of_rows(database: Dat
     owed = 0
     async with database.transaction() as connection:
         for number, (one, who, amount) in enumerate(rows):
-            unlocked = vesting.curve(daily, amount, active.now).unlocked(moment)
+            unlocked = vesting_rules.curve(daily, amount, active.now).unlocked(moment)
             # Some claimed nothing, some a part, some all, some more than a clock behind allows.
             claimed, closed = min(amount, number % 4 * unlocked // 2), number % 7 == 0
             owed += 0 if closed else max(0, unlocked - claimed)
@@ -481,8 +481,8 @@ async def test_claims_at_once_take_what_there_is_and_no_more(
             shared = await store.share(connection, active.id)
             assert shared is not None
             mine = await store.lock_allocations(connection, active.id, HOLDER)
-            holdings = claiming.chosen(shared, mine, None)
-            parts = claiming.plan_claim(holdings, asked, claiming.left(shared, mine), 10)
+            holdings = claim_rules.chosen(shared, mine, None)
+            parts = claim_rules.plan_claim(holdings, asked, claim_rules.left(shared, mine), 10)
             taken = claim(shared, sum(parts.values()), parts=parts)
             await connection.apply(store.taken(taken), store.disbursed(taken))
             return taken.gross
@@ -494,7 +494,7 @@ async def test_claims_at_once_take_what_there_is_and_no_more(
     found = await store.get(database, active.id)
     (mine,) = await store.allocations(database, active.id, HOLDER)
     assert found is not None
-    assert mine.claimed == taken <= claiming.holding(found, mine).unlocked
+    assert mine.claimed == taken <= claim_rules.holding(found, mine).unlocked
 
 
 async def test_claims_share_a_distribution(database: Database) -> None:
@@ -564,7 +564,7 @@ async def test_a_proof_is_read_from_the_rows_of_its_tree(database: Database, cou
     for position in {0, count // 2, count - 1, min(count - 1, 1_024)}:
         known = await lists_store.recipient(database, list_id, f"r{position}")
         assert known == (position, position + 1)
-        places = merkle.siblings(count, position)
+        places = merkle_rules.siblings(count, position)
         proof = await lists_store.hashes(database, list_id, places)
         assert tuple(proof) == tree.proof(position)
-        assert merkle.verify(tree.root, leaf(list_id, everybody[position]), proof)
+        assert merkle_rules.verify(tree.root, leaf(list_id, everybody[position]), proof)

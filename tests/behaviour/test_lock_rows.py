@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from services.kit import ids, principal
 from services.kit.database import Database
 from services.kit.errors import Error
-from services.kit.vesting import YEAR, Instant, Linear, Schedule
 from services.kit.vesting_messages import of_datetime
+from services.kit.vesting_rules import YEAR, Instant, Linear, Schedule
 from services.lock_deployer import domain, store
 from services.lock_deployer.domain import Beneficiary, Claim, Lock, LockSpec, State
 from tests.support.postgres import Postgres, Schema

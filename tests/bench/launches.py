@@ -14,7 +14,7 @@ from uuid import uuid4
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
-from services.distribution_deployer import merkle
+from services.distribution_deployer import merkle_rules
 from services.kit import ids, principal
 from tests.bench.deployments import Creators
 from tests.bench.offers import Offers
@@ -171,10 +171,10 @@ def proofs(report: Report) -> None:
     list_id = ids.new_id("bench")
     began = time.perf_counter()
     leaves = (
-        merkle.leaf(list_id, 1, f"recipient-{number}", number + 1)
-        for number in range(merkle.MAX_LEAVES)
+        merkle_rules.leaf(list_id, 1, f"recipient-{number}", number + 1)
+        for number in range(merkle_rules.MAX_LEAVES)
     )
-    tree = merkle.Tree(leaves)
+    tree = merkle_rules.Tree(leaves)
     report.add(Figure("tree over a million leaves, built", time.perf_counter() - began, "s"))
     began = time.perf_counter()
     for number in range(_PROOFS):

@@ -855,7 +855,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "emergency stop: a new role speaks for who gave it",
-        "services/kit/standing.py",
+        "services/kit/standing_rules.py",
         "        if held[0].grant_time + PROBATION <= now:\n",
         "        if held[0].grant_time <= now:\n",
         [
@@ -865,14 +865,14 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "emergency stop: a role from after it began speaks for nobody",
-        "services/kit/standing.py",
+        "services/kit/standing_rules.py",
         "if since is None or grant.grant_time <= since:",
         "if True:",
         [_TWO + "test_a_role_speaks_for_who_gave_it_until_it_is_a_day_old"],
     ),
     Mutant(
         "emergency stop: who made others is one with them",
-        "services/backend/release.py",
+        "services/backend/release_rules.py",
         "len({one.origin for one in standings.values() if one.origin})",
         "len({who for who, one in standings.items() if one.origin})",
         [_TWO + "test_a_stop_ends_when_two_have_asked_who_speak_for_two"],
@@ -1001,7 +1001,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "distribution: a claim is bounded by what is unlocked",
-        "services/distribution_deployer/claiming.py",
+        "services/distribution_deployer/claim_rules.py",
         "if asked is not None and asked > open_now:",
         "if asked is not None and asked > 2 * open_now:",
         [_SHARES + "test_a_claim_takes_exactly_what_is_asked_and_never_more_than_is_open"],
@@ -1015,14 +1015,14 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "distribution: what was unlocked early is closed",
-        "services/distribution_deployer/claiming.py",
+        "services/distribution_deployer/claim_rules.py",
         "if self.held or self.allocation.closed:",
         "if self.held:",
         [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
     ),
     Mutant(
         "distribution: a pause and a deadline hold claims",
-        "services/distribution_deployer/claiming.py",
+        "services/distribution_deployer/claim_rules.py",
         "held = category.id in distribution.held or not _open(distribution)",
         "held = category.id in distribution.held and not _open(distribution)",
         [_SHARES + "test_closed_and_paused_holdings_give_nothing"],
@@ -1157,7 +1157,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "vesting: a claim leaves nothing that the fee would take",
-        "services/kit/vesting.py",
+        "services/kit/vesting_rules.py",
         "    if amount > fee and not 0 < left - amount <= fee:\n",
         "    if amount > fee:\n",
         [_VESTED + "test_a_claim_that_would_strand_a_rest_is_told_another"],
@@ -1171,14 +1171,14 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "merkle: a leaf is bound to its list",
-        "services/distribution_deployer/merkle.py",
+        "services/distribution_deployer/merkle_rules.py",
         "                list_id.bytes,\n",
         "",
         [_MERKLE + "test_a_proof_proves_no_other_amount_recipient_category_or_list"],
     ),
     Mutant(
         "merkle: a proof leads to the root",
-        "services/distribution_deployer/merkle.py",
+        "services/distribution_deployer/merkle_rules.py",
         "    return node == root\n",
         "    return node == root or len(proof) > 0\n",
         [

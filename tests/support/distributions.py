@@ -14,7 +14,7 @@ from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import CallError, Client
-from services.distribution_deployer import merkle
+from services.distribution_deployer import merkle_rules
 from services.kit import ids, principal
 from tests.support.installation import Installation, until
 from tests.support.services import Peer, peer
@@ -217,7 +217,7 @@ async def stats(client: Client, name: str) -> Json:
 
 async def recipient_list(
     client: Client, number: int, pages: Sequence[Mapping[str, int]]
-) -> tuple[str, merkle.Tree]:
+) -> tuple[str, merkle_rules.Tree]:
     """A list of the client's with its pages, not sealed, and the tree over it."""
     begun = (
         await client.rest(
@@ -234,9 +234,11 @@ def listed(page: Mapping[str, int]) -> list[Json]:
     return [{"principal": who, "amount": str(amount)} for who, amount in page.items()]
 
 
-def tree_of(name: str, number: int, everybody: Iterable[tuple[str, int]]) -> merkle.Tree:
+def tree_of(name: str, number: int, everybody: Iterable[tuple[str, int]]) -> merkle_rules.Tree:
     list_id = UUID(name.partition("/")[2])
-    return merkle.Tree(merkle.leaf(list_id, number, who, amount) for who, amount in everybody)
+    return merkle_rules.Tree(
+        merkle_rules.leaf(list_id, number, who, amount) for who, amount in everybody
+    )
 
 
 def encoded(raw: bytes) -> str:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.distribution_deployer import claiming, domain, specs
-from services.distribution_deployer.claiming import Allocation, Held, Holding
+from services.distribution_deployer import claim_rules, domain, spec_rules
+from services.distribution_deployer.claim_rules import Allocation, Held, Holding
 from services.distribution_deployer.domain import (
     CHECKS,
     Account,
@@ -32,11 +32,11 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import distribution_message, parse_spec, spec_message
-from services.distribution_deployer.specs import SealedList
-from services.kit import vesting
+from services.distribution_deployer.spec_rules import SealedList
+from services.kit import vesting_rules
 from services.kit.errors import Error
 from services.kit.principal import of_service
-from services.kit.vesting import (
+from services.kit.vesting_rules import (
     DAY,
     SECOND,
     Cliff,
@@ -56,7 +56,7 @@ WHO = [of_service(f"somebody-{number}") for number in range(5)]
 NOW = 1_000 * DAY
 FEE = 10
 
-shares = st.integers(0, vesting.WHOLE)
+shares = st.integers(0, vesting_rules.WHOLE)
 amounts = st.integers(1, 10**24)
 spans = st.integers(1, 3_000).map(lambda days: days * DAY)
 
@@ -70,12 +70,12 @@ def schedules(draw: st.DrawFn) -> Schedule:
         case "linear":
             return Schedule(Linear(draw(spans), draw(st.sampled_from([0, DAY]))), initial)
         case "cliff":
-            jump = draw(st.integers(0, vesting.WHOLE - initial))
+            jump = draw(st.integers(0, vesting_rules.WHOLE - initial))
             return Schedule(Cliff(draw(spans), jump, draw(spans)), initial)
         case _:
-            initial = draw(st.integers(0, vesting.WHOLE - 2))
-            first = draw(st.integers(1, vesting.WHOLE - initial - 1))
-            rest = vesting.WHOLE - initial - first
+            initial = draw(st.integers(0, vesting_rules.WHOLE - 2))
+            first = draw(st.integers(1, vesting_rules.WHOLE - initial - 1))
+            rest = vesting_rules.WHOLE - initial - first
             return Schedule(Stepped((Step(DAY, first), Step(9 * DAY, rest))), initial)
 
 
@@ -119,7 +119,7 @@ def attempt(work: Callable[[], T]) -> T | Error:
 
 def held(number: int, amount: int, claimed: int = 0) -> Holding:
     allocation = Allocation(number, amount, claimed)
-    curve = vesting.curve(Schedule(Instant()), amount, 0)
+    curve = vesting_rules.curve(Schedule(Instant()), amount, 0)
     return Holding(allocation, curve, 0, NOW, held=False)
 
 
@@ -130,7 +130,7 @@ def held(number: int, amount: int, claimed: int = 0) -> Holding:
 def test_an_amount_is_split_by_largest_remainder(
     amount: int, weights: dict[int, int], parts: dict[int, int]
 ) -> None:
-    assert claiming.split(amount, weights) == parts
+    assert claim_rules.split(amount, weights) == parts
 
 
 @given(st.dictionaries(st.integers(1, 30), st.integers(0, 10**30), min_size=1), st.data())
@@ -141,7 +141,7 @@ def test_a_split_is_exact_and_takes_no_more_than_there_is(
     if not whole:
         return
     amount = data.draw(st.integers(0, whole))
-    parts = claiming.split(amount, weights)
+    parts = claim_rules.split(amount, weights)
     assert sum(parts.values()) == amount
     assert all(0 <= part <= weights[key] for key, part in parts.items())
 
@@ -158,7 +158,7 @@ def test_a_claim_takes_exactly_what_is_asked_and_never_more_than_is_open(
     percent = data.draw(st.sampled_from([None, 1, 50, 99, 100, 101, 150, 300]))
     asked = None if percent is None else max(1, open_now * percent // 100)
     wanted = open_now if asked is None else asked
-    parts = attempt(lambda: claiming.plan_claim(holdings, asked, open_now, FEE))
+    parts = attempt(lambda: claim_rules.plan_claim(holdings, asked, open_now, FEE))
     if isinstance(parts, Error):
         told = {
             "NOTHING_TO_CLAIM": not open_now,
@@ -178,43 +178,43 @@ def test_what_a_cancellation_keeps_for_a_list_is_enough_for_each_of_its_recipien
     """A list has no rows before its recipients claim; what is kept is at least their sum."""
     moment = NOW + elapsed
     listed = category(Listed(LIST), schedule=schedule, amount=sum(allocated))
-    kept = claiming.outstanding(listed, NOW, moment, Held())
-    each = [vesting.curve(schedule, amount, NOW).unlocked(moment) for amount in allocated]
+    kept = claim_rules.outstanding(listed, NOW, moment, Held())
+    each = [vesting_rules.curve(schedule, amount, NOW).unlocked(moment) for amount in allocated]
     assert sum(each) <= kept <= sum(allocated)
     claimed = Held(claimed=each[0])
-    assert claiming.outstanding(listed, NOW, moment, claimed) == kept - each[0]
+    assert claim_rules.outstanding(listed, NOW, moment, claimed) == kept - each[0]
     closed = Held(closed=allocated[0])
-    rest = claiming.outstanding(listed, NOW, moment, closed)
+    rest = claim_rules.outstanding(listed, NOW, moment, closed)
     assert sum(each[1:]) <= rest <= sum(allocated[1:])
 
 
 @given(
     st.lists(st.tuples(amounts, shares), min_size=1, max_size=9),
-    st.integers(0, vesting.WHOLE),
+    st.integers(0, vesting_rules.WHOLE),
 )
 def test_an_early_unlock_takes_all_that_is_left_and_splits_it_exactly(
     rows: list[tuple[int, int]], penalty: int
 ) -> None:
     holdings = [
-        held(number, amount, amount * part // vesting.WHOLE)
+        held(number, amount, amount * part // vesting_rules.WHOLE)
         for number, (amount, part) in enumerate(rows, 1)
     ]
     left = sum(one.allocation.remaining for one in holdings)
-    early = attempt(lambda: claiming.plan_early(holdings, EarlyUnlock(penalty), left, FEE))
+    early = attempt(lambda: claim_rules.plan_early(holdings, EarlyUnlock(penalty), left, FEE))
     if isinstance(early, Error):
         assert early.reason == ("AMOUNT_BELOW_FEE" if left else "NOTHING_TO_CLAIM")
         return
     assert early.amount + early.penalty == sum(early.parts.values()) == left
-    assert early.penalty == left * penalty // vesting.WHOLE
+    assert early.penalty == left * penalty // vesting_rules.WHOLE
 
 
 def test_an_early_unlock_leaves_nothing_that_could_never_be_claimed() -> None:
     """F-47."""
     holdings, terms = [held(1, 1_000)], EarlyUnlock(0)
     for rest in (0, FEE + 1):
-        assert claiming.plan_early(holdings, terms, 1_000 + rest, FEE).amount == 1_000
+        assert claim_rules.plan_early(holdings, terms, 1_000 + rest, FEE).amount == 1_000
     with pytest.raises(Error, match="Unlock all categories together"):
-        claiming.plan_early(holdings, terms, 1_000 + FEE, FEE)
+        claim_rules.plan_early(holdings, terms, 1_000 + FEE, FEE)
 
 
 def test_what_is_left_is_all_that_will_be_unlocked() -> None:
@@ -222,21 +222,21 @@ def test_what_is_left_is_all_that_will_be_unlocked() -> None:
     halved = category(named(1_000), schedule=Schedule(Linear(10 * DAY)), amount=1_000)
     rows = [Allocation(1, 1_000, 100), Allocation(1, 1_000, 700), Allocation(1, 50, closed=True)]
     active = distribution(spec(halved), timing=Timing(NOW - 5 * DAY))
-    assert claiming.left(active, rows) == 900 + 300
+    assert claim_rules.left(active, rows) == 900 + 300
     cancelled = replace(active, state=State.CANCELLED, cancel_time=NOW, now=NOW + DAY)
-    assert claiming.left(cancelled, rows) == 400
+    assert claim_rules.left(cancelled, rows) == 400
 
 
 def test_closed_and_paused_holdings_give_nothing() -> None:
     made = distribution(spec(category(named(1_000), amount=1_000), category(named(1), 2)))
-    assert claiming.holding(made, Allocation(1, 1_000)).claimable == 1_000
-    assert claiming.holding(made, Allocation(1, 1_000, closed=True)).claimable == 0
+    assert claim_rules.holding(made, Allocation(1, 1_000)).claimable == 1_000
+    assert claim_rules.holding(made, Allocation(1, 1_000, closed=True)).claimable == 0
     held_back = replace(made, paused=frozenset({1}))
-    assert claiming.holding(held_back, Allocation(1, 1_000)).claimable == 0
+    assert claim_rules.holding(held_back, Allocation(1, 1_000)).claimable == 0
     for state in set(State) - domain.CLAIMABLE:
-        assert claiming.holding(replace(made, state=state), Allocation(1, 1_000)).claimable == 0
+        assert claim_rules.holding(replace(made, state=state), Allocation(1, 1_000)).claimable == 0
     over = replace(made, timing=Timing(NOW, claim_deadline=NOW))
-    assert claiming.holding(over, Allocation(1, 1_000)).claimable == 0
+    assert claim_rules.holding(over, Allocation(1, 1_000)).claimable == 0
 
 
 @pytest.mark.parametrize("state", [State.CANCELLED, State.COMPLETED])
@@ -245,10 +245,10 @@ def test_a_pause_of_a_category_ends_with_the_distribution(state: State) -> None:
     paused = distribution(spec(category(named(1_000), amount=1_000)), paused=frozenset({1}))
     mine = [Allocation(1, 1_000)]
     with pytest.raises(Error, match="CATEGORY_PAUSED"):
-        claiming.chosen(paused, mine, None)
+        claim_rules.chosen(paused, mine, None)
     over = domain.moved(paused, state)
     for number in (None, 1):
-        (one,) = claiming.chosen(over, mine, number)
+        (one,) = claim_rules.chosen(over, mine, number)
         assert one.claimable == 1_000
     assert not distribution_message(over).paused_categories
 
@@ -342,7 +342,7 @@ SEALED = {LIST: SealedList(8, 2_000, 3, 600)}
 
 
 def test_completing_fills_in_what_is_derived_and_does_so_once() -> None:
-    completed = specs.complete(everything(), SEALED, FEE)
+    completed = spec_rules.complete(everything(), SEALED, FEE)
     assert [(one.amount, one.count) for one in completed.categories] == [
         (1_000, 2),
         (2_000, 3),
@@ -350,19 +350,19 @@ def test_completing_fills_in_what_is_derived_and_does_so_once() -> None:
     ]
     assert isinstance(completed.categories[2].source, Pool)
     assert completed.categories[2].source.share == 33
-    assert specs.complete(completed, SEALED, FEE) == completed
-    specs.check_beginnings(completed, NOW)
+    assert spec_rules.complete(completed, SEALED, FEE) == completed
+    spec_rules.check_beginnings(completed, NOW)
 
 
 def test_a_spec_survives_its_message() -> None:
-    for one in (everything(), specs.complete(everything(), SEALED, FEE)):
+    for one in (everything(), spec_rules.complete(everything(), SEALED, FEE)):
         assert parse_spec(spec_message(one), stored=True) == one
 
 
 def test_nobody_is_believed_what_a_spec_only_tells() -> None:
     message = spec_message(everything())
     message.categories[0].amount = "many"
-    assert specs.complete(parse_spec(message), SEALED, FEE).categories[0].amount == 1_000
+    assert spec_rules.complete(parse_spec(message), SEALED, FEE).categories[0].amount == 1_000
 
 
 @given(st.integers(1, 10**20), st.integers(1, 10**6), st.integers(0, 10**20))
@@ -375,7 +375,7 @@ def test_a_pool_never_promises_more_than_it_has(amount: int, seats: int, share: 
     ):
         wanted = spec(category(source), total=amount)
         try:
-            (one,) = specs.complete(wanted, {}, 0).categories
+            (one,) = spec_rules.complete(wanted, {}, 0).categories
         except Error:
             continue
         assert isinstance(one.source, Pool)
@@ -386,19 +386,19 @@ def test_a_pool_never_promises_more_than_it_has(amount: int, seats: int, share: 
 def test_a_list_serves_the_category_that_it_was_made_for() -> None:
     for lists in ({}, {LIST: SealedList(2, 1_000, 3, 300)}):
         with pytest.raises(Error) as told:
-            specs.complete(spec(category(Listed(LIST), 1)), lists, FEE)
+            spec_rules.complete(spec(category(Listed(LIST), 1)), lists, FEE)
         assert told.value.reason == "RECIPIENT_LIST_UNUSABLE"
     twice = spec(category(Listed(LIST), 1), category(Listed(LIST), 2))
     with pytest.raises(Error, match="used by two categories"):
-        specs.complete(twice, {LIST: SealedList(1, 500, 3, 100)}, FEE)
+        spec_rules.complete(twice, {LIST: SealedList(1, 500, 3, 100)}, FEE)
 
 
 def test_nobody_on_a_list_gets_what_they_could_never_claim() -> None:
     """F-47: the smallest amount of all pages counts."""
     wanted = spec(category(Listed(LIST), 1))
-    assert specs.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE + 1)}, FEE)
+    assert spec_rules.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE + 1)}, FEE)
     with pytest.raises(Error, match=f"allocates {FEE} to somebody") as told:
-        specs.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE)}, FEE)
+        spec_rules.complete(wanted, {LIST: SealedList(1, 1_000, 3, FEE)}, FEE)
     assert told.value.violations[0][0] == "spec.categories[0].recipient_list"
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icto.lock.v1 import lock_pb2
-from services.kit import principal, vesting
+from services.kit import principal, vesting_rules
 from services.kit.errors import Code, Error
-from services.kit.vesting import (
+from services.kit.vesting_rules import (
     DAY,
     SECOND,
     YEAR,
@@ -113,7 +113,7 @@ def test_what_starts_in_the_past_is_refused() -> None:
     domain.check_times(replace(SPEC, start=NOW), NOW)
     past = replace(SPEC, start=NOW - 1)
     assert refused(lambda: domain.check_times(past, NOW)) == ("start_time", "START_IN_THE_PAST")
-    far = replace(SPEC, start=NOW + vesting.LONGEST + 1)
+    far = replace(SPEC, start=NOW + vesting_rules.LONGEST + 1)
     assert refused(lambda: domain.check_times(far, NOW))[0] == "start_time"
 
 
@@ -307,7 +307,7 @@ def test_the_steps_of_a_launch_share_their_payment() -> None:
 def test_accounts_are_looked_at_until_no_transfer_can_arrive() -> None:
     pauses = [domain.next_check(n) for n in range(len(domain.CHECKS) + 1)]
     assert pauses == [*domain.CHECKS, None]
-    assert domain.CHECKS[-1] == vesting.DAY
+    assert domain.CHECKS[-1] == vesting_rules.DAY
 
 
 def test_a_spec_survives_its_message() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.distribution_deployer import merkle
-from services.distribution_deployer.merkle import Builder, Tree
+from services.distribution_deployer import merkle_rules
+from services.distribution_deployer.merkle_rules import Builder, Tree
 
 LIST = UUID("019a0000-0000-7000-8000-000000000001")
 OTHER = UUID("019a0000-0000-7000-8000-000000000002")
@@ -21,7 +21,9 @@ MEGABYTES = 64 * 1.1
 
 
 def leaves(count: int) -> list[bytes]:
-    return [merkle.leaf(LIST, 1, f"recipient-{number}", number + 1) for number in range(count)]
+    return [
+        merkle_rules.leaf(LIST, 1, f"recipient-{number}", number + 1) for number in range(count)
+    ]
 
 
 def naive_root(level: list[bytes]) -> bytes:
@@ -37,7 +39,7 @@ def naive_root(level: list[bytes]) -> bytes:
 
 def test_a_leaf_is_the_hash_that_its_definition_says() -> None:
     told = b"\x00icto-dist-v1" + LIST.bytes + b"\x03bob" + (7).to_bytes(16) + (2).to_bytes(4)
-    assert merkle.leaf(LIST, 2, "bob", 7) == hashlib.sha256(told).digest()
+    assert merkle_rules.leaf(LIST, 2, "bob", 7) == hashlib.sha256(told).digest()
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -45,7 +47,7 @@ def test_every_size_has_the_root_of_the_definition_and_every_proof_verifies(coun
     made = leaves(count)
     tree = Tree(made)
     assert tree.root == naive_root(made)
-    assert all(merkle.verify(tree.root, one, tree.proof(at)) for at, one in enumerate(made))
+    assert all(merkle_rules.verify(tree.root, one, tree.proof(at)) for at, one in enumerate(made))
 
 
 @given(counts, st.data())
@@ -55,7 +57,7 @@ def test_a_proof_proves_no_other_leaf(count: int, data: st.DataObject) -> None:
     mine = data.draw(st.integers(0, count - 1))
     other = data.draw(st.integers(0, count - 1))
     proof = tree.proof(mine)
-    assert merkle.verify(tree.root, made[other], proof) == (mine == other)
+    assert merkle_rules.verify(tree.root, made[other], proof) == (mine == other)
 
 
 @given(counts, st.data())
@@ -66,12 +68,12 @@ def test_a_proof_proves_no_other_amount_recipient_category_or_list(
     at = data.draw(st.integers(0, count - 1))
     amount = data.draw(st.integers(0, 2**128 - 1).filter(lambda value: value != at + 1))
     forged = [
-        merkle.leaf(LIST, 1, f"recipient-{at}", amount),
-        merkle.leaf(LIST, 1, "recipient--1", at + 1),
-        merkle.leaf(LIST, 2, f"recipient-{at}", at + 1),
-        merkle.leaf(OTHER, 1, f"recipient-{at}", at + 1),
+        merkle_rules.leaf(LIST, 1, f"recipient-{at}", amount),
+        merkle_rules.leaf(LIST, 1, "recipient--1", at + 1),
+        merkle_rules.leaf(LIST, 2, f"recipient-{at}", at + 1),
+        merkle_rules.leaf(OTHER, 1, f"recipient-{at}", at + 1),
     ]
-    assert not any(merkle.verify(tree.root, one, tree.proof(at)) for one in forged)
+    assert not any(merkle_rules.verify(tree.root, one, tree.proof(at)) for one in forged)
 
 
 @given(st.integers(2, 200), st.data())
@@ -82,10 +84,12 @@ def test_a_spoilt_short_or_long_proof_proves_nothing(count: int, data: st.DataOb
     proof = tree.proof(at)
     place = data.draw(st.integers(0, len(proof) - 1))
     spoilt = bytes([proof[place][0] ^ 1]) + proof[place][1:]
-    assert not merkle.verify(tree.root, made[at], (*proof[:place], spoilt, *proof[place + 1 :]))
-    assert not merkle.verify(tree.root, made[at], proof[:-1])
-    assert not merkle.verify(tree.root, made[at], (*proof, proof[-1]))
-    assert not merkle.verify(tree.root, made[at], (*proof[:place], b"", *proof[place + 1 :]))
+    assert not merkle_rules.verify(
+        tree.root, made[at], (*proof[:place], spoilt, *proof[place + 1 :])
+    )
+    assert not merkle_rules.verify(tree.root, made[at], proof[:-1])
+    assert not merkle_rules.verify(tree.root, made[at], (*proof, proof[-1]))
+    assert not merkle_rules.verify(tree.root, made[at], (*proof[:place], b"", *proof[place + 1 :]))
 
 
 @given(st.integers(3, 200))
@@ -96,9 +100,9 @@ def test_a_node_passes_for_no_leaf(count: int) -> None:
     below = b"".join(sorted(made[:2]))
     node = hashlib.sha256(b"\x01" + below).digest()
     # The node itself is in the tree, one level up: only its preimage must never be a leaf's.
-    assert merkle.verify(tree.root, node, tree.proof(0)[1:])
+    assert merkle_rules.verify(tree.root, node, tree.proof(0)[1:])
     body = b"icto-dist-v1" + LIST.bytes + b"\x01a" + bytes(15) + b"\x07" + bytes(3) + b"\x05"
-    assert merkle.leaf(LIST, 5, "a", 7) == hashlib.sha256(b"\x00" + body).digest()
+    assert merkle_rules.leaf(LIST, 5, "a", 7) == hashlib.sha256(b"\x00" + body).digest()
 
 
 @given(st.lists(st.integers(0, 700), max_size=8))
@@ -125,7 +129,7 @@ def test_a_million_leaves_are_within_their_memory_and_the_longest_proof() -> Non
     """Measured in a process of its own; what builds them chunk by chunk needs almost nothing."""
     program = """
 import hashlib, resource
-from services.distribution_deployer.merkle import MAX_LEAVES, MAX_PROOF, Builder, Tree, verify
+from services.distribution_deployer.merkle_rules import MAX_LEAVES, MAX_PROOF, Builder, Tree, verify
 def used():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 def leaf(number):

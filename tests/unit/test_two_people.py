@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.backend import release
+from services.backend import release_rules
 from services.kit.errors import Error
-from services.kit.standing import PROBATION, Grant, People, Standing
+from services.kit.standing_rules import PROBATION, Grant, People, Standing
 from services.lock_deployer import domain as locks
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -85,7 +85,7 @@ LATER = NOW + timedelta(hours=1)
 def test_a_stop_ends_when_two_have_asked_who_speak_for_two(
     others: dict[str, Standing], own: Standing, released: bool, since: datetime | None, words: str
 ) -> None:
-    decision = release.decide("ann", {"ann": own, **others})
+    decision = release_rules.decide("ann", {"ann": own, **others})
     assert (decision.released, decision.counts_from) == (released, since)
     assert words in decision.explanation
     assert bool(decision.explanation) == bool(words)

@@ -12,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from icto.vesting.v1 import vesting_pb2 as pb
-from services.kit import principal, vesting, vesting_messages
+from services.kit import principal, vesting_messages, vesting_rules
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.errors import Code, Error
-from services.kit.vesting import (
+from services.kit.vesting_rules import (
     DAY,
     LONGEST,
     MAX_PARTS,
@@ -183,8 +183,8 @@ periods = st.one_of(st.just(0), seconds)
 def schedules(draw: st.DrawFn, total: int) -> Schedule:
     initial = draw(st.integers(0, WHOLE - 1))
     shares = parts(draw, WHOLE - initial)
-    kind = draw(st.sampled_from(vesting.Kind.__args__))
-    made: vesting.Kind
+    kind = draw(st.sampled_from(vesting_rules.Kind.__args__))
+    made: vesting_rules.Kind
     if kind is Instant:
         return Schedule(Instant())
     if kind is Single:
@@ -274,7 +274,7 @@ def test_the_next_unlock_is_the_first_moment_with_more(
 @given(curves())
 def test_schedules_survive_their_message(made: tuple[Schedule, Curve]) -> None:
     schedule, it = made
-    vesting.check(schedule, it.total, "schedule")
+    vesting_rules.check(schedule, it.total, "schedule")
     message = vesting_messages.schedule_message(schedule)
     read = pb.Schedule.FromString(message.SerializeToString())
     assert vesting_messages.parse(read, "schedule") == schedule
@@ -297,7 +297,7 @@ def test_any_share_of_a_schedule_ends_complete(
 
 def refused(schedule: Schedule, total: int = 100) -> tuple[str, str]:
     with pytest.raises(Error) as caught:
-        vesting.check(schedule, total, "s")
+        vesting_rules.check(schedule, total, "s")
     assert caught.value.code is Code.INVALID_ARGUMENT
     ((field, _),) = caught.value.violations
     return field, caught.value.reason
@@ -380,24 +380,24 @@ def test_parts_that_do_not_add_up_are_refused(schedule: Schedule) -> None:
     ],
 )
 def test_bounds_belong_to_what_is_allowed(schedule: Schedule) -> None:
-    vesting.check(schedule, 100, "s")
+    vesting_rules.check(schedule, 100, "s")
 
 
 def test_a_start_is_now_or_within_ten_years() -> None:
     """F-38: bounds follow the clock that is given; no date is written down anywhere."""
     for now in (0, START, START + LONGEST):
-        vesting.check_start(now, now, "start_time")
-        vesting.check_start(now + LONGEST, now, "start_time")
+        vesting_rules.check_start(now, now, "start_time")
+        vesting_rules.check_start(now + LONGEST, now, "start_time")
         for start in (now - 1, now + LONGEST + 1):
             with pytest.raises(Error):
-                vesting.check_start(start, now, "start_time")
+                vesting_rules.check_start(start, now, "start_time")
 
 
 def test_the_times_of_a_custom_schedule_follow_its_start() -> None:
-    vesting.check_times(custom((0, 50), (LONGEST, 50)), START, "s")
+    vesting_rules.check_times(custom((0, 50), (LONGEST, 50)), START, "s")
     for offset in (-1, LONGEST + 1):
         with pytest.raises(Error, match="at or after the start"):
-            vesting.check_times(custom((offset, 100)), START, "s")
+            vesting_rules.check_times(custom((offset, 100)), START, "s")
 
 
 def test_only_the_given_moment_decides() -> None:
@@ -451,7 +451,7 @@ def test_named_intervals_are_exact_periods() -> None:
         assert vesting_messages.parse(message, "s").kind == Linear(7 * SECOND, days * DAY)
     message.linear.frequency.interval = 99  # type: ignore[assignment]  # a later version's
     with pytest.raises(Error, match="frequency"):
-        vesting.check(vesting_messages.parse(message, "s"), 1, "s")
+        vesting_rules.check(vesting_messages.parse(message, "s"), 1, "s")
 
 
 FEE = 10
@@ -474,7 +474,7 @@ FEE = 10
 def test_a_claim_takes_what_leaves_nothing_or_enough(
     asked: int | None, claimable: int, left: int, taken: int
 ) -> None:
-    assert vesting.to_take(asked, claimable, left, FEE) == taken
+    assert vesting_rules.to_take(asked, claimable, left, FEE) == taken
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_a_claim_that_would_strand_a_rest_is_told_another(
 ) -> None:
     """F-47: what is not more than the fee could never be claimed."""
     with pytest.raises(Error, match=way) as told:
-        vesting.to_take(asked, claimable, left, FEE)
+        vesting_rules.to_take(asked, claimable, left, FEE)
     assert told.value.reason == "REST_BELOW_FEE"
 
 
@@ -510,6 +510,6 @@ def test_however_claims_are_cut_the_last_unit_can_be_claimed(
         claimable = unlocked - (whole - left)
         if claimable > fee and (asked is None or fee < asked <= claimable):
             with contextlib.suppress(Error):
-                left -= vesting.to_take(asked, claimable, left, fee)
+                left -= vesting_rules.to_take(asked, claimable, left, fee)
         assert left == 0 or left > fee
-    assert not left or vesting.to_take(None, left, left, fee) == left
+    assert not left or vesting_rules.to_take(None, left, left, fee) == left

@@ -17,9 +17,9 @@ from services.distribution_deployer.domain import (
     State,
     wrong_state,
 )
-from services.kit import vesting
+from services.kit import vesting_rules
 from services.kit.errors import Code, Error, invalid
-from services.kit.vesting import Curve
+from services.kit.vesting_rules import Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ def holding(distribution: Distribution, allocation: Allocation) -> Holding:
     """What an allocation is worth now."""
     category = distribution.spec.category(allocation.category_id)
     start = distribution.start_of(category)
-    curve = None if start is None else vesting.curve(category.schedule, allocation.amount, start)
+    curve = (
+        None if start is None else vesting_rules.curve(category.schedule, allocation.amount, start)
+    )
     held = category.id in distribution.held or not _open(distribution)
     return Holding(allocation, curve, start, distribution.moment, held)
 
@@ -177,7 +179,7 @@ def plan_claim(
         )
     if (open_now if asked is None else asked) <= fee:
         raise below_fee(open_now if asked is None else asked, fee)
-    amount = vesting.to_take(asked, open_now, left, fee)
+    amount = vesting_rules.to_take(asked, open_now, left, fee)
     return {category: part for category, part in split(amount, weights).items() if part}
 
 
@@ -236,13 +238,13 @@ def plan_early(
             "It is too soon for an early unlock of these categories.",
         )
     parts = {one.category_id: one.allocation.remaining for one in taken}
-    penalty = sum(parts.values()) * terms.penalty // vesting.WHOLE
+    penalty = sum(parts.values()) * terms.penalty // vesting_rules.WHOLE
     early = Early(parts, penalty)
     if early.amount <= fee:
         raise below_fee(early.amount, fee)
     rest = left - sum(parts.values())
     if 0 < rest <= fee:
-        raise vesting.rest_below_fee(rest, fee, "Unlock all categories together.")
+        raise vesting_rules.rest_below_fee(rest, fee, "Unlock all categories together.")
     return early
 
 
@@ -274,7 +276,7 @@ def outstanding(category: Category, start: int, moment: int, held: Held) -> int:
     is at least what its recipients unlock one by one, so that is what stays for them.
     """
     if isinstance(category.source, Listed):
-        whole = vesting.curve(category.schedule, category.amount - held.closed, start)
+        whole = vesting_rules.curve(category.schedule, category.amount - held.closed, start)
         return whole.unlocked(moment) - held.claimed
     return held.claimable
 

@@ -18,10 +18,10 @@ from services.distribution_deployer.domain import (
     Whitelist,
     last_unlock,
 )
-from services.kit import principal, vesting
+from services.kit import principal, vesting_rules
 from services.kit.errors import Error, invalid
 from services.kit.oversize import instead_of_many
-from services.kit.vesting import Instant, Milestones
+from services.kit.vesting_rules import Instant, Milestones
 
 NAME_LENGTH: Final = range(3, 101)
 MAX_CATEGORIES: Final = 20
@@ -30,8 +30,8 @@ MAX_RECIPIENTS: Final = 1_000
 """Recipients that one request may name; more come as a recipient list."""
 MAX_SEATS: Final = 1_000_000
 MAX_CATEGORY_ID: Final = 2**31 - 1
-FUNDING_PERIOD: Final = (60 * vesting.SECOND, 30 * vesting.DAY)
-RATE_WINDOW: Final = (vesting.SECOND, 30 * vesting.DAY)
+FUNDING_PERIOD: Final = (60 * vesting_rules.SECOND, 30 * vesting_rules.DAY)
+RATE_WINDOW: Final = (vesting_rules.SECOND, 30 * vesting_rules.DAY)
 MAX_RATE: Final = 1_000
 
 
@@ -83,12 +83,12 @@ def check_beginnings(spec: Spec, moment: int) -> None:
     """
     for at, time in _beginnings(spec):
         if time is not None:
-            vesting.check_start(time, moment, at)
+            vesting_rules.check_start(time, moment, at)
     if spec.start is None:
         for position, category in enumerate(spec.categories):
             field = f"spec.categories[{position}]"
             if category.start is None:
-                vesting.check_times(category.schedule, moment, f"{field}.schedule")
+                vesting_rules.check_times(category.schedule, moment, f"{field}.schedule")
         _check_over(spec, moment)
 
 
@@ -212,10 +212,10 @@ def _check_category(
     _check_name(category.display_name, f"{field}.display_name")
     if isinstance(category.schedule.kind, Milestones):
         raise not_implemented(f"{field}.schedule.milestones", "unlocking by milestones")
-    vesting.check(category.schedule, category.amount, f"{field}.schedule")
+    vesting_rules.check(category.schedule, category.amount, f"{field}.schedule")
     start = spec.start if category.start is None else category.start
     if start is not None:
-        vesting.check_times(category.schedule, start, f"{field}.schedule")
+        vesting_rules.check_times(category.schedule, start, f"{field}.schedule")
     if category.start is not None and spec.start is not None and category.start < spec.start:
         raise invalid(f"{field}.start_time", "must not be before the distribution's start")
     _check_claimable(category, lists, fee, field)
@@ -283,11 +283,11 @@ def _check_early_unlock(terms: EarlyUnlock | None) -> None:
     if terms is None:
         return
     field = "spec.early_unlock"
-    if not 0 <= terms.penalty <= vesting.WHOLE:
+    if not 0 <= terms.penalty <= vesting_rules.WHOLE:
         raise invalid(f"{field}.penalty_basis_points", "must be 0 to 10,000")
     if terms.recipient:
         _check_principal(terms.recipient, f"{field}.penalty_recipient")
-    if not 0 <= terms.minimum_lock <= vesting.LONGEST:
+    if not 0 <= terms.minimum_lock <= vesting_rules.LONGEST:
         raise invalid(f"{field}.minimum_lock", "must be 0 to 10 years")
 
 
