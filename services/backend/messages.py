@@ -1,5 +1,7 @@
 """Between the backend's values and its messages."""
 
+from typing import assert_never
+
 from icto.backend.v1 import deployments_pb2, projects_pb2, users_pb2
 from icto.token.v1 import token_pb2
 from services.backend.domain import Deployment, Profile, Project
@@ -91,13 +93,19 @@ def _payment(run: Run | None) -> str:
 def _state(run: Run | None) -> "deployments_pb2.DeploymentState.ValueType":
     if run is None or (run.state is PipelineState.RUNNING and not run.steps and not run.leased):
         return States.DEPLOYMENT_STATE_PENDING
-    return {
-        PipelineState.RUNNING: States.DEPLOYMENT_STATE_IN_PROGRESS,
-        PipelineState.PARKED: States.DEPLOYMENT_STATE_IN_PROGRESS,
-        PipelineState.SUCCEEDED: States.DEPLOYMENT_STATE_SUCCEEDED,
-        PipelineState.FAILED: States.DEPLOYMENT_STATE_FAILED,
-        PipelineState.CANCELLED: States.DEPLOYMENT_STATE_CANCELLED,
-    }[run.state]
+    match run.state:
+        case PipelineState.QUEUED:
+            return States.DEPLOYMENT_STATE_PENDING
+        case PipelineState.RUNNING | PipelineState.PARKED:
+            return States.DEPLOYMENT_STATE_IN_PROGRESS
+        case PipelineState.SUCCEEDED:
+            return States.DEPLOYMENT_STATE_SUCCEEDED
+        case PipelineState.FAILED:
+            return States.DEPLOYMENT_STATE_FAILED
+        case PipelineState.CANCELLED:
+            return States.DEPLOYMENT_STATE_CANCELLED
+        case _:
+            assert_never(run.state)
 
 
 def _steps(definition: Definition, run: Run | None) -> list[deployments_pb2.DeploymentStep]:

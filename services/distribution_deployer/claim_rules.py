@@ -6,6 +6,7 @@ changes nothing: unlocked amounts are floors of the whole, never sums of floors.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from services.distribution_deployer.domain import (
     CLAIMABLE,
@@ -15,6 +16,7 @@ from services.distribution_deployer.domain import (
     Listed,
     Pool,
     State,
+    Whitelist,
     wrong_state,
 )
 from services.kit import vesting_rules
@@ -275,10 +277,14 @@ def outstanding(category: Category, start: int, moment: int, held: Held) -> int:
     A recipient of a list has no allocation before the first claim. What the list unlocks as a whole
     is at least what its recipients unlock one by one, so that is what stays for them.
     """
-    if isinstance(category.source, Listed):
-        whole = vesting_rules.curve(category.schedule, category.amount - held.closed, start)
-        return whole.unlocked(moment) - held.claimed
-    return held.claimable
+    match category.source:
+        case Listed():
+            whole = vesting_rules.curve(category.schedule, category.amount - held.closed, start)
+            return whole.unlocked(moment) - held.claimed
+        case Whitelist() | Pool():
+            return held.claimable
+        case _:
+            assert_never(category.source)
 
 
 def check_registration(distribution: Distribution, category: Category) -> Pool:

@@ -6,13 +6,14 @@ Amounts are base units, times are microseconds, shares are basis points as in ki
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
 from services.kit import vesting_rules
 from services.kit.errors import Code, Error
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_rules import (
+    Cliff,
     Custom,
     Instant,
     Linear,
@@ -46,25 +47,56 @@ class State(IntEnum):
     ABANDONED = 7
 
 
-DELIVERED: Final = frozenset({State.ACTIVE, State.PAUSED, State.COMPLETED, State.CANCELLED})
+class _Phase(NamedTuple):
+    """What a state means.
+
+    Attributes:
+        delivered: it was activated.
+        pays: claims are paid.
+        runs: it was activated and has not ended.
+    """
+
+    delivered: bool = False
+    pays: bool = False
+    runs: bool = False
+
+
+def _phase(state: State) -> _Phase:
+    match state:
+        case State.CREATED | State.FAILED | State.ABANDONED:
+            return _Phase()
+        case State.ACTIVE:
+            return _Phase(delivered=True, pays=True, runs=True)
+        case State.PAUSED:
+            return _Phase(delivered=True, runs=True)
+        case State.COMPLETED | State.CANCELLED:
+            return _Phase(delivered=True, pays=True)
+        case _:
+            assert_never(state)
+
+
+def _next_states(state: State) -> frozenset[State]:
+    """The states that may follow a state (F-44)."""
+    match state:
+        case State.CREATED:
+            return frozenset({State.ACTIVE, State.FAILED, State.ABANDONED})
+        case State.FAILED:
+            return frozenset({State.ABANDONED})
+        case State.ACTIVE:
+            return frozenset({State.PAUSED, State.CANCELLED, State.COMPLETED})
+        case State.PAUSED:
+            return frozenset({State.ACTIVE, State.CANCELLED, State.COMPLETED})
+        case State.COMPLETED | State.CANCELLED | State.ABANDONED:
+            return frozenset()
+        case _:
+            assert_never(state)
+
+
+DELIVERED: Final = frozenset(state for state in State if _phase(state).delivered)
 """It was activated: what it promised is owed to its participants."""
-CLAIMABLE: Final = frozenset({State.ACTIVE, State.COMPLETED, State.CANCELLED})
-OPEN: Final = frozenset({State.ACTIVE, State.PAUSED})
+CLAIMABLE: Final = frozenset(state for state in State if _phase(state).pays)
+OPEN: Final = frozenset(state for state in State if _phase(state).runs)
 """It runs: its owner may pause it, or a category of it."""
-_LEGAL: Final = frozenset(
-    {
-        (State.CREATED, State.ACTIVE),
-        (State.CREATED, State.FAILED),
-        (State.CREATED, State.ABANDONED),
-        (State.FAILED, State.ABANDONED),
-        (State.ACTIVE, State.PAUSED),
-        (State.PAUSED, State.ACTIVE),
-        (State.ACTIVE, State.CANCELLED),
-        (State.PAUSED, State.CANCELLED),
-        (State.ACTIVE, State.COMPLETED),
-        (State.PAUSED, State.COMPLETED),
-    }
-)
 
 
 class Campaign(IntEnum):
@@ -136,6 +168,10 @@ class Pool:
     closes: int | None = None
 
 
+Source = Whitelist | Listed | Pool
+"""Where the recipients of a category come from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Category:
     """A part of a distribution. `amount` and `count` are what its source allocates to how many."""
@@ -143,7 +179,7 @@ class Category:
     id: int
     display_name: str
     schedule: Schedule
-    source: Whitelist | Listed | Pool
+    source: Source
     start: int | None = None
     amount: int = 0
     count: int = 0
@@ -308,8 +344,10 @@ def vesting_end(schedule: Schedule, start: int) -> int:
             return start + steps[-1].offset
         case Custom(unlocks):
             return max(start, unlocks[-1].time)
-        case cliff:
-            return start + cliff.cliff + cliff.duration
+        case Cliff(cliff, _, duration):
+            return start + cliff + duration
+        case _:
+            assert_never(schedule.kind)
 
 
 def last_unlock(spec: Spec, start: int) -> int:
@@ -339,17 +377,19 @@ def timing(spec: Spec, now: int) -> Timing:
 
 def next_time(distribution: Distribution) -> int | None:
     """When something has to happen that nobody asks for; None when nothing does."""
+    timing = distribution.timing
     match distribution.state:
         case State.CREATED:
             return distribution.funding_deadline
-        case State.ACTIVE | State.PAUSED if distribution.timing:
-            return _next_end(distribution, distribution.timing)
-        case State.COMPLETED | State.CANCELLED if distribution.timing and not distribution.closed:
-            return distribution.timing.claim_deadline
-        case State.FAILED | State.ABANDONED if distribution.checks < len(CHECKS):
-            return distribution.now + CHECKS[distribution.checks]
+        case State.ACTIVE | State.PAUSED:
+            return _next_end(distribution, timing) if timing else None
+        case State.COMPLETED | State.CANCELLED:
+            return timing.claim_deadline if timing and not distribution.closed else None
+        case State.FAILED | State.ABANDONED:
+            again = distribution.checks < len(CHECKS)
+            return distribution.now + CHECKS[distribution.checks] if again else None
         case _:
-            return None
+            assert_never(distribution.state)
 
 
 def _next_end(distribution: Distribution, timing: Timing) -> int | None:
@@ -383,7 +423,7 @@ def moved(distribution: Distribution, target: State) -> Distribution:
     Raises:
         Error: FAILED_PRECONDITION, it cannot come into it from the one it is in (F-44).
     """
-    if (distribution.state, target) not in _LEGAL:
+    if target not in _next_states(distribution.state):
         raise wrong_state(distribution, f"cannot become {target.name}")
     return replace(distribution, state=target)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
@@ -15,9 +15,11 @@ from services.distribution_deployer.domain import (
     MESH_NAME,
     OPEN,
     Distribution,
+    Listed,
     Pool,
     State,
     Token,
+    Whitelist,
 )
 from services.distribution_deployer.messages import (
     distribution_message,
@@ -275,8 +277,12 @@ async def _is_finished(connection: Connection, found: Distribution) -> bool:
 
 def _is_exhausted(found: Distribution, row: Any) -> bool:
     source = found.spec.category(row["id"]).source
-    if not isinstance(source, Pool):
-        return bool(row["claimed"] == row["amount"])
-    full = row["registered"] == row["seats"]
-    over = source.closes is not None and source.closes <= found.now
-    return bool((full or over) and row["claimed"] == row["reserved"])
+    match source:
+        case Whitelist() | Listed():
+            return bool(row["claimed"] == row["amount"])
+        case Pool(closes=closes):
+            full = row["registered"] == row["seats"]
+            over = closes is not None and closes <= found.now
+            return bool((full or over) and row["claimed"] == row["reserved"])
+        case _:
+            assert_never(source)

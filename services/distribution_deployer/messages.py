@@ -1,7 +1,7 @@
 """Between the values of distributions and their messages."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
@@ -23,6 +23,7 @@ from services.distribution_deployer.domain import (
     Listed,
     Pool,
     Recipient,
+    Source,
     Spec,
     TokenHolder,
     Whitelist,
@@ -188,7 +189,7 @@ def _early_unlock(message: pb.EarlyUnlockTerms) -> EarlyUnlock:
 
 
 def _category(message: pb.Category, field: str, *, stored: bool) -> Category:
-    source: Whitelist | Listed | Pool
+    source: Source
     match message.WhichOneof("allocation"):
         case "whitelist":
             recipients = message.whitelist.recipients
@@ -199,6 +200,8 @@ def _category(message: pb.Category, field: str, *, stored: bool) -> Category:
             source = _pool(message.pool, f"{field}.pool")
         case None:
             raise invalid(field, "must say to whom it allocates")
+        case unknown:
+            assert_never(unknown)
     return Category(
         id=message.id,
         display_name=message.display_name.strip(),
@@ -302,6 +305,8 @@ def _category_message(category: Category) -> pb.Category:
             message.recipient_list = list_name(list_id)
         case Pool():
             message.pool.CopyFrom(_pool_message(category.source))
+        case _:
+            assert_never(category.source)
     return message
 
 

@@ -1,7 +1,7 @@
 """What leaves a distribution's account: recorded, ordered, and paid exactly once."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
@@ -17,6 +17,7 @@ from services.distribution_deployer.domain import (
     Distribution,
     Kind,
     Listed,
+    Pool,
     Token,
     TokenHolder,
     Whitelist,
@@ -224,10 +225,19 @@ async def _amounts(
 
     All shares of a pool are the same, and whitelists name a thousand recipients at most.
     """
-    spec = distribution.spec
-    named = [c.id for c in spec.categories if isinstance(c.source, Whitelist)]
+    spec, named = distribution.spec, list[int]()
+    shares = list[tuple[Category, int]]()
+    for category in spec.categories:
+        match category.source:
+            case Whitelist():
+                named.append(category.id)
+            case Listed():
+                pass
+            case Pool(share=share):
+                shares.append((category, share or 0))
+            case _:
+                assert_never(category.source)
     found = await store.amounts(connection, distribution.id, named) if named else []
-    shares = [(category, pool.share or 0) for category, pool in spec.pools]
     return [*shares, *((spec.category(number), amount) for number, amount in found)]
 
 

@@ -1,12 +1,12 @@
 """Handlers of distributions and recipient lists: translate, call, answer."""
 
 import asyncio
-from typing import Any
+from typing import Any, assert_never
 
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import store
 from services.distribution_deployer.claims import Claims
-from services.distribution_deployer.domain import Distribution, Pool
+from services.distribution_deployer.domain import Distribution, Listed, Pool, Whitelist
 from services.distribution_deployer.keeping import Keeping
 from services.distribution_deployer.lists import Lists
 from services.distribution_deployer.messages import check_ledger, distribution_message
@@ -239,12 +239,18 @@ def _signed_in(call: Call) -> str:
 
 def _category_stats(found: Distribution, row: Any) -> pb.CategoryStats:
     category = found.spec.category(row["id"])
-    pool = isinstance(category.source, Pool)
+    match category.source:
+        case Whitelist() | Listed():
+            allocated, participants = category.amount, category.count
+        case Pool():
+            allocated, participants = row["reserved"], row["registered"]
+        case _:
+            assert_never(category.source)
     return pb.CategoryStats(
         category_id=category.id,
         amount=str(category.amount),
-        allocated=str(row["reserved"] if pool else category.amount),
+        allocated=str(allocated),
         claimed=str(row["claimed"]),
-        participant_count=row["registered"] if pool else category.count,
+        participant_count=participants,
         claimant_count=row["claimants"],
     )

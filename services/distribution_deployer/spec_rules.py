@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from services.distribution_deployer.domain import (
@@ -152,6 +152,8 @@ def _completed(category: Category, lists: Mapping[UUID, SealedList], field: str)
         case Pool():
             pool, seats = _completed_pool(category.source, f"{field}.pool")
             return replace(category, source=pool, amount=pool.amount, count=seats)
+        case _:
+            assert_never(category.source)
 
 
 def _check_recipients(recipients: Sequence[Recipient], field: str) -> None:
@@ -230,14 +232,15 @@ def _check_claimable(
     category: Category, lists: Mapping[UUID, SealedList], fee: int, field: str
 ) -> None:
     """Whoever is allocated no more than the fee could never claim it (F-47)."""
-    smallest = 0
     match category.source:
-        case Whitelist(recipients) if recipients:
+        case Whitelist(recipients):
             smallest, field = min(r.amount for r in recipients), f"{field}.whitelist.recipients"
         case Listed(list_id):
             smallest, field = lists[list_id].smallest, f"{field}.recipient_list"
-        case Pool(share=share) if share:
-            smallest, field = share, f"{field}.pool"
+        case Pool(share=share):
+            smallest, field = share or 0, f"{field}.pool"
+        case _:
+            assert_never(category.source)
     if 0 < smallest <= fee:
         problem = f"allocates {smallest} to somebody; claiming costs a fee of {fee}"
         raise invalid(field, problem, "AMOUNT_BELOW_FEE")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from icto.distribution.v1 import distribution_pb2 as pb
@@ -17,9 +17,11 @@ from services.distribution_deployer.domain import (
     Kind,
     Listed,
     Pool,
+    Source,
     Spec,
     State,
     Timing,
+    Whitelist,
 )
 from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
@@ -278,17 +280,29 @@ def added(new: Distribution, payment: str, fingerprint: bytes) -> tuple[Statemen
 
 
 def _categories_added(distribution_id: UUID, categories: Sequence[Category]) -> Statement:
-    sources = [category.source for category in categories]
+    kept = [_seats_and_list(category.source) for category in categories]
     return Statement(
         _ADD_CATEGORIES,
         (
             distribution_id,
             [category.id for category in categories],
             [category.amount for category in categories],
-            [source.seats if isinstance(source, Pool) else None for source in sources],
-            [source.list_id if isinstance(source, Listed) else None for source in sources],
+            [seats for seats, _ in kept],
+            [list_id for _, list_id in kept],
         ),
     )
+
+
+def _seats_and_list(source: Source) -> tuple[int | None, UUID | None]:
+    match source:
+        case Whitelist():
+            return None, None
+        case Listed(list_id):
+            return None, list_id
+        case Pool(seats=seats):
+            return seats, None
+        case _:
+            assert_never(source)
 
 
 def _allocations_added(distribution_id: UUID, spec: Spec) -> Statement:

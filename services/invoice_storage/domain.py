@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from services.kit import memos
@@ -100,7 +100,17 @@ class PaymentState(IntEnum):
     REFUNDED = 5
 
 
-CHARGED: Final = frozenset({PaymentState.COMPLETED, PaymentState.SETTLED, PaymentState.REFUNDED})
+def _is_charged(state: PaymentState) -> bool:
+    match state:
+        case PaymentState.COMPLETED | PaymentState.SETTLED | PaymentState.REFUNDED:
+            return True
+        case PaymentState.IN_FLIGHT | PaymentState.FAILED:
+            return False
+        case _:
+            assert_never(state)
+
+
+CHARGED: Final = frozenset(filter(_is_charged, PaymentState))
 """States of a payment whose money was taken: those that have an invoice."""
 
 
@@ -149,14 +159,21 @@ class RefundState(IntEnum):
     CANCELLED = 7
 
 
-_LEGAL: Final[Mapping[RefundState, frozenset[RefundState]]] = {
-    RefundState.PENDING: frozenset(
-        {RefundState.APPROVED, RefundState.REJECTED, RefundState.CANCELLED}
-    ),
-    RefundState.APPROVED: frozenset({RefundState.PROCESSING, RefundState.REJECTED}),
-    RefundState.PROCESSING: frozenset({RefundState.COMPLETED, RefundState.FAILED}),
-    RefundState.FAILED: frozenset({RefundState.PROCESSING}),
-}
+def _next_states(state: RefundState) -> frozenset[RefundState]:
+    """The states that may follow a state."""
+    match state:
+        case RefundState.PENDING:
+            return frozenset({RefundState.APPROVED, RefundState.REJECTED, RefundState.CANCELLED})
+        case RefundState.APPROVED:
+            return frozenset({RefundState.PROCESSING, RefundState.REJECTED})
+        case RefundState.PROCESSING:
+            return frozenset({RefundState.COMPLETED, RefundState.FAILED})
+        case RefundState.FAILED:
+            return frozenset({RefundState.PROCESSING})
+        case RefundState.COMPLETED | RefundState.REJECTED | RefundState.CANCELLED:
+            return frozenset()
+        case _:
+            assert_never(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +311,7 @@ def check_transition(refund: Refund, target: RefundState) -> None:
     Raises:
         Error: FAILED_PRECONDITION, it may not.
     """
-    if target not in _LEGAL.get(refund.state, frozenset()):
+    if target not in _next_states(refund.state):
         raise Error(
             Code.FAILED_PRECONDITION,
             "REFUND_STATE",
@@ -309,7 +326,7 @@ def check_requestable(payment: Payment) -> None:
     Raises:
         Error: FAILED_PRECONDITION, nothing was charged, or all of it was delivered for.
     """
-    if payment.state in (PaymentState.IN_FLIGHT, PaymentState.FAILED):
+    if payment.state not in CHARGED:
         raise Error(
             Code.FAILED_PRECONDITION, "PAYMENT_NOT_COMPLETED", "Nothing was charged for it yet."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -87,6 +87,8 @@ def _kind(message: pb.Schedule, field: str) -> vesting_rules.Kind:
             kind = _milestones(message.milestones)
         case None:
             raise invalid(field, "must say how the amount unlocks", "INVALID_SCHEDULE")
+        case unknown:
+            assert_never(unknown)
     return kind
 
 
@@ -185,6 +187,8 @@ def schedule_message(schedule: Schedule) -> pb.Schedule:
             )
         case Milestones():
             message.milestones.CopyFrom(_milestones_message(schedule.kind))
+        case _:
+            assert_never(schedule.kind)
     return message
 
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, assert_never
 
 from services.kit import principal
 from services.kit.errors import Code, Error, invalid
@@ -217,6 +217,8 @@ def curve(
             steps = (first, *_proportional(unlocks, initial, rest, start))
         case Milestones():
             steps = _reached(schedule.kind, first, total, attested or {})
+        case _:
+            assert_never(schedule.kind)
     return Curve(total, tuple(steps), ramp)
 
 
@@ -330,6 +332,8 @@ def check(schedule: Schedule, total: int, field: str) -> None:
             _check_custom(schedule.kind, initial, total, f"{field}.custom.unlocks")
         case Milestones():
             _check_milestones(schedule.kind, initial, f"{field}.milestones")
+        case _:
+            assert_never(schedule.kind)
 
 
 def check_start(start: int, now: int, field: str) -> None:

@@ -3,8 +3,8 @@
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import Final
+from enum import Enum, IntEnum, auto
+from typing import Final, assert_never
 from uuid import UUID
 
 from services.kit import principal, vesting_rules
@@ -52,11 +52,38 @@ class State(IntEnum):
     ABANDONED = 9
 
 
-WAITING: Final = frozenset({State.CREATED, State.FUNDED})
+class _Phase(Enum):
+    """How far a lock in a state is: not active yet, vesting, past that, or never to be."""
+
+    WAITING = auto()
+    VESTING = auto()
+    OVER = auto()
+    GIVEN_UP = auto()
+
+
+def _phase(state: State) -> _Phase:
+    match state:
+        case State.CREATED | State.FUNDED:
+            return _Phase.WAITING
+        case State.LOCKED | State.PARTIALLY_CLAIMED:
+            return _Phase.VESTING
+        case State.COMPLETED | State.REVOKED | State.EMERGENCY_UNLOCKED:
+            return _Phase.OVER
+        case State.FAILED | State.ABANDONED:
+            return _Phase.GIVEN_UP
+        case _:
+            assert_never(state)
+
+
+def _states(*phases: _Phase) -> frozenset[State]:
+    return frozenset(state for state in State if _phase(state) in phases)
+
+
+WAITING: Final = _states(_Phase.WAITING)
 """Not active yet; it may still be given up."""
-VESTING: Final = frozenset({State.LOCKED, State.PARTIALLY_CLAIMED})
+VESTING: Final = _states(_Phase.VESTING)
 """Active, and vesting as its schedule says."""
-DELIVERED: Final = VESTING | {State.COMPLETED, State.REVOKED, State.EMERGENCY_UNLOCKED}
+DELIVERED: Final = _states(_Phase.VESTING, _Phase.OVER)
 """Active, or active once; it cannot be given up."""
 
 

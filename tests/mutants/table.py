@@ -1072,7 +1072,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "distribution: only legal moves",
         "services/distribution_deployer/domain.py",
-        "    if (distribution.state, target) not in _LEGAL:\n",
+        "    if target not in _next_states(distribution.state):\n",
         "    if distribution.state is target:\n",
         [_SHARES + "test_only_legal_moves_are_made"],
     ),

@@ -53,4 +53,5 @@ def _text(statement: ast.stmt | None) -> str:
     match statement:
         case ast.Expr(value=ast.Constant(value=str(text))):
             return text.strip()
-    return ""
+        case _:
+            return ""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from enum import IntEnum
+from typing import Final, assert_never
 from uuid import UUID
 
 from services.kit import ids
@@ -194,28 +195,32 @@ def delivered_steps(records: Mapping[str, StepRecord], shape: Shape) -> Iterator
             yield step
 
 
-class Outcome:
+class Outcome(IntEnum):
     """How a launch stands, numbered as icto.backend.v1.LaunchState."""
 
-    PENDING: Final = 1
-    IN_PROGRESS: Final = 2
-    SUCCEEDED: Final = 3
-    PARTIALLY_SUCCEEDED: Final = 4
-    FAILED: Final = 5
-    CANCELLED: Final = 6
+    PENDING = 1
+    IN_PROGRESS = 2
+    SUCCEEDED = 3
+    PARTIALLY_SUCCEEDED = 4
+    FAILED = 5
+    CANCELLED = 6
 
 
-def outcome(state: PipelineState, *, anything: bool) -> int:
+def outcome(state: PipelineState, *, anything: bool) -> Outcome:
     """How a launch stands, by its pipeline's state and whether anything was delivered."""
-    if state is PipelineState.QUEUED:
-        return Outcome.PENDING
-    if not state.final:
-        return Outcome.IN_PROGRESS
-    if state is PipelineState.SUCCEEDED:
-        return Outcome.SUCCEEDED
-    if anything:
-        return Outcome.PARTIALLY_SUCCEEDED
-    return Outcome.CANCELLED if state is PipelineState.CANCELLED else Outcome.FAILED
+    match state:
+        case PipelineState.QUEUED:
+            return Outcome.PENDING
+        case PipelineState.RUNNING | PipelineState.PARKED:
+            return Outcome.IN_PROGRESS
+        case PipelineState.SUCCEEDED:
+            return Outcome.SUCCEEDED
+        case PipelineState.FAILED:
+            return Outcome.PARTIALLY_SUCCEEDED if anything else Outcome.FAILED
+        case PipelineState.CANCELLED:
+            return Outcome.PARTIALLY_SUCCEEDED if anything else Outcome.CANCELLED
+        case _:
+            assert_never(state)
 
 
 def check_owner(owner: str, controller: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ class PipelineState(IntEnum):
     @property
     def final(self) -> bool:
         """Whether nothing will happen any more."""
-        open_states = (PipelineState.RUNNING, PipelineState.PARKED, PipelineState.QUEUED)
-        return self not in open_states
+        match self:
+            case PipelineState.RUNNING | PipelineState.PARKED | PipelineState.QUEUED:
+                return False
+            case PipelineState.SUCCEEDED | PipelineState.FAILED | PipelineState.CANCELLED:
+                return True
+            case _:
+                assert_never(self)
 
 
 class StepState(IntEnum):
