@@ -7,8 +7,7 @@ TOOLS  := .tools
 READY  := $(VENV)/.ready
 # With their folders, which change when a file goes.
 PROTOS := $(shell find protos/icto protos/vendor -name '*.proto' -o -type d) protos/build.py
-# What decides, without I/O or clock: its tests reach every branch. `*_rules.py` and `domain.py` say so
-# by their names; CONTRIBUTING.md tells why the others do not.
+# What decides, without I/O or clock: tests reach every branch of it. New rules are named `*_rules.py`.
 RULES  := */domain.py,*_rules.py,services/kit/amounts.py,services/kit/principal.py,services/kit/journal/model.py
 SOURCE := gateway mesh observability services tests tools/alone.py protos/build.py protos/check.py
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -14,28 +13,22 @@ from services.distribution_deployer.claim_rules import Allocation, Held, Holding
 from services.distribution_deployer.domain import (
     CHECKS,
     Account,
-    Campaign,
-    Category,
     ClaimRate,
     Disbursement,
-    Distribution,
     EarlyUnlock,
     Kind,
     Listed,
     Pool,
-    Recipient,
     Spec,
     State,
     Timing,
     Token,
     TokenHolder,
-    Whitelist,
 )
 from services.distribution_deployer.messages import distribution_message, parse_spec, spec_message
 from services.distribution_deployer.spec_rules import SealedList
 from services.kit import vesting_rules
 from services.kit.errors import Error
-from services.kit.principal import of_service
 from services.kit.vesting_rules import (
     DAY,
     SECOND,
@@ -49,12 +42,18 @@ from services.kit.vesting_rules import (
     Stepped,
     Unlock,
 )
+from tests.support.distribution_values import (
+    FEE,
+    LIST,
+    NOW,
+    WHO,
+    category,
+    distribution,
+    named,
+    spec,
+)
 
 T = TypeVar("T")
-LIST = UUID("019a0000-0000-7000-8000-000000000001")
-WHO = [of_service(f"somebody-{number}") for number in range(5)]
-NOW = 1_000 * DAY
-FEE = 10
 
 shares = st.integers(0, vesting_rules.WHOLE)
 amounts = st.integers(1, 10**24)
@@ -77,37 +76,6 @@ def schedules(draw: st.DrawFn) -> Schedule:
             first = draw(st.integers(1, vesting_rules.WHOLE - initial - 1))
             rest = vesting_rules.WHOLE - initial - first
             return Schedule(Stepped((Step(DAY, first), Step(9 * DAY, rest))), initial)
-
-
-def distribution(spec: Spec, state: State = State.ACTIVE, **more: object) -> Distribution:
-    made = Distribution(
-        id=LIST,
-        operation="launches/x/steps/y",
-        owner=WHO[0],
-        ledger="ledgers/icp",
-        escrow=Account(WHO[1]),
-        spec=spec,
-        state=state,
-        now=NOW,
-        create_time=NOW,
-        funding_deadline=NOW + DAY,
-        timing=Timing(NOW),
-    )
-    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
-
-
-def category(source: Whitelist | Listed | Pool, number: int = 1, **more: object) -> Category:
-    made = Category(number, "A category", Schedule(Instant()), source)
-    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
-
-
-def spec(*categories: Category, total: int = 1_000, **more: object) -> Spec:
-    made = Spec("A distribution", Campaign.AIRDROP, total, categories)
-    return replace(made, **more)  # type: ignore[arg-type]  # fields by name
-
-
-def named(*amounts: int) -> Whitelist:
-    return Whitelist(tuple(Recipient(who, n) for who, n in zip(WHO, amounts, strict=False)))
 
 
 def attempt(work: Callable[[], T]) -> T | Error:

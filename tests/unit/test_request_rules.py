@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from gateway.request_rules import _leaf, _lua, _Tables
+from gateway.request_rules import _leaf, _lua, _Tables, request_rules
 from mesh import contract
 from mesh.contract import Http, messages
 
@@ -58,3 +58,21 @@ def test_a_custom_verb_is_kept_apart_from_its_path() -> None:
 
 def test_values_are_written_as_lua() -> None:
     assert _lua({"a": [1, "b", True], "c": {}}) == '{["a"]={1,"b",true},["c"]={}}'
+
+
+def test_every_method_that_the_edge_serves_has_a_rule() -> None:
+    """Those of services among themselves have none, and a stream says that it is one."""
+    told = request_rules(CONTRACT)
+    tree, _, rest = told.removeprefix("local TREE = ").partition("\nlocal TYPES = ")
+    types, _, source = rest.partition("\n")
+    assert '["events"]=true' in tree
+    assert '["public"]=true' in tree
+    assert types.startswith("{{},")
+    assert "TREE" in source
+
+
+def test_what_changes_nothing_may_carry_a_request_id_in_its_body() -> None:
+    method = CONTRACT.method(f"{LEDGER}/ListBlocks")
+    tables = _Tables(messages(CONTRACT.descriptors))
+    found = tables.rule(method, Http("POST", "/v1/blocks:list", "*"))
+    assert tables.types[found["fields"] - 1]["requestId"] == 0
