@@ -23,7 +23,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
-from services.kit import Kit, ids, vesting_rules
+from services.kit import Kit, ids
 from services.kit.database import Connection
 from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
@@ -33,6 +33,7 @@ from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.statement import Statement
 from services.kit.transfers import Transfers
+from services.kit.vesting_rules import curve
 
 BURNED: Final = Account("aaaaa-aa")
 """The management principal's account: nobody has a key to it."""
@@ -212,7 +213,7 @@ async def _unlocked(
 ) -> dict[tuple[int, int], int]:
     """What is unlocked at a moment, by category and the amount that somebody was allocated."""
     return {
-        (category.id, amount): vesting.curve(category.schedule, amount, start).unlocked(moment)
+        (category.id, amount): curve(category.schedule, amount, start).unlocked(moment)
         for category, amount in await _amounts(connection, distribution)
         if (start := distribution.start_of(category)) is not None
     }

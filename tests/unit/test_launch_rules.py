@@ -124,7 +124,7 @@ def test_a_token_that_exists_needs_something_to_launch() -> None:
     ],
 )
 def test_how_a_launch_stands_follows_from_its_pipeline_and_what_was_delivered(
-    state: PipelineState, nothing: int, something: int
+    state: PipelineState, nothing: Outcome, something: Outcome
 ) -> None:
     assert domain.outcome(state, anything=False) == nothing
     assert domain.outcome(state, anything=True) == something

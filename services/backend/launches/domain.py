@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
+from enum import Enum
 from typing import Final, assert_never
 from uuid import UUID
 
@@ -195,7 +195,7 @@ def delivered_steps(records: Mapping[str, StepRecord], shape: Shape) -> Iterator
             yield step
 
 
-class Outcome(IntEnum):
+class Outcome(Enum):
     """How a launch stands, numbered as icto.backend.v1.LaunchState."""
 
     PENDING = 1

@@ -61,7 +61,8 @@ def state_of(
 ) -> "pb.LaunchState.ValueType":
     """How far a launch is."""
     anything = any(domain.delivered_steps(records, launch.shape))
-    return domain.outcome(state, anything=anything)  # type: ignore[return-value]  # the same numbers
+    outcome = domain.outcome(state, anything=anything)
+    return outcome.value  # type: ignore[return-value]  # the same numbers
 
 
 def step_message(step: Step, record: StepRecord | None, worker: str = "") -> pb.LaunchStep:
