@@ -10,7 +10,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Final
 
-from mesh.contract import load
+from contract.loader import load
 from services.kit.errors import Code
 from services.kit.oversize import instead_of_many
 

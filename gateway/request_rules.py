@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from mesh.contract import Contract, Http, Method, messages
+from contract.loader import Contract, Http, Method, messages
 
 _VARIABLE: Final = re.compile(r"\{([^=}]+)(?:=([^}]*))?\}")
 _WHOLE: Final = "*"

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from mesh import archive, contract, postgres
+from contract import loader
+from mesh import archive, postgres
 from mesh.archive import BackupError, Manifest
 from mesh.postgres import EmbeddedPostgres, Server
 from mesh.rundir import RunDirectory
@@ -125,7 +126,7 @@ async def server_major(connection: "asyncpg.Connection[Any]") -> int:
 
 def every_schema() -> frozenset[str]:
     """The schemas that services have, in whatever environment."""
-    return frozenset(name for kind in Environment for name in contract.load(kind).services)
+    return frozenset(name for kind in Environment for name in loader.load(kind).services)
 
 
 async def existing(connection: "asyncpg.Connection[Any]", names: Iterable[str]) -> Sequence[str]:

@@ -24,8 +24,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
+from contract.loader import Contract
 from mesh import database_url, inherited
-from mesh.contract import Contract
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically
 from mesh.topology import Topology

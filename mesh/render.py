@@ -20,11 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from gateway import local_replies
-from gateway.domain import COOKIE, ISSUER, cookie_audience
-from gateway.request_rules import request_rules
-from mesh import denylist
-from mesh.contract import (
+from contract.loader import (
     GATEWAY,
     JSON_FACTOR,
     LARGEST_ANSWER,
@@ -33,6 +29,10 @@ from mesh.contract import (
     Contract,
     Method,
 )
+from gateway import local_replies
+from gateway.domain import COOKIE, ISSUER, cookie_audience
+from gateway.request_rules import request_rules
+from mesh import denylist
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
 from observability.metrics import DURATION_BUCKETS

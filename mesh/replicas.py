@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from contract.loader import Service
 from mesh import inherited
-from mesh.contract import Service
 from mesh.envoy import Envoy
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory

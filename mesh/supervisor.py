@@ -21,9 +21,9 @@ from typing import Any, Final
 import grpc
 from google.protobuf import json_format
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import GATEWAY, OPERATOR, Contract
 from mesh import control, descriptors, inherited, topology
-from mesh.contract import GATEWAY, OPERATOR, Contract
 from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger
 from mesh.occupancy import Occupancy
@@ -90,7 +90,7 @@ class Supervisor:
         self._progress = progress
         self._started = time.monotonic()
         self._stop = asyncio.Event()
-        self.contract: Contract = contracts.load(options.environment)
+        self.contract: Contract = loader.load(options.environment)
         self.topology: Topology = descriptors.fitted(
             topology.load(self.contract, self._run.mesh_toml, options.overrides)
         )

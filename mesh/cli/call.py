@@ -10,7 +10,8 @@ import typer
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Contract, Kind, Method
 from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
     RUN_DIR,
@@ -25,7 +26,6 @@ from mesh.cli.terminal import (
     print_json,
     run,
 )
-from mesh.contract import Contract, Kind, Method
 from observability import names
 from services.kit.settings import Environment
 from services.kit.status import from_rpc_error
@@ -47,7 +47,7 @@ def call(
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Do not sign in.")] = False,
 ) -> None:
     """Call a method over gRPC as you, and print the answer as JSON."""
-    contract = contracts.load(Environment.TEST)
+    contract = loader.load(Environment.TEST)
     found = _method(contract, method)
     load_messages(contract)
     run(_call(found, _request(found, request), run_dir, edge, anonymous=anonymous))

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from mesh import bounds, contract, envoy, inherited, topology
+from contract import bounds, loader
+from mesh import envoy, inherited, topology
 from mesh.cli.terminal import (
     RUN_DIR,
     JsonOption,
@@ -67,7 +68,7 @@ def check(
         fail("\n".join(map(plain, problem.split("\n"))))
     for line in warnings:
         out.print(plain(line), style="yellow")
-    for line in _forgotten(contract.load(environment)):
+    for line in _forgotten(loader.load(environment)):
         out.print(line)
     out.print("The contract is complete, and Envoy accepts its configuration.", style="green")
 
@@ -75,7 +76,7 @@ def check(
 def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, list[str]]:
     """What is wrong, "" when nothing is; and what is worth a look."""
     try:
-        loaded = contract.load(environment)
+        loaded = loader.load(environment)
         bounds.check(loaded)
         chosen = topology.load(loaded, directory.mesh_toml)
         asyncio.run(_check_connections(chosen))
@@ -83,14 +84,14 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
             asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
     except (topology.TopologyError, PostgresError) as error:
         return plain(error), []
-    except contract.ContractError as error:
+    except loader.ContractError as error:
         return str(error), []
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
     return "", [*chosen.edge.warnings, *inherited.ignored(os.environ)]
 
 
-def _forgotten(loaded: contract.Contract) -> Iterator[str]:
+def _forgotten(loaded: loader.Contract) -> Iterator[str]:
     """What each service forgets when nobody uses it, a line each."""
     for service in loaded.services.values():
         for what, kept in service.retention.items():
@@ -111,10 +112,10 @@ async def _check_connections(chosen: topology.Topology) -> None:
 
 def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:
     try:
-        loaded = contract.load(environment)
+        loaded = loader.load(environment)
         chosen = topology.load(loaded, directory.mesh_toml)
     except topology.TopologyError as error:
         fail(plain(error))
-    except contract.ContractError as error:
+    except loader.ContractError as error:
         fail(str(error))
     return Renderer(loaded, chosen, Paths(directory.envoy, directory.sockets))

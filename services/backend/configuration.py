@@ -9,11 +9,11 @@ from typing import Final
 
 from google.protobuf import json_format
 
+from contract.loader import Contract
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from mesh.contract import Contract
 from services.backend import config_rules, config_store, release_rules, restrictions
 from services.backend.config_store import Revision
 from services.backend.release_rules import Decision

@@ -14,9 +14,9 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
 
-from mesh.contract import LARGEST_ANSWER, Method, descriptor_bytes
-from mesh.fields import Messages
-from mesh.sizes import Sizes
+from contract.fields import Messages
+from contract.loader import LARGEST_ANSWER, Method, descriptor_bytes
+from contract.sizes import Sizes
 from services.kit.errors import Code, Error
 
 log = logging.getLogger(__name__)

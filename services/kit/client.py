@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from mesh.contract import LARGEST_ANSWER, Contract, Method
+from contract.loader import LARGEST_ANSWER, Contract, Method
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry import trace
 from opentelemetry.trace import use_span
 
-from mesh.contract import DEFAULT_MAX_REQUEST_BYTES, Kind, Method
+from contract.loader import DEFAULT_MAX_REQUEST_BYTES, Kind, Method
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_of, note_failure, trace_id

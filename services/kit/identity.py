@@ -8,7 +8,7 @@ token, on a service's egress listener from the listener. A replica is reachable 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesh.contract import OPERATOR, Method
+from contract.loader import OPERATOR, Method
 from observability import names
 from services.kit import principal
 

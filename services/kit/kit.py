@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mesh.contract import Contract, Service
+from contract.loader import Contract, Service
 from observability.setup import Telemetry
 from services.kit.client import Clients
 from services.kit.database import Database

@@ -7,7 +7,7 @@ matters least is refused first, marked as safe for another replica to serve.
 import asyncio
 from typing import Final
 
-from mesh.contract import Criticality, Method
+from contract.loader import Criticality, Method
 from observability.metrics import Metrics
 from services.kit.errors import Code, Error
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
 
+from contract.loader import descriptor_bytes
 from icto.policy.v1 import policy_pb2 as policy
-from mesh.contract import descriptor_bytes
 
 _MESSAGE: Final = FieldDescriptorProto.TYPE_MESSAGE
 

@@ -10,9 +10,9 @@ import contextlib
 import logging
 from typing import Any, Final
 
+from contract.loader import Method
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
-from mesh.contract import Method
 from observability.metrics import Metrics
 from services.kit.client import Clients
 from services.kit.errors import Code, Error

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import UTC
 
+from contract import loader
 from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
-from mesh import contract
 from services.kit.client import Clients
 from services.kit.standing_rules import Grant, People
 
@@ -28,7 +28,7 @@ class Register:
 
 
 def _grant(message: pb.RoleGrant) -> Grant:
-    role = contract.role_name(message.role)
+    role = loader.role_name(message.role)
     return Grant(
         message.principal, role, message.granted_by, message.grant_time.ToDatetime(tzinfo=UTC)
     )

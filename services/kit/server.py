@@ -20,8 +20,8 @@ from typing import Any, Final
 import grpc
 import uvloop
 
-from mesh import contract as contracts
-from mesh.contract import MAX_HEADER_KB, Contract, Service
+from contract import loader
+from contract.loader import MAX_HEADER_KB, Contract, Service
 from observability import SCRAPE_PATH, logs, setup
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _run(mesh_name: str, chosen: Settings) -> None:
-    contract = contracts.load(chosen.environment, proven=True)
+    contract = loader.load(chosen.environment, proven=True)
     service = contract.services[mesh_name]
     telemetry = setup.configure(
         service=mesh_name,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from mesh import contract
+from contract import loader
 
 PROBATION: Final = timedelta(hours=24)
 """How long a role speaks for who gave it."""
@@ -94,6 +94,6 @@ class People:
 
     def _holding(self, who: str, permission: str) -> Sequence[Grant]:
         """Somebody's roles that hold a permission, the oldest first."""
-        roles = contract.permission_holders(permission)
+        roles = loader.permission_holders(permission)
         held = (one for one in self.grants if one.principal == who and one.role in roles)
         return sorted(held, key=lambda one: one.grant_time)

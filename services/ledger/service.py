@@ -8,8 +8,8 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.loader import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
-from mesh.contract import OPERATOR
 from observability.tracing import current_traceparent
 from services.kit import Call, Kit, not_found, paging, principal
 from services.kit.errors import Code, Error, invalid

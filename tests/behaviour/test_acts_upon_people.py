@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Method
 from mesh.cli.client import CallError, Client
-from mesh.contract import Method
 from services.kit import principal
 from tests.support import authorization
 from tests.support.authorization import OK, PEOPLE
@@ -24,7 +24,7 @@ MANAGEMENT: Final = "aaaaa-aa"
 UPON: Final = authorization.upon()
 METHODS: Final = {
     method.full_name: method
-    for method in contracts.load("test").methods()
+    for method in loader.load("test").methods()
     if any("principals/*" in http.path for http in method.http)
 }
 BODIES: Final[dict[str, dict[str, Any]]] = {

@@ -19,10 +19,10 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Method
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import Client
-from mesh.contract import Method
 from observability import names
 from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX
@@ -34,7 +34,7 @@ from tests.support.installation import Installation, deployed, until
 from tests.support.money import get, post, refund_in
 from tests.support.tokens import Mint, somebody
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 METHODS: Final = {method.full_name: method for method in CONTRACT.methods()}
 TABLE: Final = authorization.read()

@@ -11,9 +11,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contract import loader
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
-from mesh import archive, backup, contract, restore
+from mesh import archive, backup, restore
 from mesh.archive import BackupError, Manifest
 from mesh.cli.client import Client
 from mesh.occupancy import Occupancy
@@ -27,7 +28,7 @@ from tests.support.postgres import Postgres
 
 LAUNCHES = 50
 AT_ONCE = 8
-CONTRACT = contract.load("local")
+CONTRACT = loader.load("local")
 _COUNT = "SELECT count(*) FROM backend.launches"
 _UNFINISHED = """
 SELECT count(*) FROM backend.launches AS l JOIN backend.kit_pipelines AS p USING (id)

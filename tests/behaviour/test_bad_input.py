@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 from google.protobuf.message import Message
 
+from contract import loader
+from contract.loader import Kind, Method
 from icto.backend.v1 import projects_pb2
-from mesh import contract as contracts
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import CallError, Client
-from mesh.contract import Kind, Method
 from services.kit.errors import Code
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample
 from tests.support.installation import (
@@ -29,7 +29,7 @@ from tests.support.installation import (
 from tests.support.requests import extremes
 from tests.support.texts import places
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 # The lab does what it is told, and is told to fail; it has tests of its own.
 METHODS: Final = [

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mesh import contract, envoy, topology
+from contract import loader
+from mesh import envoy, topology
 from mesh.cli.client import Client
 from tests.support.installation import ICTO, Installation, until
 
@@ -152,7 +153,7 @@ async def test_check_names_what_is_wrong_in_mesh_toml(tmp_path: Path, toml: str,
 
 async def test_what_envoy_refuses_is_told_by_resource_and_field(tmp_path: Path) -> None:
     """And not by all of the configuration, which Envoy prints with it."""
-    loaded = contract.load("production")
+    loaded = loader.load("production")
     chosen = topology.load(loaded, None)
     wrong = replace(chosen, edge=replace(chosen.edge, port=70000))
     with pytest.raises(envoy.EnvoyRefusedError) as caught:

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Method
 from mesh.cli.call import load_messages
 from mesh.cli.client import CallError, Client
-from mesh.contract import Method
 from services.kit.rehearsal import SLOW_PREFIX
 from tests.chaos import invariants
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample
@@ -28,7 +28,7 @@ from tests.support.money import (
 )
 from tests.support.tokens import Mint
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 CHANGES: Final = [m for m in CONTRACT.methods() if m.mutates and m.audience.from_outside]
 WHY: Final = "as a test asks"

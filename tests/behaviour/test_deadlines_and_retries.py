@@ -22,9 +22,9 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from contract import loader
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from mesh import contract as contracts
 from observability import EXPORT_MILLISECONDS, names
 from services.kit.errors import Code
 from tests.conftest import NARROW_IDLE_SECONDS
@@ -33,7 +33,7 @@ from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB, attempts
 from tests.support.tokens import Mint
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 SLOW: Final = CONTRACT.method(f"{LAB}/Slow")
 # Time that a call spends on its way before the service looks at the clock.
 ON_THE_WAY: Final = 0.25

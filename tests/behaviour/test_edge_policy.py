@@ -31,14 +31,14 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from contract import loader
+from contract.loader import Method
 from gateway import domain
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from icto.lab.v1 import lab_pb2
-from mesh import contract as contracts
 from mesh import topology
 from mesh.cli.call import load_messages
-from mesh.contract import Method
 from mesh.render import Paths, Renderer, largest_body
 from observability import names
 from services.kit import principal
@@ -50,7 +50,7 @@ from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB, attempts, shifted
 from tests.support.tokens import Mint, mint_of, somebody
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 IDENTITY: Final = "/icto.identity.v1.IdentityService"
 WHO: Final = Rest("GET", "/v1/whoami"), Rpc(f"{IDENTITY}/WhoAmI")

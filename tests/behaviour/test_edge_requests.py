@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from contract import loader
 from icto.lab.v1 import lab_pb2
-from mesh import contract as contracts
 from mesh.cli.call import load_messages
 from mesh.cli.client import CallError, Client
 from services.kit.errors import Code
@@ -26,7 +26,7 @@ from tests.support.tokens import Mint, somebody
 
 T = TypeVar("T")
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 BINDINGS: Final = bindings(CONTRACT.methods())
 WHO: Final = "/icto.identity.v1.IdentityService/WhoAmI"

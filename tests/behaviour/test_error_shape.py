@@ -20,11 +20,11 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from contract import loader
+from contract.loader import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB, Method
 from icto.identity.v1 import identity_pb2
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from mesh import contract as contracts
-from mesh.contract import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB, Method
 from mesh.render import largest_body
 from services.kit.errors import Code
 from services.lab import service as lab_service
@@ -33,7 +33,7 @@ from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB
 from tests.support.tokens import Mint
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 IDENTITY: Final = "/icto.identity.v1.IdentityService"
 FAIL, SLOW, LIMITED = f"{LAB}/Fail", f"{LAB}/Slow", f"{LAB}/Limited"
 WHO, GRANT = f"{IDENTITY}/WhoAmI", f"{IDENTITY}/GrantRole"

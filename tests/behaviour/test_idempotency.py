@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from opentelemetry import trace
 
+from contract import loader
 from icto.backend.v1 import projects_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from mesh import contract
 from services.kit import idempotency
 from services.kit.call import Call
 from services.kit.errors import Code, Error
@@ -22,7 +22,7 @@ from services.kit.settings import Environment
 from services.kit.statement import Statement
 from tests.support.postgres import Replica, Schema
 
-METHOD = contract.load(Environment.TEST).method("/icto.backend.v1.ProjectService/CreateProject")
+METHOD = loader.load(Environment.TEST).method("/icto.backend.v1.ProjectService/CreateProject")
 COUNT = (
     "INSERT INTO attempts VALUES ($1, 1) ON CONFLICT (key) DO UPDATE SET count = attempts.count + 1"
 )

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from google.protobuf import json_format
 
+from contract import loader
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
-from mesh import contract
 from mesh.cli.client import Client
 from services.kit import ids, migrations
 from services.kit.journal import PipelineState
@@ -26,7 +26,7 @@ from tests.support.postgres import Postgres
 from tests.support.tokens import somebody
 
 BACKEND = "services.backend"
-DOOR = contract.load("test").method(f"/{pb.DESCRIPTOR.package}.LaunchService/CreateLaunch")
+DOOR = loader.load("test").method(f"/{pb.DESCRIPTOR.package}.LaunchService/CreateLaunch")
 MILESTONES = 40
 LARGE = 165
 MANY_MILESTONES = 10_000 // MILESTONES

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Mapping
 import asyncpg
 import pytest
 
-from mesh import contract
+from contract import loader
 from mesh.occupancy import Occupancy
 from mesh.postgres import PostgresError, Server, provision, role_name
 from services.kit.settings import Environment
 from tests.support.installation import until
 from tests.support.postgres import Postgres
 
-CONTRACT = contract.load("local")
+CONTRACT = loader.load("local")
 
 
 def passwords(word: str) -> Mapping[str, str]:

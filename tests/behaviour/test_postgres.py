@@ -13,8 +13,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from mesh import contract, rundir
+from contract import loader
 from mesh import postgres as postgres_module
+from mesh import rundir
 from mesh.postgres import EmbeddedPostgres, PostgresError, Server
 from mesh.rundir import RunDirectory
 from tests.support.installation import Installation, deployed, installation, until
@@ -230,7 +231,7 @@ async def test_root_starts_first_under_a_strict_umask(
 async def test_the_connections_that_listen_are_those_that_the_contract_counts(
     mesh: Installation,
 ) -> None:
-    services = contract.load("test").services.values()
+    services = loader.load("test").services.values()
     counted = {s.mesh_name: s.replicas * s.listeners for s in services if s.listeners}
     assert counted
 

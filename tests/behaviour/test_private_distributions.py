@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Http
 from mesh.cli.client import CallError, Client
-from mesh.contract import Http
 from services.kit import ids
 from tests.support.distributions import (
     Stage,
@@ -39,7 +39,7 @@ KINDS: Final = {
 }
 METHODS: Final = [
     (method, http, KINDS[pattern])
-    for method in contracts.load("test").methods()
+    for method in loader.load("test").methods()
     for http in method.http[:1]
     for pattern in [http.path.partition("=")[2].partition("}")[0]]
     if pattern in KINDS

@@ -4,7 +4,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from mesh import contract, topology
+from contract import loader
+from mesh import topology
 from tests.conftest import tool
 from tests.support.installation import Installation
 from tests.support.markdown import blocks
@@ -55,7 +56,7 @@ async def test_every_command_of_the_readme_runs(mesh: Installation, tmp_path: Pa
 def test_what_stands_in_the_readme_as_mesh_toml_is_one(tmp_path: Path) -> None:
     for number, text in enumerate(blocks(README, "toml")):
         (tmp_path / f"{number}.toml").write_text(text)
-        topology.load(contract.load("local"), tmp_path / f"{number}.toml")
+        topology.load(loader.load("local"), tmp_path / f"{number}.toml")
 
 
 def test_a_program_is_on_the_path_before_a_reader_types_it() -> None:

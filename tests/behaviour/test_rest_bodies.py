@@ -8,14 +8,14 @@ from typing import Final
 
 import pytest
 
-from mesh import contract as contracts
+from contract import loader
+from contract.loader import Method
 from mesh.cli.call import load_messages
-from mesh.contract import Method
 from tests.conftest import tool
 from tests.support.edge import PROBLEM, Edge, Rest, Rpc, sample, told_trace
 from tests.support.installation import Installation
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 METHODS: Final = [m for m in CONTRACT.methods() if m.audience.from_outside]
 REST: Final = [m for m in METHODS if m.http and m.http[0].verb != "GET"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh import contract
+from contract import loader
 from mesh.cli.client import Client
 from services.kit.settings import Environment
 from tests.conftest import tool
@@ -23,7 +23,7 @@ from tests.support.installation import (
     until,
 )
 
-CONTRACT = contract.load(Environment.TEST)
+CONTRACT = loader.load(Environment.TEST)
 EXPOSED = {method.full_name for method in CONTRACT.methods() if method.audience.from_outside}
 HIDDEN = {method.full_name for method in CONTRACT.methods()} - EXPOSED
 DESCRIPTORS = Path(str(resources.files("icto") / "descriptors.binpb"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from mesh import contract
+from contract import loader
 from mesh.cli.client import Client
 from services.kit.settings import Environment
 from tests.support.administration import administrator, emergency_stop
@@ -15,7 +15,7 @@ from tests.support.installation import HEALTH_INTERVAL, Installation, until
 from tests.support.money import get, post, until_followed
 from tests.support.roles import in_role
 
-SERVICES = set(contract.load(Environment.TEST).services)
+SERVICES = set(loader.load(Environment.TEST).services)
 
 
 async def told(client: Client) -> dict[str, dict[str, Any]]:

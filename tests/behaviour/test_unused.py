@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from mesh import contract
+from contract import loader
 from mesh.cli.client import Client
 from services.kit.rehearsal import SLOW_PREFIX
 from tests.support.installation import TOKEN_ORDER, Installation, token_body
@@ -139,7 +139,7 @@ async def test_the_configuration_tells_what_is_forgotten_when_and_does_not_chang
     told = {(one["service"], one["what"]): one for one in config["retention"]}
     assert set(told) == {
         (service.mesh_name, what)
-        for service in contract.load("test").services.values()
+        for service in loader.load("test").services.values()
         for what in service.retention
     }
     quotes = told["invoice_storage", "unused_quotes"]
@@ -152,6 +152,6 @@ async def test_the_configuration_tells_what_is_forgotten_when_and_does_not_chang
         assert (await get(admin, "config"))["retention"] == config["retention"]
 
 
-def kept(service: str, what: str) -> contract.Retention:
+def kept(service: str, what: str) -> loader.Retention:
     """What the contract says of something."""
-    return contract.load("test").services[service].retention[what]
+    return loader.load("test").services[service].retention[what]

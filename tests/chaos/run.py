@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mesh import contract
+from contract import loader
 from services.kit.faults import DIRECTORY_VARIABLE
 from services.kit.settings import Environment
 from tests.chaos import invariants
@@ -52,7 +52,7 @@ class Report:
 
 def plan(scenario: str, seed: int, limit: int | None = None) -> list[Fault]:
     """The faults of a run: they need no installation to be known."""
-    services = sorted(contract.load(Environment.TEST).services)
+    services = sorted(loader.load(Environment.TEST).services)
     made = SCENARIOS[scenario](None, seed)  # type: ignore[arg-type]  # asked for its points only
     return schedule(seed, services, WORKERS, made.points, limit)
 

@@ -632,7 +632,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "contract: what is carried inwards has room",
-        "mesh/contract.py",
+        "contract/loader.py",
         "    problems.extend(_without_room(reader, built))\n",
         "",
         [_ROOM + "test_our_contract_is_refused_where_a_launch_fits_and_its_part_does_not"],
@@ -789,7 +789,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "answers: the contract bounds each",
-        "mesh/contract.py",
+        "contract/loader.py",
         "    if not proven:",
         "    if proven:",
         [_SIZES + "test_an_answer_without_a_bound_is_refused_by_field"],
@@ -1633,21 +1633,21 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "size: what admits much is not hedged",
-        "mesh/contract.py",
+        "contract/loader.py",
         "return self.retry_safety is RetrySafety.SAFE and not self.large",
         "return self.retry_safety is RetrySafety.SAFE",
         [_RENDERED + "test_what_admits_much_is_sent_once_and_counted_by_its_bytes"],
     ),
     Mutant(
         "size: a large read is of class DEPLOY, and sheddable",
-        "mesh/contract.py",
+        "contract/loader.py",
         'if safe and (method.rate_limit, method.criticality) != ("DEPLOY", Criticality.SHEDDABLE):',
         "if False:",
         [_CONTRACT + "test_a_method_that_breaks_one_rule_is_refused_by_method_and_rule"],
     ),
     Mutant(
         "size: a class has bytes for its large methods",
-        "mesh/contract.py",
+        "contract/loader.py",
         "if not bucket.bytes_per_second or bucket.bytes < JSON_FACTOR * method.max_request_bytes:",
         "if False:",
         [_CONTRACT + "test_a_method_that_breaks_one_rule_is_refused_by_method_and_rule"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mesh.contract import Contract, Method
+from contract.loader import Contract, Method
 
 TABLE: Final = Path(__file__).parents[1] / "authorization.toml"
 ROLES: Final = ("READ_ONLY", "SUPPORT", "MODERATOR", "ADMIN", "SUPER_ADMIN")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from contract.loader import Http, Method
 from mesh.cli.call import message_class
-from mesh.contract import Http, Method
 
 _VARIABLE: Final = re.compile(r"\{([^=}]+)(?:=([^}]*))?\}")
 

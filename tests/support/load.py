@@ -12,13 +12,13 @@ from uuid import uuid4
 import grpc
 import httpx
 
+from contract import loader
+from contract.loader import Method
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from mesh import contract as contracts
 from mesh.cli.client import CallError, Client
-from mesh.contract import Method
 from services.kit import principal
 from services.kit.settings import Environment
 from tests.support.installation import (
@@ -39,7 +39,7 @@ _SUPPLY: Final = 10**12
 _PAUSE_SECONDS: Final = 0.1
 _FAILURES: Final = (CallError, grpc.aio.AioRpcError, httpx.HTTPError)
 
-_CONTRACT: Final = contracts.load(Environment.TEST)
+_CONTRACT: Final = loader.load(Environment.TEST)
 
 
 def _reads() -> dict[str, Method]:

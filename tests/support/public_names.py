@@ -24,7 +24,8 @@ import typer
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorSet
 from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
-from mesh import contract, topology
+from contract import loader
+from mesh import topology
 from mesh.cli import app
 from mesh.postgres import role_name
 from mesh.rundir import RunDirectory
@@ -161,12 +162,12 @@ def _said(node: ast.AST) -> Iterator[str]:
 # Protos.
 
 
-def _contract() -> contract.Contract:
-    return contract.load("test")
+def _contract() -> loader.Contract:
+    return loader.load("test")
 
 
 def _protos() -> Iterator[str]:
-    for file in FileDescriptorSet.FromString(contract.descriptor_bytes()).file:
+    for file in FileDescriptorSet.FromString(loader.descriptor_bytes()).file:
         if file.package.startswith("icto."):
             for service in file.service:
                 for method in service.method:

@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.loader import Method
 from mesh.cli.call import message_class
-from mesh.contract import Method
 
 _DEPTH: Final = 6
 # Of the largest `oneof` that there is.

@@ -7,8 +7,8 @@ from buf.validate import validate_pb2
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, MessageOptions
 
-from mesh import bounds, contract
-from mesh.contract import ContractError
+from contract import bounds, loader
+from contract.loader import ContractError
 from tests.support.protos import PACKAGE, Field, contract_of, field, message, method, service
 
 STRING, BYTES, MESSAGE = Field.TYPE_STRING, Field.TYPE_BYTES, Field.TYPE_MESSAGE
@@ -40,7 +40,7 @@ def map_entry(name: str) -> DescriptorProto:
 def problems(*fields: Field, others: tuple[DescriptorProto, ...] = ()) -> list[str]:
     descriptors = contract_of(service(method()), request=message("Request", *fields), others=others)
     try:
-        bounds.check(contract.read(descriptors, "test"))
+        bounds.check(loader.read(descriptors, "test"))
     except ContractError as error:
         return [
             problem.removeprefix(f"{PACKAGE}.ThingService/GetThing: ") for problem in error.problems
@@ -118,7 +118,7 @@ def test_a_message_that_holds_itself_ends() -> None:
 
 def test_requests_of_others_are_theirs_to_bound() -> None:
     """The gateway's health and reflection come with protos of their own."""
-    loaded = contract.load("production")
+    loaded = loader.load("production")
     assert any(not m.request_type.startswith("icto.") for m in loaded.methods())
     bounds.check(loaded)
 

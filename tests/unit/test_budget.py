@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from mesh import contract as contracts
+from contract import loader
 from services.kit import client, deadline
 from services.kit.errors import Code, Error
 
-VERIFY = contracts.load("test").method("/icto.audit.v1.AuditService/VerifyChain")
+VERIFY = loader.load("test").method("/icto.audit.v1.AuditService/VerifyChain")
 
 
 def rounded_up(seconds: float) -> float:

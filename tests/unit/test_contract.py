@@ -15,9 +15,9 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.duration_pb2 import Duration
 
+from contract import bounds, loader
+from contract.loader import Contract, ContractError, Criticality, Http, Kind, RetrySafety
 from icto.policy.v1 import policy_pb2 as policy
-from mesh import bounds, contract
-from mesh.contract import Contract, ContractError, Criticality, Http, Kind, RetrySafety
 from services.kit.settings import Environment
 from tests.support.protos import (
     NO_HTTP,
@@ -37,7 +37,7 @@ PAGED = message("Request", field("page_size", Field.TYPE_INT32), field("page_tok
 
 
 def read(descriptors: FileDescriptorSet, environment: str = "test") -> Contract:
-    return contract.read(descriptors, environment)
+    return loader.read(descriptors, environment)
 
 
 def problems(one: MethodDescriptorProto, request: DescriptorProto | None = None) -> list[str]:
@@ -46,7 +46,7 @@ def problems(one: MethodDescriptorProto, request: DescriptorProto | None = None)
     return list(caught.value.problems)
 
 
-def accepted(one: MethodDescriptorProto, request: DescriptorProto | None = None) -> contract.Method:
+def accepted(one: MethodDescriptorProto, request: DescriptorProto | None = None) -> loader.Method:
     (found,) = read(contract_of(service(one), request=request)).methods()
     return found
 
@@ -238,8 +238,8 @@ def test_what_is_not_said_has_a_default() -> None:
     (things,) = read(contract_of(service(method()))).services.values()
     (found,) = things.methods
     assert (things.replicas, things.balancing) == (1, "LEAST_REQUEST")
-    assert things.breaker == contract.Breaker()
-    assert things.ejection == contract.Ejection()
+    assert things.breaker == loader.Breaker()
+    assert things.ejection == loader.Ejection()
     assert (found.deadline, found.deadline_ceiling) == (2.0, 2.0)
     assert found.criticality is Criticality.NORMAL
     assert found.max_request_bytes == 64 * 1024
@@ -276,8 +276,8 @@ def test_what_is_said_is_read() -> None:
     (things,) = loaded.services.values()
     (found,) = things.methods
     assert things.balancing == "ROUND_ROBIN"
-    assert things.breaker == replace(contract.Breaker(), max_connections=1, max_requests=2)
-    assert things.ejection == replace(contract.Ejection(), base_time=4.0, max_percent=10)
+    assert things.breaker == replace(loader.Breaker(), max_connections=1, max_requests=2)
+    assert things.ejection == replace(loader.Ejection(), base_time=4.0, max_percent=10)
     assert (found.deadline, found.deadline_ceiling) == (0.5, 3.0)
     assert (found.rate_limit, found.criticality) == ("WRITE", Criticality.CRITICAL)
     assert found.retry_safety is RetrySafety.IDEMPOTENT
@@ -426,33 +426,33 @@ def test_the_gateway_offers_health_and_reflection_for_all() -> None:
 
 @pytest.mark.parametrize("environment", list(Environment))
 def test_our_own_contract_holds_in_every_environment(environment: Environment) -> None:
-    bounds.check(contract.load(environment))
+    bounds.check(loader.load(environment))
 
 
 def test_only_signing_in_writes_without_a_user() -> None:
     """Pinned: whoever adds to this list explains it here."""
     written = {
         m.full_name
-        for m in contract.load(Environment.PRODUCTION).methods()
+        for m in loader.load(Environment.PRODUCTION).methods()
         if m.mutates and m.audience.public
     }
     assert written == {
         "icto.identity.v1.IdentityService/CreateChallenge",
         "icto.identity.v1.IdentityService/SignIn",
     }
-    signing_in = [contract.load(Environment.PRODUCTION).method(f"/{name}") for name in written]
+    signing_in = [loader.load(Environment.PRODUCTION).method(f"/{name}") for name in written]
     assert {m.rate_limit for m in signing_in} == {"SIGN_IN"}
 
 
 def test_the_lab_is_there_for_tests_alone() -> None:
-    assert "lab" in contract.load(Environment.TEST).services
-    assert "lab" not in contract.load(Environment.LOCAL).services
-    assert "lab" not in contract.load(Environment.PRODUCTION).services
+    assert "lab" in loader.load(Environment.TEST).services
+    assert "lab" not in loader.load(Environment.LOCAL).services
+    assert "lab" not in loader.load(Environment.PRODUCTION).services
 
 
 def test_every_class_of_calls_has_a_limit() -> None:
     """F-60."""
-    loaded = contract.load(Environment.PRODUCTION)
+    loaded = loader.load(Environment.PRODUCTION)
     assert {m.rate_limit for m in loaded.methods()} <= set(loaded.buckets)
     assert all(b.capacity > 0 and b.per_second > 0 for b in loaded.buckets.values())
 
@@ -461,7 +461,7 @@ def test_every_write_of_a_user_is_audited() -> None:
     """F-21, F-60: nothing that a person does to a row goes unrecorded."""
     silent = {
         m.full_name
-        for m in contract.load(Environment.PRODUCTION).methods()
+        for m in loader.load(Environment.PRODUCTION).methods()
         if m.mutates and m.audience.signed_in and not m.audit_action
     }
     assert silent == set()
@@ -471,6 +471,6 @@ def test_what_a_service_forgets_is_read_and_every_service_forgets_answers() -> N
     month = Duration(seconds=30 * 24 * 3600)
     said = [policy.Retention(what="drafts", since="they were made", period=month, per_user=7)]
     found = read(contract_of(service(method(), retention=said))).services["things"].retention
-    assert found["drafts"] == contract.Retention("they were made", timedelta(days=30), 7)
-    assert found[contract.ANSWERS] == contract.ANSWER_RETENTION
-    assert contract.ANSWER_RETENTION.period == timedelta(hours=24)
+    assert found["drafts"] == loader.Retention("they were made", timedelta(days=30), 7)
+    assert found[loader.ANSWERS] == loader.ANSWER_RETENTION
+    assert loader.ANSWER_RETENTION.period == timedelta(hours=24)

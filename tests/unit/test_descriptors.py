@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from mesh import contract, descriptors, topology
+from contract import loader
+from mesh import descriptors, topology
 from mesh.topology import Topology, TopologyError
 from tests.support.protos import contract_of, method, service
 
-CONTRACT = contract.read(contract_of(service(method())), "test")
+CONTRACT = loader.read(contract_of(service(method())), "test")
 
 
 def with_connections(number: int) -> Topology:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mesh import contract, topology
+from contract import loader
+from mesh import topology
 from services.kit.settings import Environment
 from tests.support.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-PRODUCTION = contract.load(Environment.PRODUCTION)
+PRODUCTION = loader.load(Environment.PRODUCTION)
 
 
 def test_the_readme_shows_every_service() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh import contract, inherited
+from contract import loader
+from mesh import inherited
 from mesh.inherited import Kind
 from mesh.postgres import Server
 from mesh.rundir import RunDirectory
@@ -67,7 +68,7 @@ def test_every_setting_of_a_replica_is_told_by_the_supervisor_or_inherited(tmp_p
     told = {*supervisor._replica_environment(Server("postgresql://a@b/c"), "backend")}
     told |= {f"{PREFIX}{name}" for name in ("INSTANCE", "LISTEN", "STATE_DIRECTORY")}
     read = {f"{PREFIX}{item.name.upper()}" for item in fields(Settings)}
-    for mesh_name in contract.load(Environment.TEST).services:
+    for mesh_name in loader.load(Environment.TEST).services:
         package = discovery.package_of(mesh_name)
         for file in Path(*package.split(".")).glob("**/*.py"):
             module = importlib.import_module(".".join(file.with_suffix("").parts))

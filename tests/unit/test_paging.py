@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.loader import PAGE_BYTES
 from icto.token.v1 import token_pb2
-from mesh.contract import PAGE_BYTES
 from services.kit import paging
 from services.kit.errors import Code, Error
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from contract import loader
+from contract.loader import OPERATOR, Kind, Method
 from icto.config.v1 import config_pb2
-from mesh import contract
-from mesh.contract import OPERATOR, Kind, Method
 from observability import names
 from observability.metrics import Metrics
 from services.backend import config_rules
@@ -19,7 +19,7 @@ from services.kit.identity import Identity
 from services.kit.platform import Platform
 from services.kit.settings import Environment
 
-CONTRACT = contract.load(Environment.TEST)
+CONTRACT = loader.load(Environment.TEST)
 METHODS = list(CONTRACT.methods())
 MUTATIONS = [method for method in METHODS if method.mutates]
 FEATURES = [field.name for field in config_pb2.FeatureFlags.DESCRIPTOR.fields]

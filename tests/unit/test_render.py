@@ -10,12 +10,13 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from mesh import contract, topology
-from mesh.contract import JSON_FACTOR, Criticality
+from contract import loader
+from contract.loader import JSON_FACTOR, Criticality
+from mesh import topology
 from mesh.render import Paths, Renderer, no_keys
 from observability import names
 
-CONTRACT: Final = contract.load("production")
+CONTRACT: Final = loader.load("production")
 HERE: Final = Path("/nowhere")
 PRINCIPALS: Final = 10_000
 """Active at one time: more than Envoy's 20, by far."""
@@ -47,7 +48,7 @@ def limits() -> Any:
     return found["typed_config"]
 
 
-def routes() -> list[tuple[contract.Method, Any]]:
+def routes() -> list[tuple[loader.Method, Any]]:
     """The route of each method, at the edge and from service to service."""
     methods = {method.full_name: method for method in CONTRACT.methods()}
     hosts = [

@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
+from contract import loader
+from contract.loader import Http, messages
 from gateway.request_rules import _leaf, _lua, _Tables, request_rules
-from mesh import contract
-from mesh.contract import Http, messages
 
-CONTRACT: Final = contract.load("test")
+CONTRACT: Final = loader.load("test")
 LEDGER: Final = "/icto.ledger.v1.LedgerService"
 
 

@@ -10,10 +10,10 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
 )
 
+from contract import loader
+from contract.loader import ContractError
+from contract.room import COMPLETION_BYTES
 from icto.policy.v1 import policy_pb2 as policy
-from mesh import contract
-from mesh.contract import ContractError
-from mesh.room import COMPLETION_BYTES
 from tests.support.protos import (
     NO_HTTP,
     PACKAGE,
@@ -51,7 +51,7 @@ def refused(room: int, *carried: Field, door: int = DOOR, **messages: Descriptor
         others=(message("Inner", OTHER, *carried), *messages.values()),
     )
     try:
-        contract.read(things, "test")
+        loader.read(things, "test")
     except ContractError as error:
         # What a large door must be besides is another rule's matter.
         wanted = f"{PACKAGE}.ThingService/Hand: max_request_bytes is {room}"
@@ -106,7 +106,7 @@ def test_a_method_of_the_operator_alone_carries_nothing_that_a_user_sent() -> No
         request=message("Request", of("spec", "Spec")),
         others=(message("Inner", of("spec", "Spec")), LARGE),
     )
-    contract.read(things, "test")
+    loader.read(things, "test")
 
 
 def test_a_message_that_holds_itself_is_as_large_as_its_door_takes() -> None:
@@ -128,7 +128,7 @@ def test_a_message_that_holds_itself_is_as_large_as_its_door_takes() -> None:
 def test_our_contract_is_refused_where_a_launch_fits_and_its_part_does_not(
     path: str, room: int
 ) -> None:
-    files = FileDescriptorSet.FromString(contract.descriptor_bytes())
+    files = FileDescriptorSet.FromString(loader.descriptor_bytes())
     wanted, _, name = path.partition("/")
     (one,) = (
         each
@@ -141,4 +141,4 @@ def test_our_contract_is_refused_where_a_launch_fits_and_its_part_does_not(
     extensions: Any = one.options.Extensions
     extensions[policy.method].max_request_bytes = room
     with pytest.raises(ContractError, match=f"{path}: max_request_bytes is {room}"):
-        contract.read(files, "test")
+        loader.read(files, "test")

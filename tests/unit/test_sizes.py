@@ -15,13 +15,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import loader
+from contract.fields import DEFAULT_TEXT
+from contract.loader import LARGEST_ANSWER, PAGE_BYTES, PAGE_SIZE_LIMIT, ContractError, Method
+from contract.sizes import Size
 from icto.policy.v1 import policy_pb2 as policy
 from icto.token.v1 import token_pb2
-from mesh import contract
 from mesh.cli.call import load_messages, message_class
-from mesh.contract import LARGEST_ANSWER, PAGE_BYTES, PAGE_SIZE_LIMIT, ContractError, Method
-from mesh.fields import DEFAULT_TEXT
-from mesh.sizes import Size
 from services.kit import answers, paging
 from services.kit.answers import json_bytes, json_bytes_at_most
 from services.kit.errors import Code, Error
@@ -38,7 +38,7 @@ from tests.support.protos import (
 )
 
 STRING, BYTES, MESSAGE = Field.TYPE_STRING, Field.TYPE_BYTES, Field.TYPE_MESSAGE
-CONTRACT = contract.load("test")
+CONTRACT = loader.load("test")
 load_messages(CONTRACT)
 ANSWERS = [m for m in CONTRACT.methods() if m.response_type.startswith("icto.")]
 LISTS = [m for m in ANSWERS if m.lists]
@@ -80,7 +80,7 @@ def largest_of(
     descriptors = contract_of(service(one or method()), request=request, others=others)
     response = descriptors.file[0].message_type[1]
     response.CopyFrom(message("Response", *fields))
-    (found,) = contract.read(descriptors, "test").largest_answers.values()
+    (found,) = loader.read(descriptors, "test").largest_answers.values()
     return found
 
 

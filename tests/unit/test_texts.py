@@ -5,14 +5,14 @@ from typing import Any, Final
 import pytest
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
+from contract import loader
 from icto.events.v1 import events_pb2
 from icto.policy.v1 import policy_pb2
-from mesh import contract as contracts
 from mesh.cli.call import load_messages, message_class
 from services.kit.validation import RequestValidator
 from tests.support.texts import DECEIVING, Place, places
 
-CONTRACT: Final = contracts.load("test")
+CONTRACT: Final = loader.load("test")
 load_messages(CONTRACT)
 OURS: Final = [m for m in CONTRACT.methods() if m.request_type.startswith("icto.")]
 PLACES: Final = {name: list(places(name)) for name in sorted({m.request_type for m in OURS})}

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from mesh import contract, topology
+from contract import loader
+from mesh import topology
 from mesh.topology import Topology, TopologyError
 from tests.support.protos import contract_of, method, service
 
-CONTRACT = contract.read(contract_of(service(method(), replicas=2)), "test")
+CONTRACT = loader.read(contract_of(service(method(), replicas=2)), "test")
 
 
 def load(text: str, tmp_path: Path, overrides: dict[str, Any] | None = None) -> Topology:
@@ -233,7 +234,7 @@ def test_one_port_on_two_addresses_is_taken(tmp_path: Path) -> None:
 
 
 def test_connections_of_listeners_are_counted() -> None:
-    counted = contract.read(contract_of(service(method(), replicas=2, listeners=3)), "test")
+    counted = loader.read(contract_of(service(method(), replicas=2, listeners=3)), "test")
     found = topology.apply(counted, {"database": {"pool": 5, "max_connections": 18}})
     assert found.database_connections == 16
     with pytest.raises(TopologyError, match=r"may open 16 .* room for 15. Raise database.max_conn"):

@@ -20,9 +20,9 @@ import grpc
 import httpx
 import pytest
 
+from contract import loader
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from mesh import contract as contracts
 from mesh import control, supervisor
 from mesh.cli.demo import free_ports
 from mesh.operator import Operator
@@ -83,7 +83,7 @@ async def test_everything_listens_on_loopback_alone(house: Installation) -> None
 
 
 async def test_a_killed_replica_costs_no_request(house: Installation) -> None:
-    contract = contracts.load(Environment.TEST)
+    contract = loader.load(Environment.TEST)
     assert all(contract.method(path).retriable for path in METHODS)
     async with load_on(house) as load:
         for together in rounds((await house.status())["replicas"]):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Final
 
-from mesh.fields import FieldFacts, Kind, Messages
+from contract.fields import FieldFacts, Kind, Messages
 
 _NUMBERS: Final[Mapping[int, tuple[int, int]]] = {
     Kind.TYPE_BOOL: (1, 5),

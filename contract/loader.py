@@ -26,10 +26,10 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.duration_pb2 import Duration
 
+from contract.fields import Messages
+from contract.room import Room
+from contract.sizes import Size, Sizes
 from icto.policy.v1 import policy_pb2 as policy
-from mesh.fields import Messages
-from mesh.room import Room
-from mesh.sizes import Size, Sizes
 
 OPERATOR: Final = "operator"
 """Mesh identity of whoever holds the run directory. It calls; nothing calls it."""

@@ -11,8 +11,8 @@ from buf.validate import validate_pb2
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from contract.loader import Contract, ContractError
 from icto.policy.v1 import policy_pb2
-from mesh.contract import Contract, ContractError
 
 Field = FieldDescriptorProto
 _BOUNDED_STRING: Final = ("max_len", "max_bytes", "len", "len_bytes", "uuid", "const")
