@@ -4,14 +4,15 @@ A service checks requests against `buf.validate`; a field without a bound there 
 decide how much we read. Messages that are only ever answered are left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from buf.validate import validate_pb2
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from contract.loader import Contract, ContractError
+from contract.descriptors import messages
+from contract.model import Contract, ContractError
 from icto.policy.v1 import policy_pb2
 
 Field = FieldDescriptorProto
@@ -25,48 +26,36 @@ def check(contract: Contract) -> None:
     Raises:
         ContractError: a field is not, and which.
     """
-    messages = dict(_messages(contract))
+    known = messages(contract.descriptors)
     problems = [
         f"{method.full_name}: {path} has no bound"
         for method in contract.methods()
         if method.request_type.startswith("icto.")
-        for path in _unbounded(messages, f".{method.request_type}", "", ())
+        for path in _unbounded(known, f".{method.request_type}", "", ())
     ]
     if problems:
         raise ContractError(problems)
 
 
-def _messages(contract: Contract) -> Iterator[tuple[str, DescriptorProto]]:
-    for file in contract.descriptors.file:
-        for message in file.message_type:
-            yield from _nested(f".{file.package}.{message.name}", message)
-
-
-def _nested(name: str, message: DescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
-    yield name, message
-    for inner in message.nested_type:
-        yield from _nested(f"{name}.{inner.name}", inner)
-
-
 def _unbounded(
-    messages: dict[str, DescriptorProto], name: str, prefix: str, above: tuple[str, ...]
+    known: Mapping[str, DescriptorProto], name: str, prefix: str, above: tuple[str, ...]
 ) -> Iterator[str]:
     if not name.startswith(".icto.") or name in above:
         return
-    for field in messages[name].field:
+    for field in known[name].field:
         extensions: Any = field.options.Extensions
         if OUTPUT_ONLY in extensions[field_behavior]:
             continue
         path = prefix + field.name
-        if not _is_bounded(messages, field):
+        if not _is_bounded(known, field):
             yield path
-        if field.type == Field.TYPE_MESSAGE and not _is_map(messages, field):
-            yield from _unbounded(messages, field.type_name, f"{path}.", (*above, name))
+        if field.type == Field.TYPE_MESSAGE and not _is_map(known, field):
+            yield from _unbounded(known, field.type_name, f"{path}.", (*above, name))
 
 
-def _is_bounded(messages: dict[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
+def _is_bounded(known: Mapping[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
     rules = field.options.Extensions[validate_pb2.field]
-    if _is_map(messages, field):
+    if _is_map(known, field):
         return rules.map.HasField("max_pairs")
     if field.label == Field.LABEL_REPEATED:
         # Its service counts the field that says what to do instead of many, so that it tells this.
@@ -79,6 +68,6 @@ def _is_bounded(messages: dict[str, DescriptorProto], field: FieldDescriptorProt
     return True
 
 
-def _is_map(messages: dict[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
-    target = messages.get(field.type_name)
+def _is_map(known: Mapping[str, DescriptorProto], field: FieldDescriptorProto) -> bool:
+    target = known.get(field.type_name)
     return target is not None and target.options.map_entry

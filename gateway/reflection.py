@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from contract.loader import Contract
+from contract.model import Contract
 from services.kit import Call, Kit
 
 

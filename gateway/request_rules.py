@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from contract.loader import Contract, Http, Method, messages
+from contract.descriptors import messages
+from contract.method import Http, Method
+from contract.model import Contract
 
 _VARIABLE: Final = re.compile(r"\{([^=}]+)(?:=([^}]*))?\}")
 _WHOLE: Final = "*"

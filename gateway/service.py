@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from contract.loader import permissions_of, role_name
+from contract.roles import permissions_of, role_name
 from gateway import domain, store
 from gateway.access_log import LogsService
 from gateway.domain import SigningKey

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from contract.loader import Contract
+from contract.model import Contract
 from mesh import denylist, inherited, unix_http
 from mesh.process import Command, Output, Process
 from mesh.render import NO_AUDIENCE, Paths, Renderer, no_keys

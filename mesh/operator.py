@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import grpc
 
-from contract.loader import OPERATOR
+from contract.identities import OPERATOR
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from icto.ledger.v1 import ledger_pb2

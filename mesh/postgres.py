@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
-from contract.loader import Contract
+from contract.model import Contract
 from mesh import database_url, inherited
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically

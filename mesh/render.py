@@ -20,15 +20,10 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from contract.loader import (
-    GATEWAY,
-    JSON_FACTOR,
-    LARGEST_ANSWER,
-    MAX_HEADER_KB,
-    PROXY,
-    Contract,
-    Method,
-)
+from contract.identities import GATEWAY, PROXY
+from contract.limits import JSON_FACTOR, LARGEST_ANSWER, MAX_HEADER_KB
+from contract.method import Method
+from contract.model import Contract
 from gateway import local_replies
 from gateway.domain import COOKIE, ISSUER, cookie_audience
 from gateway.request_rules import request_rules

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from contract.loader import Service
+from contract.service import Service
 from mesh import inherited
 from mesh.envoy import Envoy
 from mesh.process import Command, Output, Process

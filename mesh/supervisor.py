@@ -22,7 +22,8 @@ import grpc
 from google.protobuf import json_format
 
 from contract import loader
-from contract.loader import GATEWAY, OPERATOR, Contract
+from contract.identities import GATEWAY, OPERATOR
+from contract.model import Contract
 from mesh import control, descriptors, inherited, topology
 from mesh.envoy import Envoy
 from mesh.jaeger import Jaeger

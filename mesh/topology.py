@@ -20,7 +20,9 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from contract.loader import Bucket, Contract, Service
+from contract.model import Contract
+from contract.rate_limits import Bucket
+from contract.service import Service
 from icto.policy.v1 import policy_pb2 as policy
 from services.kit import sign_in
 from services.kit.sign_in import AUDIENCE_PATTERN, ORIGIN_PATTERN

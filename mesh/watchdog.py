@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from contract.loader import OPERATOR
+from contract.identities import OPERATOR
 from mesh.replicas import Replica, Replicas
 from mesh.silence import HANG_INTERVALS, HOLD_SECONDS, Judgement, Pulse, judge
 from mesh.starvation import Wait, threads_of

@@ -11,7 +11,8 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
 from contract import loader
-from contract.loader import Contract, Kind, Method
+from contract.method import Kind, Method
+from contract.model import Contract
 from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
     RUN_DIR,

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from contract import bounds, loader
+from contract.model import Contract, ContractError
 from mesh import envoy, inherited, topology
 from mesh.cli.terminal import (
     RUN_DIR,
@@ -84,14 +85,14 @@ def _findings(directory: RunDirectory, environment: Environment) -> tuple[str, l
             asyncio.run(envoy.check(loaded, chosen, Path(scratch)))
     except (topology.TopologyError, PostgresError) as error:
         return plain(error), []
-    except loader.ContractError as error:
+    except ContractError as error:
         return str(error), []
     except envoy.EnvoyRefusedError as error:
         return f"Envoy refuses the configuration:\n{error}", []
     return "", [*chosen.edge.warnings, *inherited.ignored(os.environ)]
 
 
-def _forgotten(loaded: loader.Contract) -> Iterator[str]:
+def _forgotten(loaded: Contract) -> Iterator[str]:
     """What each service forgets when nobody uses it, a line each."""
     for service in loaded.services.values():
         for what, kept in service.retention.items():
@@ -116,6 +117,6 @@ def _renderer(directory: RunDirectory, environment: Environment) -> Renderer:
         chosen = topology.load(loaded, directory.mesh_toml)
     except topology.TopologyError as error:
         fail(plain(error))
-    except loader.ContractError as error:
+    except ContractError as error:
         fail(str(error))
     return Renderer(loaded, chosen, Paths(directory.envoy, directory.sockets))

@@ -9,7 +9,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
-from contract.loader import Contract
+from contract.model import Contract
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2

@@ -14,8 +14,10 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
 
+from contract.descriptors import descriptor_bytes
 from contract.fields import Messages
-from contract.loader import LARGEST_ANSWER, Method, descriptor_bytes
+from contract.limits import LARGEST_ANSWER
+from contract.method import Method
 from contract.sizes import Sizes
 from services.kit.errors import Code, Error
 

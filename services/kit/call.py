@@ -25,8 +25,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from opentelemetry import trace
 
-from contract import loader
-from contract.loader import Method
+from contract.method import Method
+from contract.roles import permission_holders
 from icto.events.v1 import events_pb2 as events
 from services.kit import idempotency, preconditions
 from services.kit.database import Connection, Database
@@ -106,7 +106,7 @@ class Call:
 
     def holds(self, permission: str) -> bool:
         """Whether the caller holds a permission, for instance "VIEW_AUDIT_LOGS"."""
-        return bool(self.identity.roles & loader.permission_holders(permission))
+        return bool(self.identity.roles & permission_holders(permission))
 
     def owned(self, row: R | None, lookup: str, name: str = "") -> R:
         """The row, if the caller may have it: its owner, or one whom the audience permits.

@@ -11,7 +11,9 @@ from typing import Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from contract.loader import LARGEST_ANSWER, Contract, Method
+from contract.limits import LARGEST_ANSWER
+from contract.method import Method
+from contract.model import Contract
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent

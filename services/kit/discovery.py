@@ -10,7 +10,7 @@ import importlib.util
 from types import ModuleType
 from typing import Any
 
-from contract.loader import Service
+from contract.service import Service
 from services.kit.kit import Kit
 
 

@@ -22,7 +22,8 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry import trace
 from opentelemetry.trace import use_span
 
-from contract.loader import DEFAULT_MAX_REQUEST_BYTES, Kind, Method
+from contract.limits import DEFAULT_MAX_REQUEST_BYTES
+from contract.method import Kind, Method
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_of, note_failure, trace_id

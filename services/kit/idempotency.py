@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from contract.loader import ANSWER_RETENTION
+from contract.service import ANSWER_RETENTION
 from services.kit.database import Connection, Database
 from services.kit.errors import Code, Error, invalid
 from services.kit.statement import Statement

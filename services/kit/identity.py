@@ -8,7 +8,8 @@ token, on a service's egress listener from the listener. A replica is reachable 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract.loader import OPERATOR, Method
+from contract.identities import OPERATOR
+from contract.method import Method
 from observability import names
 from services.kit import principal
 

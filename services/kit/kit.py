@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from contract.loader import Contract, Service
+from contract.model import Contract
+from contract.service import Service
 from observability.setup import Telemetry
 from services.kit.client import Clients
 from services.kit.database import Database

@@ -7,7 +7,7 @@ matters least is refused first, marked as safe for another replica to serve.
 import asyncio
 from typing import Final
 
-from contract.loader import Criticality, Method
+from contract.method import Criticality, Method
 from observability.metrics import Metrics
 from services.kit.errors import Code, Error
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
 
-from contract.loader import descriptor_bytes
+from contract.descriptors import descriptor_bytes
 from icto.policy.v1 import policy_pb2 as policy
 
 _MESSAGE: Final = FieldDescriptorProto.TYPE_MESSAGE

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from typing import Any, Final
 
-from contract.loader import Method
+from contract.method import Method
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
 from observability.metrics import Metrics

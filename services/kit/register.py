@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC
 
-from contract import loader
+from contract.roles import role_name
 from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from services.kit.client import Clients
@@ -28,7 +28,7 @@ class Register:
 
 
 def _grant(message: pb.RoleGrant) -> Grant:
-    role = loader.role_name(message.role)
+    role = role_name(message.role)
     return Grant(
         message.principal, role, message.granted_by, message.grant_time.ToDatetime(tzinfo=UTC)
     )

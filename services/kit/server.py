@@ -21,7 +21,9 @@ import grpc
 import uvloop
 
 from contract import loader
-from contract.loader import MAX_HEADER_KB, Contract, Service
+from contract.limits import MAX_HEADER_KB
+from contract.model import Contract
+from contract.service import Service
 from observability import SCRAPE_PATH, logs, setup
 from observability.setup import Telemetry
 from services.kit import discovery, durability, idempotency, lifeline, settings, standard

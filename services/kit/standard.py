@@ -11,7 +11,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from contract.loader import Service
+from contract.service import Service
 
 
 def add(server: grpc.aio.Server, service: Service, health_servicer: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from contract import loader
+from contract.roles import permission_holders
 
 PROBATION: Final = timedelta(hours=24)
 """How long a role speaks for who gave it."""
@@ -94,6 +94,6 @@ class People:
 
     def _holding(self, who: str, permission: str) -> Sequence[Grant]:
         """Somebody's roles that hold a permission, the oldest first."""
-        roles = loader.permission_holders(permission)
+        roles = permission_holders(permission)
         held = (one for one in self.grants if one.principal == who and one.role in roles)
         return sorted(held, key=lambda one: one.grant_time)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from contract.loader import OPERATOR
+from contract.identities import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
 from observability.tracing import current_traceparent
 from services.kit import Call, Kit, not_found, paging, principal

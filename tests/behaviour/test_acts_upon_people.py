@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from contract import loader
-from contract.loader import Method
+from contract.method import Method
 from mesh.cli.client import CallError, Client
 from services.kit import principal
 from tests.support import authorization

@@ -20,7 +20,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from contract import loader
-from contract.loader import Method
+from contract.method import Method
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import Client
 from observability import names

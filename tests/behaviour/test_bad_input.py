@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.message import Message
 
 from contract import loader
-from contract.loader import Kind, Method
+from contract.method import Kind, Method
 from icto.backend.v1 import projects_pb2
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import CallError, Client

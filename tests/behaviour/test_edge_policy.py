@@ -32,7 +32,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from contract import loader
-from contract.loader import Method
+from contract.method import Method
 from gateway import domain
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub

@@ -21,7 +21,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from contract import loader
-from contract.loader import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB, Method
+from contract.limits import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB
+from contract.method import Method
 from icto.identity.v1 import identity_pb2
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from contract import loader
-from contract.loader import Http
+from contract.method import Http
 from mesh.cli.client import CallError, Client
 from services.kit import ids
 from tests.support.distributions import (

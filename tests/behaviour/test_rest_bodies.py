@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from contract import loader
-from contract.loader import Method
+from contract.method import Method
 from mesh.cli.call import load_messages
 from tests.conftest import tool
 from tests.support.edge import PROBLEM, Edge, Rest, Rpc, sample, told_trace

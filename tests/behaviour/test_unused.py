@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from contract import loader
+from contract.service import Retention
 from mesh.cli.client import Client
 from services.kit.rehearsal import SLOW_PREFIX
 from tests.support.installation import TOKEN_ORDER, Installation, token_body
@@ -152,6 +153,6 @@ async def test_the_configuration_tells_what_is_forgotten_when_and_does_not_chang
         assert (await get(admin, "config"))["retention"] == config["retention"]
 
 
-def kept(service: str, what: str) -> loader.Retention:
+def kept(service: str, what: str) -> Retention:
     """What the contract says of something."""
     return loader.load("test").services[service].retention[what]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from contract.loader import Contract, Method
+from contract.method import Method
+from contract.model import Contract
 
 TABLE: Final = Path(__file__).parents[1] / "authorization.toml"
 ROLES: Final = ("READ_ONLY", "SUPPORT", "MODERATOR", "ADMIN", "SUPER_ADMIN")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contract.loader import Http, Method
+from contract.method import Http, Method
 from mesh.cli.call import message_class
 
 _VARIABLE: Final = re.compile(r"\{([^=}]+)(?:=([^}]*))?\}")

@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from contract.loader import Http, Kind, Method
+from contract.method import Http, Kind, Method
 from mesh.cli.call import message_class
 from observability import names
 from services.kit.errors import Code

@@ -13,7 +13,7 @@ import grpc
 import httpx
 
 from contract import loader
-from contract.loader import Method
+from contract.method import Method
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from icto.ledger.v1 import ledger_pb2

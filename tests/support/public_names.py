@@ -25,6 +25,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto,
 from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
 from contract import loader
+from contract.descriptors import descriptor_bytes
+from contract.model import Contract
 from mesh import topology
 from mesh.cli import app
 from mesh.postgres import role_name
@@ -162,12 +164,12 @@ def _said(node: ast.AST) -> Iterator[str]:
 # Protos.
 
 
-def _contract() -> loader.Contract:
+def _contract() -> Contract:
     return loader.load("test")
 
 
 def _protos() -> Iterator[str]:
-    for file in FileDescriptorSet.FromString(loader.descriptor_bytes()).file:
+    for file in FileDescriptorSet.FromString(descriptor_bytes()).file:
         if file.package.startswith("icto."):
             for service in file.service:
                 for method in service.method:

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract.loader import Method
+from contract.method import Method
 from mesh.cli.call import message_class
 
 _DEPTH: Final = 6

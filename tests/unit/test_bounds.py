@@ -8,7 +8,7 @@ from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor_pb2 import DescriptorProto, MessageOptions
 
 from contract import bounds, loader
-from contract.loader import ContractError
+from contract.model import ContractError
 from tests.support.protos import PACKAGE, Field, contract_of, field, message, method, service
 
 STRING, BYTES, MESSAGE = Field.TYPE_STRING, Field.TYPE_BYTES, Field.TYPE_MESSAGE

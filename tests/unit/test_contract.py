@@ -16,7 +16,9 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.duration_pb2 import Duration
 
 from contract import bounds, loader
-from contract.loader import Contract, ContractError, Criticality, Http, Kind, RetrySafety
+from contract.method import Criticality, Http, Kind, Method, RetrySafety
+from contract.model import Contract, ContractError
+from contract.service import ANSWER_RETENTION, ANSWERS, Breaker, Ejection, Retention
 from icto.policy.v1 import policy_pb2 as policy
 from services.kit.settings import Environment
 from tests.support.protos import (
@@ -46,7 +48,7 @@ def problems(one: MethodDescriptorProto, request: DescriptorProto | None = None)
     return list(caught.value.problems)
 
 
-def accepted(one: MethodDescriptorProto, request: DescriptorProto | None = None) -> loader.Method:
+def accepted(one: MethodDescriptorProto, request: DescriptorProto | None = None) -> Method:
     (found,) = read(contract_of(service(one), request=request)).methods()
     return found
 
@@ -238,8 +240,8 @@ def test_what_is_not_said_has_a_default() -> None:
     (things,) = read(contract_of(service(method()))).services.values()
     (found,) = things.methods
     assert (things.replicas, things.balancing) == (1, "LEAST_REQUEST")
-    assert things.breaker == loader.Breaker()
-    assert things.ejection == loader.Ejection()
+    assert things.breaker == Breaker()
+    assert things.ejection == Ejection()
     assert (found.deadline, found.deadline_ceiling) == (2.0, 2.0)
     assert found.criticality is Criticality.NORMAL
     assert found.max_request_bytes == 64 * 1024
@@ -276,8 +278,8 @@ def test_what_is_said_is_read() -> None:
     (things,) = loaded.services.values()
     (found,) = things.methods
     assert things.balancing == "ROUND_ROBIN"
-    assert things.breaker == replace(loader.Breaker(), max_connections=1, max_requests=2)
-    assert things.ejection == replace(loader.Ejection(), base_time=4.0, max_percent=10)
+    assert things.breaker == replace(Breaker(), max_connections=1, max_requests=2)
+    assert things.ejection == replace(Ejection(), base_time=4.0, max_percent=10)
     assert (found.deadline, found.deadline_ceiling) == (0.5, 3.0)
     assert (found.rate_limit, found.criticality) == ("WRITE", Criticality.CRITICAL)
     assert found.retry_safety is RetrySafety.IDEMPOTENT
@@ -471,6 +473,6 @@ def test_what_a_service_forgets_is_read_and_every_service_forgets_answers() -> N
     month = Duration(seconds=30 * 24 * 3600)
     said = [policy.Retention(what="drafts", since="they were made", period=month, per_user=7)]
     found = read(contract_of(service(method(), retention=said))).services["things"].retention
-    assert found["drafts"] == loader.Retention("they were made", timedelta(days=30), 7)
-    assert found[loader.ANSWERS] == loader.ANSWER_RETENTION
-    assert loader.ANSWER_RETENTION.period == timedelta(hours=24)
+    assert found["drafts"] == Retention("they were made", timedelta(days=30), 7)
+    assert found[ANSWERS] == ANSWER_RETENTION
+    assert ANSWER_RETENTION.period == timedelta(hours=24)

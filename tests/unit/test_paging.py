@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.loader import PAGE_BYTES
+from contract.limits import PAGE_BYTES
 from icto.token.v1 import token_pb2
 from services.kit import paging
 from services.kit.errors import Code, Error

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from contract import loader
-from contract.loader import OPERATOR, Kind, Method
+from contract.identities import OPERATOR
+from contract.method import Kind, Method
 from icto.config.v1 import config_pb2
 from observability import names
 from observability.metrics import Metrics

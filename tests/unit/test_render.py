@@ -11,7 +11,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from contract import loader
-from contract.loader import JSON_FACTOR, Criticality
+from contract.limits import JSON_FACTOR
+from contract.method import Criticality, Method
 from mesh import topology
 from mesh.render import Paths, Renderer, no_keys
 from observability import names
@@ -48,7 +49,7 @@ def limits() -> Any:
     return found["typed_config"]
 
 
-def routes() -> list[tuple[loader.Method, Any]]:
+def routes() -> list[tuple[Method, Any]]:
     """The route of each method, at the edge and from service to service."""
     methods = {method.full_name: method for method in CONTRACT.methods()}
     hosts = [

@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from contract import loader
-from contract.loader import Http, messages
+from contract.descriptors import messages
+from contract.method import Http
 from gateway.request_rules import _leaf, _lua, _Tables, request_rules
 
 CONTRACT: Final = loader.load("test")

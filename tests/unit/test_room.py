@@ -11,7 +11,8 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from contract import loader
-from contract.loader import ContractError
+from contract.descriptors import descriptor_bytes
+from contract.model import ContractError
 from contract.room import COMPLETION_BYTES
 from icto.policy.v1 import policy_pb2 as policy
 from tests.support.protos import (
@@ -128,7 +129,7 @@ def test_a_message_that_holds_itself_is_as_large_as_its_door_takes() -> None:
 def test_our_contract_is_refused_where_a_launch_fits_and_its_part_does_not(
     path: str, room: int
 ) -> None:
-    files = FileDescriptorSet.FromString(loader.descriptor_bytes())
+    files = FileDescriptorSet.FromString(descriptor_bytes())
     wanted, _, name = path.partition("/")
     (one,) = (
         each

@@ -17,7 +17,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from contract import loader
 from contract.fields import DEFAULT_TEXT
-from contract.loader import LARGEST_ANSWER, PAGE_BYTES, PAGE_SIZE_LIMIT, ContractError, Method
+from contract.limits import LARGEST_ANSWER, PAGE_BYTES, PAGE_SIZE_LIMIT
+from contract.method import Method
+from contract.model import ContractError
 from contract.sizes import Size
 from icto.policy.v1 import policy_pb2 as policy
 from icto.token.v1 import token_pb2
