@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as pb
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from contract import wire
 from observability import names
 from services.kit import Call, Kit
 from services.kit.denials import Denial
@@ -35,7 +36,7 @@ def _denial(attributes: Iterable[KeyValue]) -> Denial:
     values = {pair.key: pair.value.string_value for pair in attributes}
     return Denial(
         principal=values.get(names.PRINCIPAL, ""),
-        caller=names.EDGE,
+        caller=wire.EDGE,
         method=values.get(names.RPC_METHOD, ""),
         reason=values.get(names.REASON, ""),
     )

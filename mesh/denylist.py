@@ -18,10 +18,11 @@ from typing import Any, Final
 
 import grpc
 
+from contract import wire
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from mesh.rundir import write_atomically
-from observability import logs, names
+from observability import logs
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ def resource(denied: Collection[str]) -> dict[str, Any]:
     by_token = {
         "predicate": {
             "single_predicate": {
-                "input": _header("status", names.HEADER_STATUS),
-                "value_match": {"exact": names.SUSPENDED},
+                "input": _header("status", wire.HEADER_STATUS),
+                "value_match": {"exact": wire.SUSPENDED},
             }
         },
         "on_match": _verdict("DENY"),
@@ -62,7 +63,7 @@ def _by_name(denied: Collection[str]) -> dict[str, Any]:
     if not denied:
         return _verdict("ALLOW")
     tree = {
-        "input": _header("principal", names.HEADER_PRINCIPAL),
+        "input": _header("principal", wire.HEADER_PRINCIPAL),
         "exact_match_map": {"map": dict.fromkeys(denied, _verdict("DENY"))},
     }
     return {"matcher": {"matcher_tree": tree, "on_no_match": _verdict("ALLOW")}}

@@ -20,6 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from contract import wire
 from contract.identities import GATEWAY, PROXY
 from contract.limits import JSON_FACTOR, LARGEST_ANSWER, MAX_HEADER_KB
 from contract.method import Method
@@ -39,7 +40,7 @@ _STREAM_GRACE_SECONDS: Final = 5
 """How long after its longest life a stream that its replica did not end is cut."""
 # `x-client-trace-id` would have Envoy keep a trace, whatever the ratio.
 _STRIPPED: Final = (
-    *names.IDENTITY_HEADERS, *names.CALLERS_TRACE.values(), names.HEADER_CALLERS_DEADLINE,
+    *wire.IDENTITY_HEADERS, *wire.CALLERS_TRACE.values(), wire.HEADER_CALLERS_DEADLINE,
     "x-envoy-original-path", "baggage", "x-client-trace-id",
 )  # fmt: skip
 _FRONT_HEADERS: Final = (
@@ -172,6 +173,7 @@ class Renderer:
             "services": list(self._topology.services.values()),
             "paths": self._paths,
             "names": names,
+            "wire": wire,
             "export_milliseconds": EXPORT_MILLISECONDS,
             "duration_buckets": _flow([1000 * seconds for seconds in DURATION_BUCKETS]),
             "file_source": self._file_source,
@@ -235,7 +237,7 @@ _ANONYMOUS: Final = {
     "header_value_match": {
         "descriptor_value": "anonymous",
         "expect_match": False,
-        "headers": [{"name": names.HEADER_PRINCIPAL, "present_match": True}],
+        "headers": [{"name": wire.HEADER_PRINCIPAL, "present_match": True}],
     }
 }
 """The opposite."""

@@ -16,11 +16,11 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from contract import wire
 from contract.identities import OPERATOR
 from mesh.replicas import Replica, Replicas
 from mesh.silence import HANG_INTERVALS, HOLD_SECONDS, Judgement, Pulse, judge
 from mesh.starvation import Wait, threads_of
-from observability import names
 
 log = logging.getLogger(__name__)
 
@@ -198,9 +198,9 @@ async def _answer(stub: Any, seconds: float) -> None:
         await stub.Check(
             health_pb2.HealthCheckRequest(),
             timeout=seconds,
-            metadata=((names.HEADER_CALLER, OPERATOR),),
+            metadata=((wire.HEADER_CALLER, OPERATOR),),
         )
     except grpc.aio.AioRpcError as error:
-        from_a_replica = names.TRAILER_REASON in (error.trailing_metadata() or ())
+        from_a_replica = wire.TRAILER_REASON in (error.trailing_metadata() or ())
         if error.code() in _NOBODY and not from_a_replica:
             raise _SilentError from None

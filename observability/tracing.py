@@ -8,7 +8,7 @@ What cannot be exported is dropped and counted.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from grpc import Compression
@@ -129,13 +129,9 @@ def _parsed(traceparent: str, state: TraceState) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def links_of(metadata: Mapping[str, str | bytes]) -> Sequence[Link]:
-    """A link to the trace of a caller from outside, when it names one as W3C says."""
-    theirs = str(metadata.get(names.HEADER_CALLERS_TRACEPARENT, ""))
-    if not theirs:
-        return ()
-    state = TraceState.from_header([str(metadata.get(names.HEADER_CALLERS_TRACESTATE, ""))])
-    context = _parsed(theirs, state)
+def links_to(traceparent: str, tracestate: str) -> Sequence[Link]:
+    """A link to the span that a W3C `traceparent` names; none when it is absent or malformed."""
+    context = _parsed(traceparent, TraceState.from_header([tracestate]))
     return () if context is None else (Link(context),)
 
 

@@ -10,7 +10,7 @@ import typer
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
-from contract import loader
+from contract import loader, wire
 from contract.method import Kind, Method
 from contract.model import Contract
 from mesh.cli.client import Client, load_key
@@ -27,7 +27,6 @@ from mesh.cli.terminal import (
     print_json,
     run,
 )
-from observability import names
 from services.kit.settings import Environment
 from services.kit.status import from_rpc_error
 
@@ -114,7 +113,7 @@ async def _print_answers(
         )
         answer = await running
         print_json(message_json(answer))
-        trace_id = dict(await running.initial_metadata()).get(names.HEADER_TRACE_ID)
+        trace_id = dict(await running.initial_metadata()).get(wire.HEADER_TRACE_ID)
         if trace_id:
             err.print(plain(f"trace {trace_id!s}"), style="dim")
         return

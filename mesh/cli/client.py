@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from contract import wire
 from mesh.cli.address import Address
-from observability import names
 from services.kit import principal, sign_in
 
 _SECONDS: Final = 15.0
@@ -159,7 +159,7 @@ class Client:
         reply = await self._http.request(verb, path, json=body, headers=headers)
         if reply.is_error:
             raise CallError(reply.status_code, _problem(reply))
-        return Answer(reply.json(), reply.headers.get(names.HEADER_TRACE_ID, ""))
+        return Answer(reply.json(), reply.headers.get(wire.HEADER_TRACE_ID, ""))
 
     async def quote(self, *items: tuple[str, str]) -> dict[str, Any]:
         """A quote for steps and the services that they are priced by, approved on the ledger.

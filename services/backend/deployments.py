@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from contract import wire
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
-from observability import names
 from observability.tracing import trace_id
 from services.backend import orders, store
 from services.backend.domain import Deployment, Limits
@@ -114,7 +114,7 @@ class DeploymentService:
 
     async def _checked(self, request: pb.DeployTokenRequest, call: Call) -> _Checked:
         """Everything that can be known before anything is charged (F-12), asked at one time."""
-        metadata = ((names.HEADER_ON_BEHALF_OF, call.principal),)
+        metadata = ((wire.HEADER_ON_BEHALF_OF, call.principal),)
         validating = self._tokens.ValidateToken(
             token_pb2.ValidateTokenRequest(spec=request.spec), metadata=metadata
         )

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
+from contract import wire
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
-from observability import names
 from services.backend import store
 from services.backend.domain import Deployment
 from services.kit import Kit, ids
@@ -150,7 +150,7 @@ def _name(deployment: Deployment) -> str:
 
 def _for(deployment: Deployment) -> tuple[tuple[str, str], ...]:
     """Metadata of a call for the deployment's owner."""
-    return ((names.HEADER_ON_BEHALF_OF, deployment.owner),)
+    return ((wire.HEADER_ON_BEHALF_OF, deployment.owner),)
 
 
 def _delivered(records: Mapping[str, StepRecord]) -> str:

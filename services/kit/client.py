@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from contract import wire
 from contract.limits import LARGEST_ANSWER
 from contract.method import Method
 from contract.model import Contract
@@ -150,4 +151,4 @@ def _budget(method: Method, timeout: float | None) -> float:
 
 def _metadata(own: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     traceparent = current_traceparent()
-    return (*own, (names.TRACEPARENT, traceparent)) if traceparent else tuple(own)
+    return (*own, (wire.TRACEPARENT, traceparent)) if traceparent else tuple(own)

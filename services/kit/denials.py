@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+from contract import wire
 from icto.events.v1 import events_pb2 as events
-from observability import names
 from services.kit import principal
 from services.kit.database import Database
 from services.kit.errors import Error
@@ -93,5 +93,5 @@ def _event(denial: Denial, count: int) -> events.Event:
 def _actor(denial: Denial) -> "events.ActorKind.ValueType":
     if denial.principal == principal.ANONYMOUS:
         return events.ACTOR_KIND_ANONYMOUS
-    outside = denial.caller == names.EDGE
+    outside = denial.caller == wire.EDGE
     return events.ACTOR_KIND_USER if outside else events.ACTOR_KIND_SERVICE

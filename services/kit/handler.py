@@ -22,11 +22,12 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry import trace
 from opentelemetry.trace import use_span
 
+from contract import wire
 from contract.limits import DEFAULT_MAX_REQUEST_BYTES
 from contract.method import Kind, Method
 from observability import names
 from observability.setup import Telemetry
-from observability.tracing import links_of, note_failure, trace_id
+from observability.tracing import links_to, note_failure, trace_id
 from services.kit import (
     answers,
     authorization,
@@ -114,7 +115,7 @@ class _Served:
         self._around = around
         self._takes_etag = takes_etag(method)
         self._response_class = _message_class(method.response_type)
-        self._has_etag = names.ETAG in self._response_class.DESCRIPTOR.fields_by_name
+        self._has_etag = wire.ETAG in self._response_class.DESCRIPTOR.fields_by_name
         metrics = around.telemetry.metrics
         self._durations = metrics.server_durations(method.full_name)
 
@@ -181,8 +182,8 @@ class _Served:
 
     async def _head(self, headers: Headers, response: Message, context: Context) -> None:
         """Sends the headers of a unary answer, its etag among them."""
-        tag = getattr(response, names.ETAG) if self._has_etag else ""
-        await _send_headers([*headers, (names.ETAG, tag)] if tag else headers, context)
+        tag = getattr(response, wire.ETAG) if self._has_etag else ""
+        await _send_headers([*headers, (wire.ETAG, tag)] if tag else headers, context)
 
     async def _repeated(
         self, answer: bytes, span: trace.Span, context: Context
@@ -200,9 +201,9 @@ class _Served:
         """Runs the work in its span, measures it, and turns every failure into a status."""
         telemetry = self._around.telemetry
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
-        traceparent = str(metadata.get(names.TRACEPARENT, ""))
+        traceparent = str(metadata.get(wire.TRACEPARENT, ""))
         span = telemetry.tracing.start_server_span(
-            self._method.full_name, traceparent, links_of(metadata)
+            self._method.full_name, traceparent, links_to(*identity.callers_trace(metadata))
         )
         outcome, started = Code.CANCELLED.name, time.perf_counter()
         telemetry.metrics.in_flight.inc()
@@ -255,7 +256,7 @@ class _Served:
         if self._method.kind is Kind.UNARY:
             return left
         # What gRPC knows of a stream is Envoy's own limit; what its caller asked for stands here.
-        asked = deadline.seconds_of(str(metadata.get(names.HEADER_CALLERS_DEADLINE, "")))
+        asked = deadline.seconds_of(str(metadata.get(wire.HEADER_CALLERS_DEADLINE, "")))
         wanted = self._method.deadline if asked == math.inf else asked
         return wanted if left is None else min(wanted, left)
 
@@ -298,7 +299,7 @@ class _Served:
             raise _too_late()
         authorization.check(self._method, caller)
         self._around.platform.check(self._method)
-        condition = _if_match(context) if names.IF_MATCH in metadata else ""
+        condition = _if_match(context) if wire.IF_MATCH in metadata else ""
         if condition and self._method.mutates and not self._takes_etag:
             raise preconditions.failed()
         return Call(
@@ -308,7 +309,7 @@ class _Served:
             self._around.database,
             self._around.outbox,
             time.monotonic() + seconds,
-            last_event_id=str(metadata.get(names.LAST_EVENT_ID, "")),
+            last_event_id=str(metadata.get(wire.LAST_EVENT_ID, "")),
             if_match=condition,
         )
 
@@ -376,7 +377,7 @@ class _Served:
         sent = [
             str(value)
             for name, value in context.invocation_metadata() or ()
-            if name == names.IDEMPOTENCY_KEY
+            if name == wire.IDEMPOTENCY_KEY
         ]
         key = idempotency.key_of(sent)
         if key and request.request_id not in ("", key):
@@ -407,7 +408,7 @@ async def _send_headers(headers: Headers, context: Context) -> None:
 def _if_match(context: Context) -> str:
     """The condition of a call; headers of one name are one list (RFC 9110, 5.3)."""
     metadata = context.invocation_metadata() or ()
-    return ", ".join(str(value) for name, value in metadata if name == names.IF_MATCH)
+    return ", ".join(str(value) for name, value in metadata if name == wire.IF_MATCH)
 
 
 def takes_etag(method: Method) -> bool:
@@ -416,7 +417,7 @@ def takes_etag(method: Method) -> bool:
         return False
     request = descriptor_pool.Default().FindMessageTypeByName(method.request_type)
     resources = (field.message_type for field in request.fields if field.message_type)
-    return any(names.ETAG in each.fields_by_name for each in (request, *resources))
+    return any(wire.ETAG in each.fields_by_name for each in (request, *resources))
 
 
 def _message_class(full_name: str) -> type[Message]:

@@ -15,7 +15,7 @@ from typing import Final
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from observability import names
+from contract import wire
 from services.kit import deadline
 from services.kit.errors import Error
 from services.kit.kit import Kit
@@ -86,7 +86,7 @@ class HealthBoard:
             answer = await self._stub.Check(
                 health_pb2.HealthCheckRequest(service=proto_service),
                 timeout=_PROBE_SECONDS,
-                metadata=((names.HEADER_HEALTH_TARGET, mesh_name),),
+                metadata=((wire.HEADER_HEALTH_TARGET, mesh_name),),
             )
             serving = answer.status == States.SERVING
         except Error as error:

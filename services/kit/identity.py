@@ -8,9 +8,9 @@ token, on a service's egress listener from the listener. A replica is reachable 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from contract import wire
 from contract.identities import OPERATOR
 from contract.method import Method
-from observability import names
 from services.kit import principal
 
 
@@ -36,7 +36,7 @@ class Identity:
     @property
     def from_outside(self) -> bool:
         """The call came through the edge."""
-        return self.caller == names.EDGE
+        return self.caller == wire.EDGE
 
     @property
     def is_service(self) -> bool:
@@ -56,14 +56,22 @@ class Identity:
 
 def read(metadata: Mapping[str, str | bytes], method: Method) -> Identity:
     """The identity that Envoy wrote into the metadata of a call."""
-    caller = str(metadata.get(names.HEADER_CALLER, ""))
-    if caller == names.EDGE:
-        acting = str(metadata.get(names.HEADER_PRINCIPAL, "")) or principal.ANONYMOUS
-        roles = frozenset(str(metadata.get(names.HEADER_ROLES, "")).split())
-        suspended = metadata.get(names.HEADER_STATUS) == names.SUSPENDED
-        address = str(metadata.get(names.HEADER_ADDRESS, ""))
+    caller = str(metadata.get(wire.HEADER_CALLER, ""))
+    if caller == wire.EDGE:
+        acting = str(metadata.get(wire.HEADER_PRINCIPAL, "")) or principal.ANONYMOUS
+        roles = frozenset(str(metadata.get(wire.HEADER_ROLES, "")).split())
+        suspended = metadata.get(wire.HEADER_STATUS) == wire.SUSPENDED
+        address = str(metadata.get(wire.HEADER_ADDRESS, ""))
         return Identity(caller, acting, roles, suspended, address)
     if not caller:
         return Identity("", principal.ANONYMOUS, frozenset())
-    behalf = str(metadata.get(names.HEADER_ON_BEHALF_OF, "")) if method.on_behalf_of else ""
+    behalf = str(metadata.get(wire.HEADER_ON_BEHALF_OF, "")) if method.on_behalf_of else ""
     return Identity(caller, behalf or principal.of_service(caller), frozenset())
+
+
+def callers_trace(metadata: Mapping[str, str | bytes]) -> tuple[str, str]:
+    """`traceparent` and `tracestate` of a caller from outside, which Envoy keeps apart; or ""."""
+    return (
+        str(metadata.get(wire.HEADER_CALLERS_TRACEPARENT, "")),
+        str(metadata.get(wire.HEADER_CALLERS_TRACESTATE, "")),
+    )

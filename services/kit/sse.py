@@ -15,7 +15,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from observability import names
+from contract import wire
 from observability.tracing import trace_id
 from services.kit import status
 from services.kit.call import Call
@@ -32,7 +32,7 @@ def nothing_more(call: Call) -> None:
 
     The handler then ends without an event.
     """
-    call.headers.append((names.HEADER_HTTP_STATUS, "204"))
+    call.headers.append((wire.HEADER_HTTP_STATUS, "204"))
 
 
 async def encode(

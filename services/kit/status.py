@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc.status_pb2 import Status
 
-from observability import names
+from contract import wire
 from services.kit.errors import MAX_MESSAGE, Code, Error, RemoteError
 
 DOMAIN: Final = "icto"
@@ -32,11 +32,11 @@ def to_abort(error: Error, trace_id: str) -> tuple[grpc.StatusCode, str, Trailer
     told = to_status(error, trace_id)
     trailers: list[tuple[str, str | bytes]] = [
         (DETAILS_TRAILER, told.SerializeToString()),
-        (names.TRAILER_REASON, error.reason),
-        (names.TRAILER_TRACE_ID, trace_id),
+        (wire.TRAILER_REASON, error.reason),
+        (wire.TRAILER_TRACE_ID, trace_id),
     ]
     if error.retriable:
-        trailers.append((names.TRAILER_RETRIABLE, "true"))
+        trailers.append((wire.TRAILER_RETRIABLE, "true"))
     return GRPC_CODES[told.code], told.message, tuple(trailers)
 
 
@@ -96,7 +96,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str = "") -> RemoteErro
         metadata=dict(info.metadata),
         violations=tuple((v.field, v.description) for v in bad.field_violations),
         retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.ByteSize() else None,
-        retriable=any(key == names.TRAILER_RETRIABLE for key, _ in trailers),
+        retriable=any(key == wire.TRAILER_RETRIABLE for key, _ in trailers),
         service=service,
     )
 

@@ -19,11 +19,10 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from contract import loader
+from contract import loader, wire
 from contract.method import Method
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import Client
-from observability import names
 from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support import authorization, launches
@@ -247,7 +246,7 @@ async def test_the_edge_answers_everybody_as_the_table_says(
 ) -> None:
     tokens = {
         column: mint.token(
-            who.principal, who.roles, **({"status": names.SUSPENDED} if who.suspended else {})
+            who.principal, who.roles, **({"status": wire.SUSPENDED} if who.suspended else {})
         )
         if who
         else ""
@@ -283,13 +282,13 @@ async def sockets(mesh: Installation) -> AsyncIterator[dict[str, grpc.aio.Channe
 def written_by_envoy(who: Caller | None) -> dict[str, str]:
     """Metadata as the edge writes it about a caller."""
     if who is None:
-        return {names.HEADER_CALLER: names.EDGE}
+        return {wire.HEADER_CALLER: wire.EDGE}
     told = {
-        names.HEADER_CALLER: names.EDGE,
-        names.HEADER_PRINCIPAL: who.principal,
-        names.HEADER_ROLES: " ".join(who.roles),
+        wire.HEADER_CALLER: wire.EDGE,
+        wire.HEADER_PRINCIPAL: who.principal,
+        wire.HEADER_ROLES: " ".join(who.roles),
     }
-    return told | ({names.HEADER_STATUS: names.SUSPENDED} if who.suspended else {})
+    return told | ({wire.HEADER_STATUS: wire.SUSPENDED} if who.suspended else {})
 
 
 # Health and reflection are answered to whoever reaches the socket: Envoy probes them as nobody.
@@ -324,9 +323,9 @@ async def test_a_replica_knows_which_services_may_call(mesh: Installation) -> No
         async def ask(name: str) -> list[str]:
             method, wrong = METHODS[name], []
             request = sample(method)
-            forged = bearer("x") | {names.HEADER_PRINCIPAL: principal.of_service("backend")}
+            forged = bearer("x") | {wire.HEADER_PRINCIPAL: principal.of_service("backend")}
             for caller in ("", *CONTRACT.identities, "envoy"):
-                headers = {**forged, names.HEADER_CALLER: caller} if caller else forged
+                headers = {**forged, wire.HEADER_CALLER: caller} if caller else forged
                 outcome = await call_on(
                     channels[method.mesh_name],
                     Rpc(request.rpc.path, request.rpc.body, headers),

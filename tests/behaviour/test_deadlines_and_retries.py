@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from contract import loader
+from contract import loader, wire
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from observability import EXPORT_MILLISECONDS, names
@@ -282,12 +282,12 @@ async def test_a_slow_read_over_two_hops_is_not_asked_more_often_than_over_one(
 ) -> None:
     trace_id = secrets.token_hex(16)
     request = lab_pb2.SlowRequest(delay=duration(0.95), relay=True)
-    headers = {names.TRACEPARENT: f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+    headers = {wire.TRACEPARENT: f"00-{trace_id}-{secrets.token_hex(8)}-01"}
     await edge.web(Rpc(SLOW.path, request.SerializeToString(), headers))
 
     callers = [span["attributes"][names.CALLER] for span in await settled(mesh, trace_id)]
     assert 1 <= callers.count("lab") <= allowed(mesh, SLOW.path)
-    assert 1 <= callers.count(names.EDGE) <= allowed(mesh, SLOW.path)
+    assert 1 <= callers.count(wire.EDGE) <= allowed(mesh, SLOW.path)
 
 
 async def settled(mesh: Installation, trace_id: str) -> list[dict[str, Any]]:
@@ -368,7 +368,7 @@ async def test_a_caller_who_goes_away_is_noticed(mesh: Installation, edge: Edge,
     parent = f"00-{trace_id}-{secrets.token_hex(8)}-01"
     if how.startswith("gRPC"):
         lab: Any = LabServiceStub(edge.channel)
-        metadata = ((names.TRACEPARENT, parent),)
+        metadata = ((wire.TRACEPARENT, parent),)
         if how == "gRPC":
             running = lab.Slow(
                 lab_pb2.SlowRequest(delay=duration(60)), metadata=metadata, timeout=3
@@ -381,7 +381,7 @@ async def test_a_caller_who_goes_away_is_noticed(mesh: Installation, edge: Edge,
         running.cancel()
     else:
         path = "slow?delay=60s" if how == "REST" else "streamEvents?count=1&pause=60s"
-        headers = {names.TRACEPARENT: parent, "grpc-timeout": "3S"}
+        headers = {wire.TRACEPARENT: parent, "grpc-timeout": "3S"}
         with contextlib.suppress(httpx.ReadTimeout):
             async with edge.http.stream(
                 "GET", f"/v1/lab:{path}", headers=headers, timeout=httpx.Timeout(10, read=0.2)

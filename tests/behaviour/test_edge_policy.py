@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from contract import loader
+from contract import loader, wire
 from contract.method import Method
 from gateway import domain
 from icto.identity.v1 import identity_pb2
@@ -126,7 +126,7 @@ async def test_every_method_answers_a_caller_alike_by_every_transport(
         NOBODY: "",
         BAD: mint.forged,
         USER: mint.anybody,
-        SUSPENDED: mint.token(roles=SUPER, status=names.SUSPENDED),
+        SUSPENDED: mint.token(roles=SUPER, status=wire.SUSPENDED),
         ADMIN: mint.token(roles=SUPER),
     }[caller]
     wrong = []
@@ -148,20 +148,20 @@ async def test_every_method_answers_a_caller_alike_by_every_transport(
 
 VICTIM: Final = somebody()
 FORGED: Final = {
-    names.HEADER_CALLER: "operator",
-    names.HEADER_PRINCIPAL: VICTIM,
-    names.HEADER_ROLES: domain.SUPER_ADMIN,
-    names.HEADER_STATUS: names.SUSPENDED,
-    names.HEADER_ON_BEHALF_OF: VICTIM,
-    names.HEADER_HEALTH_TARGET: "ledger",
-    names.HEADER_TRACE_ID: "f" * 32,
-    names.HEADER_ADDRESS: "192.0.2.1",
+    wire.HEADER_CALLER: "operator",
+    wire.HEADER_PRINCIPAL: VICTIM,
+    wire.HEADER_ROLES: domain.SUPER_ADMIN,
+    wire.HEADER_STATUS: wire.SUSPENDED,
+    wire.HEADER_ON_BEHALF_OF: VICTIM,
+    wire.HEADER_HEALTH_TARGET: "ledger",
+    wire.HEADER_TRACE_ID: "f" * 32,
+    wire.HEADER_ADDRESS: "192.0.2.1",
 }
 """Everything that Envoy tells services, said by somebody outside."""
 
 
 def test_every_identity_header_is_tried() -> None:
-    assert set(FORGED) == set(names.IDENTITY_HEADERS)
+    assert set(FORGED) == set(wire.IDENTITY_HEADERS)
 
 
 @pytest.mark.parametrize("spelling", [str.lower, str.title])
@@ -174,7 +174,7 @@ async def test_forged_identity_headers_change_nothing(
 
     for outcome in (await edge.all(*with_headers(WHO, forged))).values():
         assert outcome.refusal == (401, "TOKEN_MISSING")
-        assert told_trace(outcome) != FORGED[names.HEADER_TRACE_ID]
+        assert told_trace(outcome) != FORGED[wire.HEADER_TRACE_ID]
     signed = forged | bearer(mint.token(user))
     for outcome in (await edge.all(*with_headers(WHO, signed))).values():
         assert caller_of(outcome) == (user, [])
@@ -186,7 +186,7 @@ async def test_a_service_sees_who_really_called(mesh: Installation, edge: Edge) 
     calls = Rest("POST", "/v1/lab:fail", b"{}", JSON | FORGED), Rpc(f"{LAB}/Fail", headers=FORGED)
     for outcome in (await edge.all(*calls)).values():
         span = await server_span(mesh, told_trace(outcome))
-        assert span["attributes"][names.CALLER] == names.EDGE
+        assert span["attributes"][names.CALLER] == wire.EDGE
         assert span["attributes"][names.PRINCIPAL] == principal.ANONYMOUS
 
 
@@ -206,7 +206,7 @@ ENVOYS_OWN: Final = {
     "x-envoy-internal": "true",
     "x-envoy-retry-on": "5xx,unavailable,retriable-headers",
     "x-envoy-retry-grpc-on": "unavailable,internal,cancelled",
-    "x-envoy-retriable-header-names": names.TRAILER_RETRIABLE,
+    "x-envoy-retriable-header-names": wire.TRAILER_RETRIABLE,
     "x-envoy-max-retries": "9",
     "x-envoy-upstream-rq-timeout-ms": "1",
     "x-envoy-upstream-rq-per-try-timeout-ms": "1",
@@ -470,7 +470,7 @@ async def gateways(mesh: Installation) -> AsyncIterator[list[IdentityServiceStub
 async def refused(stub: IdentityServiceStub, request: identity_pb2.SignInRequest) -> str:
     """The reason for which a sign-in is refused; empty when it is not."""
     try:
-        await stub.SignIn(request, metadata=((names.HEADER_CALLER, names.EDGE),))
+        await stub.SignIn(request, metadata=((wire.HEADER_CALLER, wire.EDGE),))
     except grpc.aio.AioRpcError as error:
         remote = from_rpc_error(error)
         assert remote.code is Code.UNAUTHENTICATED

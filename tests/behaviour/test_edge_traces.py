@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from contract import wire
 from icto.lab.v1 import lab_pb2
-from observability import names
 from tests.support.edge import Edge, Outcome, Rest, Rpc, told_trace
 from tests.support.installation import Installation, until
 from tests.support.lab import JSON, LAB
@@ -95,7 +95,7 @@ async def test_a_trace_is_drawn_for_the_id_that_its_caller_knows(
     assert "LabService/Fail" in drawn
 
 
-@pytest.mark.parametrize("header", names.CALLERS_TRACE.values())
+@pytest.mark.parametrize("header", wire.CALLERS_TRACE.values())
 async def test_nobody_outside_writes_the_link_itself(
     mesh: Installation, edge: Edge, header: str
 ) -> None:

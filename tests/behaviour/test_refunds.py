@@ -11,12 +11,12 @@ import grpc
 import httpx
 import pytest
 
+from contract import wire
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import Client
-from observability import names
 from services.kit import memos
 from services.kit.errors import Error
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
@@ -204,7 +204,7 @@ class Deployer:
 
     def __init__(self, channel: grpc.aio.Channel, owner: str) -> None:
         self._tokens = TokenServiceStub(channel)
-        self._behalf = ((names.HEADER_ON_BEHALF_OF, owner),)
+        self._behalf = ((wire.HEADER_ON_BEHALF_OF, owner),)
 
     async def deploy(self, operation: str, spec: token_pb2.TokenSpec, payment: str = "") -> str:
         """The token, or why there is none."""

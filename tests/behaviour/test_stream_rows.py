@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from observability import names
+from contract import wire
 from services.kit import principal
 from services.kit.errors import Code, Error
 from services.kit.identity import Identity
@@ -22,7 +22,7 @@ _AGED: Final = "UPDATE kit_stream_holders SET renew_time = renew_time - interval
 
 
 def who(user: str, address: str = "192.0.2.1") -> Identity:
-    return Identity(names.EDGE, user, frozenset(), address=address)
+    return Identity(wire.EDGE, user, frozenset(), address=address)
 
 
 @contextlib.asynccontextmanager

@@ -14,9 +14,9 @@ from typing import Final
 
 import grpc
 
+from contract import wire
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from observability import names
 from tests.bench import usage
 from tests.bench.http import Pool
 from tests.bench.report import Figure, Report, percentile
@@ -122,7 +122,7 @@ async def _ways(installation: Installation) -> AsyncIterator[list[Way]]:
             Way(
                 "kit",
                 await _grpc(
-                    stack, f"unix:{replicas[0]['socket']}", ((names.HEADER_CALLER, names.EDGE),)
+                    stack, f"unix:{replicas[0]['socket']}", ((wire.HEADER_CALLER, wire.EDGE),)
                 ),
                 lab[:1],
             ),

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import grpc
 
+from contract import wire
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import CallError, Client
-from observability import names
 from services.backend.pipelines import DeployTokenPipeline
 from services.invoice_storage.refunds import Refunds
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
@@ -227,9 +227,9 @@ async def _refused_late(tokens: TokenServiceStub, row: Any) -> bool:
     )
     try:
         await tokens.DeployToken(
-            request, metadata=((names.HEADER_ON_BEHALF_OF, row["owner"]),), timeout=10
+            request, metadata=((wire.HEADER_ON_BEHALF_OF, row["owner"]),), timeout=10
         )
     except grpc.aio.AioRpcError as error:
         trailers = dict(error.trailing_metadata() or ())
-        return trailers.get(names.TRAILER_REASON) == "OPERATION_ABANDONED"
+        return trailers.get(wire.TRAILER_REASON) == "OPERATION_ABANDONED"
     return False

@@ -331,7 +331,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "edge: nobody outside writes the link to a trace",
         "mesh/render.py",
-        "*names.CALLERS_TRACE.values(),",
+        "*wire.CALLERS_TRACE.values(),",
         "",
         [_TRACES + "test_nobody_outside_writes_the_link_itself"],
     ),

@@ -18,9 +18,9 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from contract import wire
 from contract.method import Http, Kind, Method
 from mesh.cli.call import message_class
-from observability import names
 from services.kit.errors import Code
 from services.kit.status import DETAILS_TRAILER
 
@@ -296,7 +296,7 @@ def _refused(
 
 def told_trace(outcome: Outcome) -> str:
     """The trace id in the header that every answer has."""
-    return outcome.headers.get(names.HEADER_TRACE_ID, "")
+    return outcome.headers.get(wire.HEADER_TRACE_ID, "")
 
 
 @dataclass(frozen=True, slots=True)

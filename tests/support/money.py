@@ -12,6 +12,7 @@ import grpc
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from contract import wire
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.payment.v1 import payment_pb2
@@ -161,7 +162,7 @@ class Backend:
         )
         if not request.HasField("accept_time"):
             request.accept_time.GetCurrentTime()
-        behalf = ((names.HEADER_ON_BEHALF_OF, client.principal),)
+        behalf = ((wire.HEADER_ON_BEHALF_OF, client.principal),)
         return await _told(self._payments.Charge(request, metadata=behalf, timeout=10))
 
     async def settle(

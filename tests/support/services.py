@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from observability import names
+from contract import wire
 from services.kit.errors import RemoteError
 from services.kit.status import from_rpc_error
 from tests.support.installation import Installation
@@ -31,7 +31,7 @@ class Peer:
         Raises:
             RemoteError: it was refused.
         """
-        metadata = ((names.HEADER_ON_BEHALF_OF, on_behalf_of),) if on_behalf_of else ()
+        metadata = ((wire.HEADER_ON_BEHALF_OF, on_behalf_of),) if on_behalf_of else ()
         try:
             return await method(request, timeout=_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as error:

@@ -6,13 +6,14 @@ from typing import Final
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from contract import wire
 from icto.ledger.v1 import ledger_pb2
-from observability import names
 from observability.receiver import SpanStore
-from observability.tracing import links_of, parse_traceparent
+from observability.tracing import links_to, parse_traceparent
 from services.kit import deadline, principal, spelling
 from services.kit.errors import Error
 from services.kit.idempotency import key_of
+from services.kit.identity import callers_trace
 
 OWNER: Final = principal.of_service("somebody")
 ACCOUNT: Final = principal.encode_account(OWNER, bytes(30) + b"\xab\xcd")
@@ -106,13 +107,13 @@ def test_any_other_traceparent_is_none(text: str | None) -> None:
 
 def test_a_link_takes_the_callers_state_along() -> None:
     said = {
-        names.HEADER_CALLERS_TRACEPARENT: f"00-{TRACE}-{SPAN}-01",
-        names.HEADER_CALLERS_TRACESTATE: "vendor=opaque",
+        wire.HEADER_CALLERS_TRACEPARENT: f"00-{TRACE}-{SPAN}-01",
+        wire.HEADER_CALLERS_TRACESTATE: "vendor=opaque",
     }
-    (link,) = links_of(said)
+    (link,) = links_to(*callers_trace(said))
     assert link.context.trace_state.get("vendor") == "opaque"
-    assert links_of({names.HEADER_CALLERS_TRACEPARENT: "garbage"}) == ()
-    assert links_of({}) == ()
+    assert links_to(*callers_trace({wire.HEADER_CALLERS_TRACEPARENT: "garbage"})) == ()
+    assert links_to(*callers_trace({})) == ()
 
 
 def test_a_trace_is_found_by_one_that_is_linked_to_it() -> None:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from observability import names
+from contract import wire
 from services.kit import status
 from services.kit.errors import OUTCOME_UNKNOWN, Code, Error, RemoteError, invalid, not_found
 
@@ -27,7 +27,7 @@ def travelled(error: Error, trace_id: str = TRACE_ID) -> RemoteError:
     details = status.to_status(error, trace_id).SerializeToString()
     trailers = grpc.aio.Metadata((status.DETAILS_TRAILER, details))
     if error.retriable:
-        trailers.add(names.TRAILER_RETRIABLE, "true")
+        trailers.add(wire.TRAILER_RETRIABLE, "true")
     code = status.GRPC_CODES[int(error.code)]
     return status.from_rpc_error(
         grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, error.message)

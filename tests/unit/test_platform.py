@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from contract import loader
+from contract import loader, wire
 from contract.identities import OPERATOR
 from contract.method import Kind, Method
 from icto.config.v1 import config_pb2
-from observability import names
 from observability.metrics import Metrics
 from services.backend import config_rules
 from services.kit import authorization, identity, principal
@@ -111,7 +110,7 @@ def test_a_stop_leaves_the_ways_out_of_it_open() -> None:
 
 def outside(*roles: str, signed_in: bool = True, suspended: bool = False) -> Identity:
     who = "user" if signed_in else principal.ANONYMOUS
-    return Identity(names.EDGE, who, frozenset(roles), suspended)
+    return Identity(wire.EDGE, who, frozenset(roles), suspended)
 
 
 def refused(method: Method, who: Identity) -> tuple[Code, str] | None:
@@ -134,7 +133,7 @@ def test_only_the_services_that_the_contract_names_call_a_method(method: Method)
 
 @by_name
 def test_a_caller_whom_nobody_vouches_for_is_nobody(method: Method) -> None:
-    nobody = identity.read({names.HEADER_PRINCIPAL: "x", names.HEADER_ROLES: "SUPER_ADMIN"}, method)
+    nobody = identity.read({wire.HEADER_PRINCIPAL: "x", wire.HEADER_ROLES: "SUPER_ADMIN"}, method)
     expected = (Code.UNAUTHENTICATED, "CALLER_UNKNOWN")
     assert refused(method, nobody) == expected
 
@@ -162,15 +161,15 @@ def test_a_suspended_user_does_only_what_they_may(method: Method) -> None:
 def test_a_service_acts_for_a_user_only_where_the_contract_says_so(method: Method) -> None:
     """F-20: identity as an argument."""
     metadata: Mapping[str, str] = {
-        names.HEADER_CALLER: "backend",
-        names.HEADER_ON_BEHALF_OF: "victim",
-        names.HEADER_ROLES: "SUPER_ADMIN",
+        wire.HEADER_CALLER: "backend",
+        wire.HEADER_ON_BEHALF_OF: "victim",
+        wire.HEADER_ROLES: "SUPER_ADMIN",
     }
     who = identity.read(metadata, method)
     own = principal.of_service("backend")
     assert who.principal == ("victim" if method.on_behalf_of else own)
     assert not who.roles
-    from_outside = {**metadata, names.HEADER_CALLER: names.EDGE}
+    from_outside = {**metadata, wire.HEADER_CALLER: wire.EDGE}
     assert identity.read(from_outside, method).principal != "victim"
 
 

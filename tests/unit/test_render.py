@@ -10,12 +10,11 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from contract import loader
+from contract import loader, wire
 from contract.limits import JSON_FACTOR
 from contract.method import Criticality, Method
 from mesh import topology
 from mesh.render import Paths, Renderer, no_keys
-from observability import names
 
 CONTRACT: Final = loader.load("production")
 HERE: Final = Path("/nowhere")
@@ -172,7 +171,7 @@ def test_nothing_of_a_callers_trace_comes_in_but_as_a_link() -> None:
     (strip,) = manager_of(edge)["early_header_mutation_extensions"]
     mutations = strip["typed_config"]["mutations"]
     removed = [mutation.get("remove") for mutation in mutations]
-    for theirs, ours in names.CALLERS_TRACE.items():
+    for theirs, ours in wire.CALLERS_TRACE.items():
         (moved,) = [
             position
             for position, mutation in enumerate(mutations)

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.wire import SUSPENDED
 from gateway import domain
 from gateway.domain import KEY_LEAD, KEY_LIFETIME, TOKEN_LIFETIME, SigningKey
 from icto.identity.v1 import identity_pb2
-from observability.names import SUSPENDED
 from services.kit import principal, sign_in
 from services.kit.errors import Code, Error
 

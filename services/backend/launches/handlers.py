@@ -8,6 +8,7 @@ from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
+from contract import wire
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
@@ -19,7 +20,6 @@ from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
-from observability import names
 from observability.tracing import trace_id
 from services.backend import orders
 from services.backend import store as backend_store
@@ -574,7 +574,7 @@ def _project(request: pb.CreateLaunchRequest) -> UUID | None:
 
 def _for(owner: str) -> orders.Metadata:
     """Metadata of a call on behalf of a user."""
-    return ((names.HEADER_ON_BEHALF_OF, owner),)
+    return ((wire.HEADER_ON_BEHALF_OF, owner),)
 
 
 def _sequence(last_event_id: str) -> int:

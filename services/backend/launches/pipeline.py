@@ -16,6 +16,7 @@ from uuid import UUID
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from contract import wire
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
@@ -28,7 +29,6 @@ from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from icto.policy.v1 import policy_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
-from observability import names
 from services.backend import store as backend_store
 from services.backend.launches import domain, store
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outcome, Shape
@@ -383,7 +383,7 @@ def _token(context: StepContext, launch: Launch) -> str:
 
 def _for(launch: Launch) -> tuple[tuple[str, str], ...]:
     """Metadata of a call for the launch's owner."""
-    return ((names.HEADER_ON_BEHALF_OF, launch.owner),)
+    return ((wire.HEADER_ON_BEHALF_OF, launch.owner),)
 
 
 def _made(launch: Launch) -> str:
