@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
+from contract.errors import Code, Error, invalid
 from contract.wire import SUSPENDED
-from services.kit.errors import Code, Error, invalid
 
 CHALLENGE_LIFETIME: Final = timedelta(seconds=60)
 TOKEN_LIFETIME: Final = timedelta(minutes=5)

@@ -6,8 +6,8 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 
+from contract.errors import Code, Error
 from services.kit import Call, Kit
-from services.kit.errors import Code, Error
 from services.kit.health_board import HealthBoard
 
 States = health_pb2.HealthCheckResponse

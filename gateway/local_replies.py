@@ -10,8 +10,8 @@ from functools import cache
 from http import HTTPStatus
 from typing import Final
 
+from contract.errors import Code
 from contract.loader import load
-from services.kit.errors import Code
 from services.kit.oversize import instead_of_many
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from contract import loader, wire
 from contract.method import Kind, Method
 from contract.model import Contract
+from contract.status import from_rpc_error
 from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
     RUN_DIR,
@@ -28,7 +29,6 @@ from mesh.cli.terminal import (
     run,
 )
 from services.kit.settings import Environment
-from services.kit.status import from_rpc_error
 
 
 def register(app: typer.Typer) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from contract.status import from_rpc_error
 from icto.backend.v1 import deployments_pb2 as deployments
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
@@ -38,7 +39,6 @@ from mesh.cli.terminal import (
     require_terminal,
     tokens,
 )
-from services.kit.status import from_rpc_error
 
 T = TypeVar("T")
 

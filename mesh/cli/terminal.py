@@ -21,12 +21,12 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from contract.status import from_rpc_error
 from mesh import control, rundir
 from mesh.cli.address import Address, AddressError
 from mesh.cli.client import CallError, KeyFileError
 from mesh.rundir import RunDirectory, RunDirectoryError
 from observability.printable import escape
-from services.kit.status import from_rpc_error
 
 T = TypeVar("T")
 

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from contract.errors import Code, Error
 from services.audit_storage.domain import (
     Checkpoint,
     Fault,
@@ -40,7 +41,6 @@ from services.audit_storage.domain import (
     Restoration,
     checkpoint_message,
 )
-from services.kit.errors import Code, Error
 
 T = TypeVar("T")
 

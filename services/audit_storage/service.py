@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.errors import Code, Error, invalid
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
 from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
@@ -28,7 +29,6 @@ from services.audit_storage.messages import (
 )
 from services.audit_storage.restore_note import RestoreNote
 from services.kit import Call, Kit, idempotency, ids, paging, settings
-from services.kit.errors import Code, Error, invalid
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
 from services.kit.lease import Lease

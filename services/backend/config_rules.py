@@ -9,10 +9,10 @@ from typing import Final
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
+from contract.errors import Code, Error, invalid
 from icto.config.v1 import config_pb2 as pb
 from icto.payment.v1 import payment_pb2 as payment
 from services.kit import amounts
-from services.kit.errors import Code, Error, invalid
 
 MINIMUM_PAYMENT_FLOOR: Final = 1_000_000
 _QUOTE_SECONDS: Final = range(60, 24 * 3600 + 1)

@@ -9,6 +9,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
+from contract.errors import Code, Error, RemoteError, invalid
 from contract.model import Contract
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -18,7 +19,6 @@ from services.backend import config_rules, config_store, release_rules, restrict
 from services.backend.config_store import Revision
 from services.backend.release_rules import Decision
 from services.kit import Call, Effect, Kit, paging, settings
-from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.platform import HEARTBEAT_SECONDS
 from services.kit.register import Register
 from services.kit.settings import Environment, SettingsError

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from contract.errors import Code, Error, invalid, not_found
 from services.kit import ids, lookalikes
-from services.kit.errors import Code, Error, invalid, not_found
 
 PROJECT_NAME_LENGTH: Final = range(3, 101)
 _PROFILE_FIELDS: Final = ("display_name", "email", "website")

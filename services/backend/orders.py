@@ -6,6 +6,7 @@ from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 
+from contract.errors import Code, Error
 from icto.config.v1 import config_pb2
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
@@ -13,7 +14,6 @@ from services.backend import domain, store
 from services.backend.domain import Approval, Limits
 from services.kit import Effect
 from services.kit.database import Database
-from services.kit.errors import Code, Error
 from services.kit.platform import Platform
 
 Metadata = tuple[tuple[str, str], ...]

@@ -5,11 +5,11 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
+from contract.errors import Error
 from icto.backend.v1 import system_pb2 as pb
 from services.backend import restrictions
 from services.backend.config_store import Revision, Wish
 from services.kit import Call, Kit
-from services.kit.errors import Error
 from services.kit.health_board import HealthBoard
 from services.kit.register import Register
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from contract.errors import Code, Error, invalid
 from services.distribution_deployer.domain import (
     CLAIMABLE,
     Category,
@@ -20,7 +21,6 @@ from services.distribution_deployer.domain import (
     wrong_state,
 )
 from services.kit import vesting_rules
-from services.kit.errors import Code, Error, invalid
 from services.kit.vesting_rules import Curve
 
 

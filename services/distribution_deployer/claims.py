@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from contract.errors import Code, Error, invalid
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import claim_rules, merkle_rules, store
@@ -26,7 +27,6 @@ from services.distribution_deployer.money import BURNED, Money, new_id
 from services.distribution_deployer.visibility import Visibility
 from services.kit import Call, Kit, amounts, not_found, paging
 from services.kit.call import Effect
-from services.kit.errors import Code, Error, invalid
 from services.kit.journal import Claim as Begun
 
 

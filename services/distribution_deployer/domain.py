@@ -9,8 +9,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
+from contract.errors import Code, Error
 from services.kit import vesting_rules
-from services.kit.errors import Code, Error
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_rules import (
     Cliff,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+from contract.errors import Code, Error
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import domain, money, store
@@ -30,7 +31,6 @@ from services.distribution_deployer.money import Money
 from services.kit import Call, Kit
 from services.kit.call import Effect, event
 from services.kit.database import Connection
-from services.kit.errors import Code, Error
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
 

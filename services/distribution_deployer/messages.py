@@ -7,6 +7,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.errors import invalid
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.ledger.v1 import ledger_pb2
 from services.distribution_deployer.claim_rules import Holding
@@ -30,7 +31,6 @@ from services.distribution_deployer.domain import (
 )
 from services.distribution_deployer.spec_rules import not_implemented
 from services.kit import amounts, ids, principal, vesting_rules
-from services.kit.errors import invalid
 from services.kit.escrow import account_of
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_messages import of_timestamp, parse, schedule_message, timestamp

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract.errors import Code, RemoteError
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
@@ -25,7 +26,6 @@ from services.distribution_deployer.domain import (
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
 from services.kit import Kit, ids
 from services.kit.database import Connection
-from services.kit.errors import Code, RemoteError
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.journal import Pipelines

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, assert_never
 
+from contract.errors import Code, Error
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import store
 from services.distribution_deployer.claims import Claims
@@ -14,7 +15,6 @@ from services.distribution_deployer.money import Money
 from services.distribution_deployer.setting_up import SettingUp
 from services.distribution_deployer.visibility import Visibility
 from services.kit import Call, Kit, paging
-from services.kit.errors import Code, Error
 from services.kit.journal import Pipelines
 from services.kit.vesting_rules import WHOLE
 

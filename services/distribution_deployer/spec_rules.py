@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract.errors import Error, invalid
 from services.distribution_deployer.domain import (
     Campaign,
     Category,
@@ -19,7 +20,6 @@ from services.distribution_deployer.domain import (
     last_unlock,
 )
 from services.kit import principal, vesting_rules
-from services.kit.errors import Error, invalid
 from services.kit.oversize import instead_of_many
 from services.kit.vesting_rules import Instant, Milestones
 

@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract.errors import Code, Error, invalid
 from services.kit import memos
-from services.kit.errors import Code, Error, invalid
 
 BASIS_POINTS: Final = 10_000
 APPROVAL_MARGIN_FEES: Final = 2

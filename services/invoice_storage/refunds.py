@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
@@ -19,7 +20,6 @@ from services.invoice_storage.store import RefundEnd
 from services.invoice_storage.treasury import Treasury
 from services.kit import Call, Effect, Kit, amounts, ids, not_found
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, RemoteError
 from services.kit.journal import (
     Claim,
     Definition,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.errors import Code, Error
 from services.invoice_storage.domain import (
     Payment,
     PaymentState,
@@ -19,7 +20,6 @@ from services.invoice_storage.domain import (
 )
 from services.invoice_storage.messages import decode_lines, encode_lines
 from services.kit.database import Connection, Database, requirement
-from services.kit.errors import Code, Error
 from services.kit.statement import Statement
 
 _QUOTE_COLUMNS: Final = """

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import partial
 
+from contract.errors import Code, Error, RemoteError
 from icto.ledger.v1 import ledger_pb2
 from services.invoice_storage.domain import Payment, Refund
-from services.kit.errors import Code, Error, RemoteError
 from services.kit.faults import Faults
 from services.kit.kit import Kit
 from services.kit.transfers import Renew, Transfers, stamp

@@ -1,7 +1,7 @@
 """What every service needs. A service is `service.py`, `domain.py`, `store.py` and `schema.sql`."""
 
+from contract.errors import Code, Error, RemoteError, invalid, not_found
 from services.kit.call import Call, Effect
-from services.kit.errors import Code, Error, RemoteError, invalid, not_found
 from services.kit.kit import Kit
 
 __all__ = ["Call", "Code", "Effect", "Error", "Kit", "RemoteError", "invalid", "not_found"]

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from services.kit.errors import invalid
+from contract.errors import invalid
 
 MAX_AMOUNT: Final = 2**128 - 1
 _CANONICAL: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)

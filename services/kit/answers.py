@@ -15,11 +15,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
 
 from contract.descriptors import descriptor_bytes
+from contract.errors import Code, Error
 from contract.fields import Messages
 from contract.limits import LARGEST_ANSWER
 from contract.method import Method
 from contract.sizes import Sizes
-from services.kit.errors import Code, Error
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 Ownership of a row cannot be decided here: a method for owners passes, and `Call.owned` decides.
 """
 
+from contract.errors import Code, Error
 from contract.method import Audience, Method
-from services.kit.errors import Code, Error
 from services.kit.identity import Identity
 
 

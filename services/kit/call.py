@@ -25,12 +25,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from opentelemetry import trace
 
+from contract.errors import Error, not_found
 from contract.method import Method
 from contract.roles import permission_holders
 from icto.events.v1 import events_pb2 as events
 from services.kit import idempotency, preconditions
 from services.kit.database import Connection, Database
-from services.kit.errors import Error, not_found
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
 from services.kit.statement import Statement

@@ -12,15 +12,15 @@ import grpc
 from google.protobuf.message import Message
 
 from contract import wire
+from contract.errors import Code, Error
 from contract.limits import LARGEST_ANSWER
 from contract.method import Method
 from contract.model import Contract
+from contract.status import from_rpc_error
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent
 from services.kit import deadline
-from services.kit.errors import Code, Error
-from services.kit.status import from_rpc_error
 
 S = TypeVar("S")
 

@@ -20,9 +20,9 @@ import asyncpg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
+from contract.errors import Code, Error
 from observability import names
 from observability.metrics import Metrics
-from services.kit.errors import Code, Error
 from services.kit.statement import Statement, compose
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ must be room for the connections of every replica, not only of this one.
 
 from typing import Final
 
+from contract.errors import Code, Error
 from services.kit.database import Database
-from services.kit.errors import Code, Error
 from services.kit.settings import Settings
 
 _MUST_BE_ON: Final = ("fsync", "full_page_writes", "synchronous_commit")

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
+from contract.errors import Error
 from services.kit.database import Connection
-from services.kit.errors import Error
 from services.kit.kit import Kit
 
 log = logging.getLogger(__name__)

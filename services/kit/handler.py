@@ -22,7 +22,8 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry import trace
 from opentelemetry.trace import use_span
 
-from contract import wire
+from contract import status, wire
+from contract.errors import Code, Error, RemoteError, internal, invalid
 from contract.limits import DEFAULT_MAX_REQUEST_BYTES
 from contract.method import Kind, Method
 from observability import names
@@ -36,12 +37,10 @@ from services.kit import (
     identity,
     preconditions,
     spelling,
-    status,
 )
 from services.kit.call import Call
 from services.kit.database import Database
 from services.kit.denials import Denial, Denials
-from services.kit.errors import Code, Error, RemoteError, internal, invalid
 from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
 from services.kit.open_streams import OpenStreams

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from contract import wire
+from contract.errors import Error
 from services.kit import deadline
-from services.kit.errors import Error
 from services.kit.kit import Kit
 
 States = health_pb2.HealthCheckResponse

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from contract.errors import Code, Error, invalid
 from contract.service import ANSWER_RETENTION
 from services.kit.database import Connection, Database
-from services.kit.errors import Code, Error, invalid
 from services.kit.statement import Statement
 
 RETENTION: Final = ANSWER_RETENTION.period

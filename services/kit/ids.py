@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from services.kit.errors import invalid
+from contract.errors import invalid
 
 BUCKETS: Final = 1024
 _BUCKET_SHIFT: Final = 52

@@ -11,7 +11,7 @@ from typing import Final
 
 from confusable_homoglyphs import categories, confusables
 
-from services.kit.errors import Error, invalid
+from contract.errors import Error, invalid
 
 _ANY_SCRIPT: Final = frozenset({"COMMON", "INHERITED", "UNKNOWN"})
 # UTS 39 section 5.2, "highly restrictive": one script, or Latin with one of these sets.

@@ -15,9 +15,9 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
+from contract.errors import Code, Error
 from services.kit import principal
 from services.kit.database import Database
-from services.kit.errors import Code, Error
 from services.kit.identity import Identity
 
 log = logging.getLogger(__name__)

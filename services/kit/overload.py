@@ -7,9 +7,9 @@ matters least is refused first, marked as safe for another replica to serve.
 import asyncio
 from typing import Final
 
+from contract.errors import Code, Error
 from contract.method import Criticality, Method
 from observability.metrics import Metrics
-from services.kit.errors import Code, Error
 
 _TICK_SECONDS: Final = 0.05
 # Lag at which calls are refused. Critical calls are never shed; Envoy's breaker bounds them.

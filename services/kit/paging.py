@@ -12,9 +12,9 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
+from contract.errors import Error, invalid
 from contract.limits import PAGE_BYTES, PAGE_SIZE_LIMIT
 from services.kit.answers import json_bytes, json_bytes_at_most
-from services.kit.errors import Error, invalid
 from services.kit.summaries import summarize
 
 T = TypeVar("T")

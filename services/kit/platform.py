@@ -10,12 +10,12 @@ import contextlib
 import logging
 from typing import Any, Final
 
+from contract.errors import Code, Error
 from contract.method import Method
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
 from observability.metrics import Metrics
 from services.kit.client import Clients
-from services.kit.errors import Code, Error
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from services.kit.errors import Code, Error
+from contract.errors import Code, Error
 
 REASON: Final = "IF_MATCH_FAILED"
 """Reason of a refusal; the edge makes HTTP's 412 of it."""

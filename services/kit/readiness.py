@@ -8,7 +8,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
-from services.kit.errors import Code, Error
+from contract.errors import Code, Error
 
 
 class Readiness:

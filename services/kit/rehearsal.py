@@ -7,7 +7,7 @@ refund, compensation) can so be shown on the real mesh, and work takes as long a
 import asyncio
 from typing import Final
 
-from services.kit.errors import Code, Error
+from contract.errors import Code, Error
 from services.kit.settings import Environment
 
 REFUSED_PREFIX: Final = "Refused "

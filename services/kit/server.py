@@ -21,6 +21,7 @@ import grpc
 import uvloop
 
 from contract import loader
+from contract.errors import Code, Error
 from contract.limits import MAX_HEADER_KB
 from contract.model import Contract
 from contract.service import Service
@@ -31,7 +32,6 @@ from services.kit.audit import Audit
 from services.kit.client import Clients
 from services.kit.database import Database
 from services.kit.denials import Denials
-from services.kit.errors import Code, Error
 from services.kit.faults import Faults
 from services.kit.handler import Handlers, Surroundings
 from services.kit.kit import Kit

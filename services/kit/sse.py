@@ -15,11 +15,10 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from contract import wire
+from contract import status, wire
+from contract.errors import Code, Error, internal
 from observability.tracing import trace_id
-from services.kit import status
 from services.kit.call import Call
-from services.kit.errors import Code, Error, internal
 
 CONTENT_TYPE: Final = "text/event-stream"
 _MARGIN_SECONDS: Final = 1.0

@@ -12,10 +12,10 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.errors import RemoteError
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from services.kit import principal
-from services.kit.errors import RemoteError
 from services.kit.kit import Kit
 from services.kit.principal import DEFAULT_SUBACCOUNT
 

@@ -17,10 +17,10 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import Validator
 
+from contract.errors import Code, Error
 from icto.policy.v1 import policy_pb2
 from observability.printable import escape, find_hidden
 from services.kit import links
-from services.kit.errors import Code, Error
 
 _MAX_VIOLATIONS: Final = 20
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800

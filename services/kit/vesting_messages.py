@@ -7,9 +7,9 @@ from typing import Final, assert_never
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.errors import invalid
 from icto.vesting.v1 import vesting_pb2 as pb
 from services.kit import amounts, vesting_rules
-from services.kit.errors import invalid
 from services.kit.vesting_rules import (
     Cliff,
     Custom,

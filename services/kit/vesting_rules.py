@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, assert_never
 
+from contract.errors import Code, Error, invalid
 from services.kit import principal
-from services.kit.errors import Code, Error, invalid
 
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND

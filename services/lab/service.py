@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 from google.api.httpbody_pb2 import HttpBody
 
+from contract.errors import Code, Error
 from icto.lab.v1 import lab_pb2 as pb
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from services.kit import Call, Kit, sse
-from services.kit.errors import Code, Error
 from services.lab import store
 
 _SECRET = "must not get out"  # noqa: S105  # tests look for it

@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
+from contract.errors import Code, Error
 from services.kit.amounts import MAX_AMOUNT
-from services.kit.errors import Code, Error
 from services.kit.principal import DEFAULT_SUBACCOUNT
 
 ICP_LEDGER: Final = UUID("00000000-0000-7000-8000-000000000001")

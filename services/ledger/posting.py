@@ -8,11 +8,11 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import idempotency, not_found
 from services.kit.database import Connection, Database
-from services.kit.errors import Error
 from services.kit.idempotency import Key
 from services.kit.outbox import Outbox
 from services.kit.statement import Statement

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract.errors import invalid
 from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2 as pb
 from services.kit import amounts, ids, principal, vesting_messages
-from services.kit.errors import invalid
 from services.kit.escrow import account_of
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_messages import of_timestamp, timestamp

@@ -9,10 +9,10 @@ import logging
 from typing import Any, Final
 from uuid import UUID
 
+from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from services.kit import Kit, ids
 from services.kit.database import Connection
-from services.kit.errors import Error
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.errors import Code, Error
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from services.kit import Call, Kit, amounts, ids, not_found, paging
 from services.kit.database import Connection
-from services.kit.errors import Code, Error
 from services.kit.escrow import account_of
 from services.kit.journal import Pipelines
 from services.kit.operations import Operation

@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
+from contract.errors import Code, Error, invalid
 from services.kit import lookalikes
-from services.kit.errors import Code, Error, invalid
 from services.kit.principal import DEFAULT_SUBACCOUNT
 
 SYMBOL: Final = re.compile(r"[A-Za-z0-9]{2,8}", re.ASCII)

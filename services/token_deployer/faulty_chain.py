@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from services.kit.errors import Error, RemoteError
+from contract.errors import Error, RemoteError
 from services.kit.rehearsal import rehearse
 from services.kit.settings import Environment
 from services.token_deployer.chain import Chain

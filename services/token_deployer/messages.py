@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
+from contract.errors import invalid
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2 as pb
 from services.kit import amounts, ids, principal
-from services.kit.errors import invalid
 from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.token_deployer.domain import Account, Token, TokenSpec
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contract.errors import Code, Error
 from icto.audit.v1 import audit_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.audit_storage import store
@@ -17,7 +18,6 @@ from services.audit_storage.domain import Checkpoint, Head
 from services.audit_storage.service import AuditService, _Batch
 from services.kit import ids
 from services.kit.database import Database
-from services.kit.errors import Code, Error
 from services.kit.idempotency import Key, Replayed
 from services.kit.outbox import ENVELOPE_VERSION
 from tests.support.postgres import Postgres

@@ -13,11 +13,11 @@ import pytest
 from google.protobuf.message import Message
 
 from contract import loader
+from contract.errors import Code
 from contract.method import Kind, Method
 from icto.backend.v1 import projects_pb2
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import CallError, Client
-from services.kit.errors import Code
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample
 from tests.support.installation import (
     Installation,

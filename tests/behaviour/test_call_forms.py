@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
+from contract.errors import Code
 from mesh.cli.client import Client
-from services.kit.errors import Code
 from tests.support.edge import WEB, Edge, Rest, bearer
 from tests.support.lab import JSON, LAB
 

@@ -9,11 +9,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from contract.errors import Code, Error
 from observability import names
 from observability.metrics import Metrics
 from services.kit import database as kit
 from services.kit.database import Database
-from services.kit.errors import Code, Error
 from tests.support import semconv
 from tests.support.postgres import Schema
 

@@ -23,10 +23,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from contract import loader, wire
+from contract.errors import Code
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from observability import EXPORT_MILLISECONDS, names
-from services.kit.errors import Code
 from tests.conftest import NARROW_IDLE_SECONDS
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer
 from tests.support.installation import Installation, until

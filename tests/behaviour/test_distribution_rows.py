@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import Error
 from services.distribution_deployer import (
     claim_rules,
     domain,
@@ -41,7 +42,6 @@ from services.distribution_deployer.domain import (
 from services.distribution_deployer.merkle_rules import Builder, Tree
 from services.kit import ids, vesting_rules
 from services.kit.database import Database
-from services.kit.errors import Error
 from services.kit.vesting_rules import DAY, SECOND, Cliff, Instant, Linear, Schedule
 from tests.support.postgres import Postgres, Schema
 from tests.support.tokens import somebody

@@ -32,7 +32,9 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from contract import loader, wire
+from contract.errors import Code
 from contract.method import Method
+from contract.status import from_rpc_error
 from gateway import domain
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
@@ -42,8 +44,6 @@ from mesh.cli.call import load_messages
 from mesh.render import Paths, Renderer, largest_body
 from observability import names
 from services.kit import principal
-from services.kit.errors import Code
-from services.kit.status import from_rpc_error
 from tests.conftest import NARROW_SIGN_INS, PAGE
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, caller, sample, told_trace
 from tests.support.installation import Installation, until

@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 
 from contract import loader
+from contract.errors import Code
 from icto.lab.v1 import lab_pb2
 from mesh.cli.call import load_messages
 from mesh.cli.client import CallError, Client
-from services.kit.errors import Code
 from tests.conftest import PAGE
 from tests.support.bindings import bindings, forms, misspelled
 from tests.support.edge import PROBLEM, Edge, Outcome, Rest, Rpc, bearer, told_trace

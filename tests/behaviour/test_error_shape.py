@@ -21,13 +21,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from contract import loader
+from contract.errors import Code
 from contract.limits import DEFAULT_MAX_REQUEST_BYTES, MAX_HEADER_KB
 from contract.method import Method
 from icto.identity.v1 import identity_pb2
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from mesh.render import largest_body
-from services.kit.errors import Code
 from services.lab import service as lab_service
 from tests.support.edge import HTTP_STATUS, PROBLEM, Edge, Outcome, Rest, Rpc, bearer, told_trace
 from tests.support.installation import Installation, until

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from contract.errors import Code
 from icto.backend.v1 import projects_pb2 as pb
 from mesh.cli.client import Client
-from services.kit.errors import Code
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer
 from tests.support.lab import JSON
 

@@ -11,11 +11,11 @@ import pytest
 from opentelemetry import trace
 
 from contract import loader
+from contract.errors import Code, Error
 from icto.backend.v1 import projects_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.kit import idempotency
 from services.kit.call import Call
-from services.kit.errors import Code, Error
 from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
 from services.kit.settings import Environment

@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, RemoteError
 from services.kit.journal import (
     Claim,
     Ended,

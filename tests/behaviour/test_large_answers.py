@@ -11,13 +11,13 @@ from typing import Any, Final
 import grpc
 import pytest
 
+from contract.status import from_rpc_error
 from icto.backend.v1 import deployments_pb2, launches_pb2
 from icto.backend.v1.deployments_pb2_grpc import DeploymentServiceStub
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import CallError, Client
-from services.kit.status import from_rpc_error
 from tests.support import large
 from tests.support.installation import Installation
 

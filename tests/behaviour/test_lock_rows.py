@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import Error
 from services.kit import ids, principal
 from services.kit.database import Database
-from services.kit.errors import Error
 from services.kit.vesting_messages import of_datetime
 from services.kit.vesting_rules import YEAR, Instant, Linear, Schedule
 from services.lock_deployer import domain, store

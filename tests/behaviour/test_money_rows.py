@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contract.errors import Error
 from services.invoice_storage import store
 from services.invoice_storage.domain import (
     Line,
@@ -27,7 +28,6 @@ from services.invoice_storage.domain import (
 from services.invoice_storage.store import RefundEnd
 from services.kit import ids
 from services.kit.database import Database
-from services.kit.errors import Error
 from tests.support.postgres import Postgres, Schema
 
 ANN, BEN = "ann", "ben"

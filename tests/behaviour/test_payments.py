@@ -11,13 +11,13 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from contract.errors import RemoteError
+from contract.status import from_rpc_error
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.payment.v1 import payment_pb2
 from mesh.cli.client import CallError, Client
 from services.kit import memos
-from services.kit.errors import RemoteError
-from services.kit.status import from_rpc_error
 from services.kit.transfers import stamp
 from tests.support.installation import (
     E8S,

@@ -12,15 +12,15 @@ import httpx
 import pytest
 
 from contract import wire
+from contract.errors import Error
+from contract.status import from_rpc_error
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import Client
 from services.kit import memos
-from services.kit.errors import Error
 from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
-from services.kit.status import from_rpc_error
 from services.ledger.domain import Operation
 from tests.support.installation import (
     E8S,

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from contract import wire
+from contract.errors import Code, Error
 from services.kit import principal
-from services.kit.errors import Code, Error
 from services.kit.identity import Identity
 from services.kit.open_streams import OpenStreams, StreamLimits
 from tests.support.installation import until

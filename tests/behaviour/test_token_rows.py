@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from contract.errors import Error
 from services.kit import ids
 from services.kit.database import Database
-from services.kit.errors import Error
 from services.token_deployer import store
 from services.token_deployer.domain import State, Token, TokenSpec, complete
 from services.token_deployer.store import StoredToken

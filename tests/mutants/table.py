@@ -625,7 +625,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "errors: what is too large stays so",
-        "services/kit/errors.py",
+        "contract/errors.py",
         "        return (of_the_call or self.reason in _OF_THE_CALL) and not self.retriable\n",
         "        return of_the_call and not self.retriable\n",
         ["tests/unit/test_errors.py::test_what_is_too_large_stays_so_whatever_its_code"],

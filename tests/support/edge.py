@@ -19,10 +19,10 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from contract import wire
+from contract.errors import Code
 from contract.method import Http, Kind, Method
+from contract.status import DETAILS_TRAILER
 from mesh.cli.call import message_class
-from services.kit.errors import Code
-from services.kit.status import DETAILS_TRAILER
 
 PROBLEM: Final = "application/problem+json"
 WEB: Final = "application/grpc-web+proto"

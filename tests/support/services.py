@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import grpc
 
 from contract import wire
-from services.kit.errors import RemoteError
-from services.kit.status import from_rpc_error
+from contract.errors import RemoteError
+from contract.status import from_rpc_error
 from tests.support.installation import Installation
 
 S = TypeVar("S")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import Code, Error
 from services.kit import amounts
 from services.kit.amounts import MAX_AMOUNT
-from services.kit.errors import Code, Error
 
 
 @given(st.integers(0, MAX_AMOUNT))

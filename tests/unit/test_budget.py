@@ -5,8 +5,8 @@ import math
 import pytest
 
 from contract import loader
+from contract.errors import Code, Error
 from services.kit import client, deadline
-from services.kit.errors import Code, Error
 
 VERIFY = loader.load("test").method("/icto.audit.v1.AuditService/VerifyChain")
 

@@ -7,11 +7,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from contract import wire
+from contract.errors import Error
 from icto.ledger.v1 import ledger_pb2
 from observability.receiver import SpanStore
 from observability.tracing import links_to, parse_traceparent
 from services.kit import deadline, principal, spelling
-from services.kit.errors import Error
 from services.kit.idempotency import key_of
 from services.kit.identity import callers_trace
 

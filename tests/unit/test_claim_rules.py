@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from contract.errors import Code, Error
 from services.distribution_deployer import claim_rules, domain
 from services.distribution_deployer.claim_rules import Allocation, Held, Holding
 from services.distribution_deployer.domain import (
@@ -17,7 +18,6 @@ from services.distribution_deployer.domain import (
     Timing,
 )
 from services.kit import vesting_rules
-from services.kit.errors import Code, Error
 from services.kit.vesting_rules import DAY, Instant, Schedule
 from tests.support.distribution_values import (
     FEE,

@@ -8,11 +8,11 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
+from contract.errors import Code, Error
 from icto.config.v1 import config_pb2 as pb
 from icto.events.v1 import events_pb2
 from icto.payment.v1 import payment_pb2
 from services.backend import config_rules
-from services.kit.errors import Code, Error
 
 SERVICES = [value for value in payment_pb2.PaidService.values() if value]
 

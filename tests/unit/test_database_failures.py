@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contract.errors import Code, Error
 from services.kit.database import translated
-from services.kit.errors import Code, Error
 
 _FAMILIES = (
     asyncpg.InternalClientError,

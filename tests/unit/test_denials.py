@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from contract.errors import Code, Error
 from services.kit.denials import Denial, Denials
-from services.kit.errors import Code, Error
 
 ONE = Denial("somebody", "edge", "/a.B/C", "ACCESS_DENIED")
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import Error
 from services.distribution_deployer import claim_rules, domain, spec_rules
 from services.distribution_deployer.claim_rules import Allocation, Held, Holding
 from services.distribution_deployer.domain import (
@@ -28,7 +29,6 @@ from services.distribution_deployer.domain import (
 from services.distribution_deployer.messages import distribution_message, parse_spec, spec_message
 from services.distribution_deployer.spec_rules import SealedList
 from services.kit import vesting_rules
-from services.kit.errors import Error
 from services.kit.vesting_rules import (
     DAY,
     SECOND,

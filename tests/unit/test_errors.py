@@ -6,9 +6,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from contract import wire
-from services.kit import status
-from services.kit.errors import OUTCOME_UNKNOWN, Code, Error, RemoteError, invalid, not_found
+from contract import status, wire
+from contract.errors import OUTCOME_UNKNOWN, Code, Error, RemoteError, invalid, not_found
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 FULL = Error(

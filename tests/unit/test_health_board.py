@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2
 
+from contract.errors import Code, Error
 from icto.backend.v1 import system_pb2
 from icto.config.v1 import config_pb2
 from services.backend.system import SystemService
 from services.kit import deadline
-from services.kit.errors import Code, Error
 from services.kit.health_board import HealthBoard
 
 

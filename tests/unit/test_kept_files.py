@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import Error
 from mesh import rundir
 from mesh.cli.client import KeyFileError, load_key
 from mesh.rundir import RunDirectory, RunDirectoryError
 from services.audit_storage.checkpoints import Signer
-from services.kit.errors import Error
 
 CUT = [b"", b"abc", b"zz" * 32, b"00" * 31, b"\xff\xfe", b"00" * 33]
 

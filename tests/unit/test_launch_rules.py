@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import Error
 from services.backend.launches import domain
 from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Outcome, Shape
-from services.kit.errors import Error
 from services.kit.journal import PipelineState
 
 SHAPE = Shape(CREATE_TOKEN, locks=1, distributions=0)

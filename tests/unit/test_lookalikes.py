@@ -4,8 +4,8 @@
 
 import pytest
 
+from contract.errors import Error
 from services.kit import lookalikes
-from services.kit.errors import Error
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import Code, Error
 from contract.limits import PAGE_BYTES
 from icto.token.v1 import token_pb2
 from services.kit import paging
-from services.kit.errors import Code, Error
 
 
 @pytest.mark.parametrize(

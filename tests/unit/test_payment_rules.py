@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import Code, Error
 from icto.ledger.v1 import ledger_pb2
 from icto.payment.v1 import payment_pb2
 from services.invoice_storage import domain
@@ -27,7 +28,6 @@ from services.invoice_storage.domain import (
     RefundState,
 )
 from services.invoice_storage.treasury import is_charge
-from services.kit.errors import Code, Error
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ICP = 100_000_000

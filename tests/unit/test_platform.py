@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contract import loader, wire
+from contract.errors import Code, Error
 from contract.identities import OPERATOR
 from contract.method import Kind, Method
 from icto.config.v1 import config_pb2
@@ -14,7 +15,6 @@ from observability.metrics import Metrics
 from services.backend import config_rules
 from services.kit import authorization, identity, principal
 from services.kit.call import Call, OwnershipUncheckedError
-from services.kit.errors import Code, Error
 from services.kit.identity import Identity
 from services.kit.platform import Platform
 from services.kit.settings import Environment

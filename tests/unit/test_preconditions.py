@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.kit.errors import Code
+from contract.errors import Code
 from services.kit.preconditions import failed, matches
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from contract import loader
+from contract.errors import Code, Error
 from contract.fields import DEFAULT_TEXT
 from contract.limits import LARGEST_ANSWER, PAGE_BYTES, PAGE_SIZE_LIMIT
 from contract.method import Method
@@ -26,7 +27,6 @@ from icto.token.v1 import token_pb2
 from mesh.cli.call import load_messages, message_class
 from services.kit import answers, paging
 from services.kit.answers import json_bytes, json_bytes_at_most
-from services.kit.errors import Code, Error
 from services.kit.summaries import summarize
 from tests.support.protos import (
     NO_HTTP,

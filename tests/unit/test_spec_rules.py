@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from contract.errors import Code, Error
 from services.distribution_deployer import spec_rules
 from services.distribution_deployer.domain import (
     Campaign,
@@ -26,7 +27,6 @@ from services.distribution_deployer.spec_rules import (
     MAX_SEATS,
     SealedList,
 )
-from services.kit.errors import Code, Error
 from services.kit.principal import of_service
 from services.kit.vesting_rules import (
     DAY,

@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 from google.rpc import error_details_pb2
 
-from services.kit import status
-from services.kit.errors import Code, Error, RemoteError
+from contract import status
+from contract.errors import Code, Error, RemoteError
 
 CLIENT_LIMIT = 8 * 1024
 """Metadata that gRPC clients take in an answer."""

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from contract.errors import Error
 from services.backend import release_rules
-from services.kit.errors import Error
 from services.kit.standing_rules import PROBATION, Grant, People, Standing
 from services.lock_deployer import domain as locks
 

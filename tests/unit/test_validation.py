@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from contract.errors import Code, Error
 from icto.audit.v1 import audit_pb2
 from icto.backend.v1 import projects_pb2
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2
 from icto.vesting.v1 import vesting_pb2
-from services.kit.errors import Code, Error
 from services.kit.validation import RequestValidator
 
 VALIDATOR = RequestValidator()

@@ -9,6 +9,7 @@ from uuid import UUID
 from google.api.httpbody_pb2 import HttpBody
 
 from contract import wire
+from contract.errors import Code, Error, RemoteError, invalid
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
@@ -31,7 +32,6 @@ from services.backend.launches.messages import change_message, launch_message, s
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
 from services.kit import Call, Effect, Kit, ids, not_found, paging, principal, sse
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, RemoteError, invalid
 from services.kit.journal import (
     ChangeFeed,
     Pipelines,

@@ -17,6 +17,7 @@ from uuid import UUID
 from google.protobuf.descriptor import ServiceDescriptor
 
 from contract import wire
+from contract.errors import RemoteError
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
@@ -35,7 +36,6 @@ from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outc
 from services.backend.launches.escrow import Escrow
 from services.kit import Kit, escrow, ids
 from services.kit.database import Connection
-from services.kit.errors import RemoteError
 from services.kit.journal import (
     Definition,
     Ended,

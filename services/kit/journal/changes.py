@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from contract.errors import Error
 from services.kit.database import Database, translated
-from services.kit.errors import Error
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from uuid import UUID
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, use_span
 
+from contract.errors import MAX_MESSAGE, Code, Error, RemoteError
 from observability import names
 from observability.tracing import note_failure, parent_context
 from services.kit import deadline
-from services.kit.errors import MAX_MESSAGE, Code, Error, RemoteError
 from services.kit.faults import Faults
 from services.kit.journal.model import (
     Claim,

@@ -5,8 +5,8 @@ import contextlib
 from typing import Final
 from uuid import UUID
 
+from contract.errors import Error
 from observability.tracing import current_traceparent
-from services.kit.errors import Error
 from services.kit.journal.engine import Engine
 from services.kit.journal.model import Claim, Definition, Family, NewPipeline
 from services.kit.journal.postgres import PostgresJournal

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from services.kit import memos
 from services.kit.database import Connection
-from services.kit.errors import Code, Error, RemoteError
 from services.kit.journal import Claim, Definition, Ended, Pipelines, RetryPolicy, Step, StepContext
 from services.kit.kit import Kit
 from services.kit.statement import Statement

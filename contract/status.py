@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2 as details_pb2
 from google.rpc.status_pb2 import Status
 
 from contract import wire
-from services.kit.errors import MAX_MESSAGE, Code, Error, RemoteError
+from contract.errors import MAX_MESSAGE, Code, Error, RemoteError
 
 DOMAIN: Final = "icto"
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
