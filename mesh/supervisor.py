@@ -21,7 +21,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf import json_format
 
-from contract import loader
+from contract import loader, principal
 from contract.identities import GATEWAY, OPERATOR
 from contract.model import Contract
 from mesh import control, descriptors, inherited, topology
@@ -37,7 +37,6 @@ from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 from mesh.watchdog import Watchdog
 from observability.receiver import EXPORT_PATH, Destination, Receiver, SpanStore
-from services.kit import principal
 from services.kit.settings import PREFIX, Environment
 
 log = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from contract import sign_in
 from contract.model import Contract
 from contract.rate_limits import Bucket
 from contract.service import Service
+from contract.sign_in import AUDIENCE_PATTERN, ORIGIN_PATTERN
 from icto.policy.v1 import policy_pb2 as policy
-from services.kit import sign_in
-from services.kit.sign_in import AUDIENCE_PATTERN, ORIGIN_PATTERN
 
 T = TypeVar("T")
 

@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from contract import wire
+from contract import principal, sign_in, wire
 from mesh.cli.address import Address
-from services.kit import principal, sign_in
 
 _SECONDS: Final = 15.0
 _REFRESH_SECONDS: Final = 30.0

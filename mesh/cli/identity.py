@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import typer
 
+from contract import principal
 from mesh import control
 from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
@@ -25,7 +26,6 @@ from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
-from services.kit import principal
 from services.kit.settings import Environment
 
 

@@ -14,6 +14,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
+from contract import principal
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.backend.v1 import launches_pb2
@@ -29,7 +30,6 @@ from mesh.render import Paths
 from mesh.rundir import RunDirectory
 from observability import waterfall
 from observability.receiver import StoredSpan
-from services.kit import principal
 
 T = TypeVar("T")
 _GIFT = 10 * E8S

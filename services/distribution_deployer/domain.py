@@ -10,8 +10,8 @@ from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
 from contract.errors import Code, Error
+from contract.principal import DEFAULT_SUBACCOUNT
 from services.kit import vesting_rules
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_rules import (
     Cliff,
     Custom,

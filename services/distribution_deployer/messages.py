@@ -7,7 +7,9 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import principal
 from contract.errors import invalid
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.ledger.v1 import ledger_pb2
 from services.distribution_deployer.claim_rules import Holding
@@ -30,9 +32,8 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.spec_rules import not_implemented
-from services.kit import amounts, ids, principal, vesting_rules
+from services.kit import amounts, ids, vesting_rules
 from services.kit.escrow import account_of
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.vesting_messages import of_timestamp, parse, schedule_message, timestamp
 
 COLLECTION: Final = "distributions"

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract import principal
 from contract.errors import Error, invalid
 from services.distribution_deployer.domain import (
     Campaign,
@@ -19,7 +20,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
     last_unlock,
 )
-from services.kit import principal, vesting_rules
+from services.kit import vesting_rules
 from services.kit.oversize import instead_of_many
 from services.kit.vesting_rules import Instant, Milestones
 

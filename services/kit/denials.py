@@ -10,10 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from contract import wire
+from contract import principal, wire
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
-from services.kit import principal
 from services.kit.database import Database
 from services.kit.outbox import Outbox
 

@@ -6,7 +6,7 @@ there, and its subaccount is derived from the operation, so that two operations 
 
 import hashlib
 
-from services.kit import principal
+from contract import principal
 
 
 def account_of(mesh_name: str, operation: str) -> tuple[str, bytes]:

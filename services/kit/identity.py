@@ -8,10 +8,9 @@ token, on a service's egress listener from the listener. A replica is reachable 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract import wire
+from contract import principal, wire
 from contract.identities import OPERATOR
 from contract.method import Method
-from services.kit import principal
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
+from contract import principal
 from contract.errors import Code, Error
-from services.kit import principal
 from services.kit.database import Database
 from services.kit.identity import Identity
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from services.kit import principal
+from contract import principal
 
 # A group of a principal with a capital in it, beside the hyphen that joins it to the next.
 _CAPITAL: Final = re.compile(rb"[A-Z][2-7A-Za-z]{0,4}-|-[2-7A-Za-z]{0,4}[A-Z]")

@@ -12,12 +12,12 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import principal
 from contract.errors import RemoteError
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from services.kit import principal
 from services.kit.kit import Kit
-from services.kit.principal import DEFAULT_SUBACCOUNT
 
 log = logging.getLogger(__name__)
 

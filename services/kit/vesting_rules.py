@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, assert_never
 
+from contract import principal
 from contract.errors import Code, Error, invalid
-from services.kit import principal
 
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND

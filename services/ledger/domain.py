@@ -12,8 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from contract.errors import Code, Error
+from contract.principal import DEFAULT_SUBACCOUNT
 from services.kit.amounts import MAX_AMOUNT
-from services.kit.principal import DEFAULT_SUBACCOUNT
 
 ICP_LEDGER: Final = UUID("00000000-0000-7000-8000-000000000001")
 """The token that fees are paid in; its resource name is `ledgers/icp`."""

@@ -7,8 +7,9 @@ from enum import Enum, IntEnum, auto
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract import principal
 from contract.errors import Code, Error, invalid
-from services.kit import principal, vesting_rules
+from services.kit import vesting_rules
 from services.kit.standing_rules import Standing
 from services.kit.vesting_rules import Curve, Milestones, Schedule, Unlock
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from contract.errors import Error
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from services.kit import Kit, ids
 from services.kit.database import Connection
@@ -17,7 +18,6 @@ from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
 from services.kit.payouts import Payout, Payouts
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.transfers import Transfers
 from services.lock_deployer import domain, store
 from services.lock_deployer.domain import DELIVERED, WAITING, Lock

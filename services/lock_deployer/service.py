@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from contract.errors import Code, Error
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from services.kit import Call, Kit, amounts, ids, not_found, paging
@@ -18,7 +19,6 @@ from services.kit.escrow import account_of
 from services.kit.journal import Pipelines
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from services.kit.register import Register
 from services.kit.rehearsal import rehearse
 from services.kit.statement import Statement

@@ -13,8 +13,8 @@ from typing import Final
 from uuid import UUID
 
 from contract.errors import Code, Error, invalid
+from contract.principal import DEFAULT_SUBACCOUNT
 from services.kit import lookalikes
-from services.kit.principal import DEFAULT_SUBACCOUNT
 
 SYMBOL: Final = re.compile(r"[A-Za-z0-9]{2,8}", re.ASCII)
 NAME_LENGTH: Final = range(3, 33)

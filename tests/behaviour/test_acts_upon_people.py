@@ -8,10 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from contract import loader
+from contract import loader, principal
 from contract.method import Method
 from mesh.cli.client import CallError, Client
-from services.kit import principal
 from tests.support import authorization
 from tests.support.authorization import OK, PEOPLE
 from tests.support.installation import Installation

@@ -19,11 +19,10 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from contract import loader, wire
+from contract import loader, principal, wire
 from contract.method import Method
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import Client
-from services.kit import principal
 from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support import authorization, launches
 from tests.support.authorization import COLUMNS, OK, ROLES, Line

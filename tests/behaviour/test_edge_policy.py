@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from contract import loader, wire
+from contract import loader, principal, wire
 from contract.errors import Code
 from contract.method import Method
 from contract.status import from_rpc_error
@@ -43,7 +43,6 @@ from mesh import topology
 from mesh.cli.call import load_messages
 from mesh.render import Paths, Renderer, largest_body
 from observability import names
-from services.kit import principal
 from tests.conftest import NARROW_SIGN_INS, PAGE
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, caller, sample, told_trace
 from tests.support.installation import Installation, until

@@ -12,12 +12,12 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import principal
 from contract.errors import Error, RemoteError
 from contract.status import from_rpc_error
 from icto.ledger.v1 import ledger_pb2 as pb
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import Client
-from services.kit import principal
 from services.ledger.domain import DEDUPLICATION_WINDOW
 from tests.support.installation import Installation, deployed
 from tests.support.lab import shifted

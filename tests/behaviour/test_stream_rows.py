@@ -7,9 +7,8 @@ from typing import Final
 
 import pytest
 
-from contract import wire
+from contract import principal, wire
 from contract.errors import Code, Error
-from services.kit import principal
 from services.kit.identity import Identity
 from services.kit.open_streams import OpenStreams, StreamLimits
 from tests.support.installation import until

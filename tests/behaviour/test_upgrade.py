@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from contract import principal
 from mesh.cli.client import Client
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
-from services.kit import principal
 from tests.chaos import invariants, launch_invariants
 from tests.support.administration import administrator
 from tests.support.earlier import EarlierClient, program_of

@@ -5,8 +5,8 @@ import time
 from typing import Final
 from uuid import uuid4
 
+from contract import principal
 from mesh.cli.client import Client
-from services.kit import principal
 from tests.bench.http import Pool
 from tests.bench.report import Figure, Report
 from tests.support.installation import E8S, Installation, deployed, until

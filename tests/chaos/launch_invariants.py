@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.backend.v1 import launches_pb2 as pb
 from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, Shape
 from services.invoice_storage.messages import decode_lines
 from services.kit.escrow import account_of
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from tests.chaos import invariants
 from tests.chaos.scenario import Connection
 from tests.support.launches import FEE, SUPPLY

@@ -848,7 +848,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "roles: none for nobody",
-        "services/kit/principal.py",
+        "contract/principal.py",
         "return is_principal(text) and text not in (ANONYMOUS, MANAGEMENT)",
         "return is_principal(text)",
         ["tests/unit/test_principal.py::test_nobody_is_no_person"],
@@ -914,7 +914,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "sign-in: a text of somebody's choice is no audience",
-        "services/kit/sign_in.py",
+        "contract/sign_in.py",
         "if not re.fullmatch(AUDIENCE_PATTERN, audience):",
         "if not audience:",
         [_SIGN_IN + "test_a_text_of_somebody_s_choice_is_no_audience"],

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from contract.principal import of_service
 from services.distribution_deployer.domain import (
     Account,
     Campaign,
@@ -16,7 +17,6 @@ from services.distribution_deployer.domain import (
     Timing,
     Whitelist,
 )
-from services.kit.principal import of_service
 from services.kit.vesting_rules import DAY, Instant, Schedule
 
 LIST: Final = UUID("019a0000-0000-7000-8000-000000000001")

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
+from contract import principal
 from mesh.cli.client import Client
-from services.kit import principal
 from tests.support.installation import new_symbol, until
 
 SUPPLY: Final = 1_000_000_000

@@ -12,7 +12,7 @@ import grpc
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract import wire
+from contract import principal, wire
 from contract.errors import RemoteError
 from contract.status import from_rpc_error
 from icto.ledger.v1 import ledger_pb2
@@ -21,7 +21,6 @@ from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from mesh.cli.client import CallError, Client
 from observability import names
-from services.kit import principal
 from tests.support.installation import Installation, until
 from tests.support.roles import in_role
 from tests.support.tokens import Mint, somebody

@@ -14,9 +14,9 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from contract import principal
 from gateway import domain
 from gateway.domain import SigningKey
-from services.kit import principal
 from tests.support.installation import Installation
 
 _KEYS: Final = """

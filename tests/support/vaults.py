@@ -8,13 +8,13 @@ from uuid import uuid4
 
 from google.protobuf import json_format
 
+from contract import principal
+from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2 as pb
 from icto.lock.v1.lock_pb2_grpc import LockServiceStub
 from mesh.cli.client import Client
-from services.kit import principal
 from services.kit.escrow import account_of
-from services.kit.principal import DEFAULT_SUBACCOUNT
 from tests.support.installation import Installation, deployed, until
 from tests.support.services import Peer
 

@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from contract import wire
+from contract import principal, wire
 from contract.errors import Error
 from icto.ledger.v1 import ledger_pb2
 from observability.receiver import SpanStore
 from observability.tracing import links_to, parse_traceparent
-from services.kit import deadline, principal, spelling
+from services.kit import deadline, spelling
 from services.kit.idempotency import key_of
 from services.kit.identity import callers_trace
 

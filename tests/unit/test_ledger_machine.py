@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from contract import principal
 from contract.errors import Error
-from services.kit import principal
 from services.ledger import domain
 from services.ledger.domain import Account, Allowance, Approval, Block, Book, Ledger, Transfer
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import principal
 from contract.errors import Code, Error
-from services.kit import principal
 from services.kit.amounts import MAX_AMOUNT
 from services.ledger import domain
 from services.ledger.domain import (

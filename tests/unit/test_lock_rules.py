@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import principal
 from contract.errors import Code, Error
 from icto.lock.v1 import lock_pb2
-from services.kit import principal, vesting_rules
+from services.kit import vesting_rules
 from services.kit.vesting_rules import (
     DAY,
     SECOND,

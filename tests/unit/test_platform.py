@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from contract import loader, wire
+from contract import loader, principal, wire
 from contract.errors import Code, Error
 from contract.identities import OPERATOR
 from contract.method import Kind, Method
 from icto.config.v1 import config_pb2
 from observability.metrics import Metrics
 from services.backend import config_rules
-from services.kit import authorization, identity, principal
+from services.kit import authorization, identity
 from services.kit.call import Call, OwnershipUncheckedError
 from services.kit.identity import Identity
 from services.kit.platform import Platform

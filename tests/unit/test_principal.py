@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit import principal
-from services.kit.principal import DEFAULT_SUBACCOUNT
+from contract import principal
+from contract.principal import DEFAULT_SUBACCOUNT
 
 PUBLIC_KEY = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 SELF_AUTHENTICATING = "e73il-iz5tp-nkgt7-idxyw-ngkah-47bpv-qdase-pzde6-g6vwc-a3eql-jae"

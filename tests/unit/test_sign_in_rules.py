@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import principal, sign_in
 from contract.errors import Code, Error
 from contract.wire import SUSPENDED
 from gateway import domain
 from gateway.domain import KEY_LEAD, KEY_LIFETIME, TOKEN_LIFETIME, SigningKey
 from icto.identity.v1 import identity_pb2
-from services.kit import principal, sign_in
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

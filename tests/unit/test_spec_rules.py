@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from contract.errors import Code, Error
+from contract.principal import of_service
 from services.distribution_deployer import spec_rules
 from services.distribution_deployer.domain import (
     Campaign,
@@ -27,7 +28,6 @@ from services.distribution_deployer.spec_rules import (
     MAX_SEATS,
     SealedList,
 )
-from services.kit.principal import of_service
 from services.kit.vesting_rules import (
     DAY,
     LONGEST,

@@ -11,9 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from contract import principal
 from contract.errors import Code, Error
 from icto.vesting.v1 import vesting_pb2 as pb
-from services.kit import principal, vesting_messages, vesting_rules
+from services.kit import vesting_messages, vesting_rules
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.vesting_rules import (
     DAY,

@@ -10,10 +10,10 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import principal
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from mesh.cli.client import CallError, Client
-from services.kit import principal
 from services.kit.escrow import account_of
 from services.kit.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator, emergency_stop
