@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from contract import principal, sign_in
+from contract import ids, principal, sign_in
 from contract.errors import Code, Error, invalid
 from contract.roles import permissions_of, role_name
 from gateway import domain, store
@@ -25,7 +25,7 @@ from gateway.reflection import ServerReflection
 from icto.events.v1 import events_pb2 as events
 from icto.identity.v1 import identity_pb2 as pb
 from icto.policy.v1 import policy_pb2 as policy
-from services.kit import Call, Effect, Kit, ids, settings
+from services.kit import Call, Effect, Kit, settings
 
 __all__ = ["Health", "IdentityService", "LogsService", "ServerReflection"]
 

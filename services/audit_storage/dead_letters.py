@@ -5,13 +5,14 @@ from uuid import UUID
 
 from google.protobuf.message import DecodeError
 
+from contract import ids
 from contract.errors import Code, Error
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1 import dead_letters_pb2 as pb
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.events.v1 import events_pb2 as events
 from services.audit_storage import dead_letters_store as store
-from services.kit import Call, Kit, ids, not_found, paging
+from services.kit import Call, Kit, not_found, paging
 
 _COLLECTION: Final = "deadLetters"
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import ids
 from contract.errors import invalid
 from icto.audit.v1 import audit_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -18,7 +19,6 @@ from services.audit_storage.domain import (
     trace_id_of,
 )
 from services.audit_storage.store import Filter
-from services.kit import ids
 from services.kit.outbox import ENVELOPE_VERSION
 
 

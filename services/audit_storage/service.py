@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contract import ids
 from contract.errors import Code, Error, invalid
 from icto.audit.v1 import audit_pb2 as pb
 from services.audit_storage import domain, store
@@ -28,7 +29,7 @@ from services.audit_storage.messages import (
     true_facts,
 )
 from services.audit_storage.restore_note import RestoreNote
-from services.kit import Call, Kit, idempotency, ids, paging, settings
+from services.kit import Call, Kit, idempotency, paging, settings
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
 from services.kit.lease import Lease

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from contract import wire
+from contract import ids, wire
 from contract.errors import Code, Error
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -19,7 +19,7 @@ from services.backend import orders, store
 from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
-from services.kit import Call, Effect, Kit, ids, not_found, paging
+from services.kit import Call, Effect, Kit, not_found, paging
 from services.kit.forgetting import keep_forgetting
 from services.kit.journal import (
     ChangeFeed,

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from contract import ids
 from contract.errors import Code, Error, invalid, not_found
-from services.kit import ids, lookalikes
+from services.kit import lookalikes
 
 PROJECT_NAME_LENGTH: Final = range(3, 101)
 _PROFILE_FIELDS: Final = ("display_name", "email", "website")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from contract import wire
+from contract import ids, wire
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
@@ -13,7 +13,7 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from services.backend import store
 from services.backend.domain import Deployment
-from services.kit import Kit, ids
+from services.kit import Kit
 from services.kit.database import Connection
 from services.kit.journal import (
     Definition,

@@ -1,10 +1,11 @@
 """icto.backend.v1.ProjectService."""
 
+from contract import ids
 from icto.backend.v1 import projects_pb2 as pb
 from services.backend import domain, store
 from services.backend.domain import Project
 from services.backend.messages import etag, project_message
-from services.kit import Call, Kit, ids, paging
+from services.kit import Call, Kit, paging
 
 
 class ProjectService:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from contract import ids
 from contract.errors import Code, Error, invalid
 from icto.distribution.v1 import distribution_pb2 as pb
 from services.distribution_deployer import lists_store as store
@@ -19,7 +20,7 @@ from services.distribution_deployer.messages import (
     parse_recipients,
 )
 from services.distribution_deployer.visibility import list_is_public
-from services.kit import Call, Kit, ids, not_found, paging
+from services.kit import Call, Kit, not_found, paging
 from services.kit.amounts import MAX_AMOUNT
 from services.kit.call import Effect
 from services.kit.forgetting import keep_forgetting

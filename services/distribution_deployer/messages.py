@@ -7,7 +7,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract import principal
+from contract import ids, principal
 from contract.errors import invalid
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.distribution.v1 import distribution_pb2 as pb
@@ -32,7 +32,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.spec_rules import not_implemented
-from services.kit import amounts, ids, vesting_rules
+from services.kit import amounts, vesting_rules
 from services.kit.escrow import account_of
 from services.kit.vesting_messages import of_timestamp, parse, schedule_message, timestamp
 

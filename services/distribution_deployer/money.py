@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract import ids
 from contract.errors import Code, RemoteError
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -24,7 +25,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
-from services.kit import Kit, ids
+from services.kit import Kit
 from services.kit.database import Connection
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contract import ids
 from contract.errors import RemoteError, invalid
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -29,7 +30,7 @@ from services.distribution_deployer.messages import (
 )
 from services.distribution_deployer.money import Money
 from services.distribution_deployer.spec_rules import SealedList
-from services.kit import Call, Kit, amounts, ids, not_found
+from services.kit import Call, Kit, amounts, not_found
 from services.kit.journal import Claim as Begun
 from services.kit.rehearsal import rehearse
 from services.kit.statement import Statement

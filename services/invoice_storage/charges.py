@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import asyncpg
 
+from contract import ids
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
@@ -16,7 +17,7 @@ from services.invoice_storage.domain import (
 from services.invoice_storage.messages import moment, payment_message
 from services.invoice_storage.refunds import Refunds, overtaken
 from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Kit, ids, not_found
+from services.kit import Call, Kit, not_found
 from services.kit.call import event
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from contract import ids
 from icto.config.v1 import config_pb2
 from icto.ledger.v1 import ledger_pb2
 from icto.payment.v1 import payment_pb2 as pb
@@ -19,7 +20,7 @@ from services.invoice_storage.domain import (
     Quote,
     Refund,
 )
-from services.kit import amounts, ids
+from services.kit import amounts
 
 
 def parse_items(items: Sequence[pb.OrderItem]) -> list[Item]:

@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from contract import ids
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
@@ -18,7 +19,7 @@ from services.invoice_storage.domain import Payment, Refund, RefundReason, Refun
 from services.invoice_storage.messages import refund_message
 from services.invoice_storage.store import RefundEnd
 from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Effect, Kit, amounts, ids, not_found
+from services.kit import Call, Effect, Kit, amounts, not_found
 from services.kit.database import Connection
 from services.kit.journal import (
     Claim,

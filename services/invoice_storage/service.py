@@ -5,6 +5,7 @@ import logging
 from datetime import timedelta
 from typing import Final
 
+from contract import ids
 from contract.errors import Code, Error
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
@@ -20,7 +21,7 @@ from services.invoice_storage.messages import (
 )
 from services.invoice_storage.refunds import Refunds
 from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Kit, amounts, ids, paging
+from services.kit import Call, Kit, amounts, paging
 from services.kit.forgetting import keep_forgetting
 
 log = logging.getLogger(__name__)

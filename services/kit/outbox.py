@@ -18,12 +18,12 @@ from google.protobuf.message import DecodeError
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, use_span
 
+from contract import ids
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent, is_sampled, parent_context
-from services.kit import ids
 from services.kit.database import Database
 from services.kit.lease import Lease
 from services.kit.statement import Statement

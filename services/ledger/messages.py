@@ -8,10 +8,10 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract import principal
+from contract import ids, principal
 from contract.errors import Error, invalid
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import amounts, ids, paging
+from services.kit import amounts, paging
 from services.ledger.domain import (
     ICP_LEDGER,
     STANDARDS,

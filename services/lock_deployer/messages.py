@@ -6,12 +6,12 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contract import principal
+from contract import ids, principal
 from contract.errors import invalid
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2 as pb
-from services.kit import amounts, ids, vesting_messages
+from services.kit import amounts, vesting_messages
 from services.kit.escrow import account_of
 from services.kit.vesting_messages import of_timestamp, timestamp
 from services.lock_deployer.domain import (

@@ -9,10 +9,11 @@ import logging
 from typing import Any, Final
 from uuid import UUID
 
+from contract import ids
 from contract.errors import Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
-from services.kit import Kit, ids
+from services.kit import Kit
 from services.kit.database import Connection
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun

@@ -9,11 +9,12 @@ from uuid import UUID
 
 import asyncpg
 
+from contract import ids
 from contract.errors import Code, Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
-from services.kit import Call, Kit, amounts, ids, not_found, paging
+from services.kit import Call, Kit, amounts, not_found, paging
 from services.kit.database import Connection
 from services.kit.escrow import account_of
 from services.kit.journal import Pipelines

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from contract import ids
 from icto.lock.v1 import lock_pb2 as pb
 from icto.vesting.v1 import vesting_pb2
-from services.kit import ids, vesting_messages, vesting_rules
+from services.kit import vesting_messages, vesting_rules
 from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
 from services.kit.statement import Statement

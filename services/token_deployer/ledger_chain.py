@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
+from contract import ids
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from services.kit import ids
 from services.token_deployer.domain import State, Token, held_minting_account
 from services.token_deployer.messages import account_message
 

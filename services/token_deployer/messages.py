@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from contract import principal
+from contract import ids, principal
 from contract.errors import invalid
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2 as pb
-from services.kit import amounts, ids
+from services.kit import amounts
 from services.token_deployer.domain import Account, Token, TokenSpec
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import asyncpg
 
+from contract import ids
 from icto.token.v1 import token_pb2
-from services.kit import ids
 from services.kit.database import Database, refusal
 from services.kit.statement import Statement
 from services.token_deployer import domain, messages

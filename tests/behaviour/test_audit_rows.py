@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contract import ids
 from contract.errors import Code, Error
 from icto.audit.v1 import audit_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -16,7 +17,6 @@ from services.audit_storage import store
 from services.audit_storage.checkpoints import Signer
 from services.audit_storage.domain import Checkpoint, Head
 from services.audit_storage.service import AuditService, _Batch
-from services.kit import ids
 from services.kit.database import Database
 from services.kit.idempotency import Key, Replayed
 from services.kit.outbox import ENVELOPE_VERSION

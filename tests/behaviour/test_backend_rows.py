@@ -9,11 +9,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from contract import ids
 from contract.errors import Error
 from services.backend import config_rules, config_store, release_rules, store
 from services.backend.config_store import Revision
 from services.backend.domain import Limits
-from services.kit import ids
 from services.kit.database import Database
 from tests.support.postgres import Postgres, Schema
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from google.protobuf.message import Message
 
+from contract import ids
 from contract.errors import Code, RemoteError
 from icto.backend.v1 import launches_pb2
 from icto.token.v1 import token_pb2
@@ -23,7 +24,7 @@ from services.backend.launches.domain import CREATE_TOKEN, Launch, Shape
 from services.backend.launches.escrow import Escrow
 from services.backend.launches.pipeline import LaunchPipeline
 from services.backend.pipelines import DeployTokenPipeline
-from services.kit import Kit, ids
+from services.kit import Kit
 from services.kit.journal import Definition, PipelineState, RetryPolicy, Run, StepRecord, StepState
 from services.kit.journal.port import Sleep
 from tests.support.installation import until

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from contract import ids
 from icto.events.v1 import events_pb2 as events
 from mesh.cli.client import CallError, Client
-from services.kit import ids
 from tests.support.installation import Installation, until
 
 _WRITE = "INSERT INTO kit_outbox (event) VALUES ($1)"

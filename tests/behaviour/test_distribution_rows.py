@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract import ids
 from contract.errors import Error
 from services.distribution_deployer import (
     claim_rules,
@@ -40,7 +41,7 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.merkle_rules import Builder, Tree
-from services.kit import ids, vesting_rules
+from services.kit import vesting_rules
 from services.kit.database import Database
 from services.kit.vesting_rules import DAY, SECOND, Cliff, Instant, Linear, Schedule
 from tests.support.postgres import Postgres, Schema

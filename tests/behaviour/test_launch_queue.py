@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from google.protobuf import json_format
 
-from contract import loader
+from contract import ids, loader
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
-from services.kit import ids, migrations
+from services.kit import migrations
 from services.kit.journal import PipelineState
 from services.kit.rehearsal import SLOW_PREFIX
 from services.kit.settings import Environment

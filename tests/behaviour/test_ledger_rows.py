@@ -8,10 +8,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from contract import ids
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import ids, migrations
+from services.kit import migrations
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key, Replayed
 from services.kit.settings import Environment

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract import principal
+from contract import ids, principal
 from contract.errors import Error
-from services.kit import ids
 from services.kit.database import Database
 from services.kit.vesting_messages import of_datetime
 from services.kit.vesting_rules import YEAR, Instant, Linear, Schedule

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contract import ids
 from contract.errors import Error
 from services.invoice_storage import store
 from services.invoice_storage.domain import (
@@ -26,7 +27,6 @@ from services.invoice_storage.domain import (
     Settlement,
 )
 from services.invoice_storage.store import RefundEnd
-from services.kit import ids
 from services.kit.database import Database
 from tests.support.postgres import Postgres, Schema
 

@@ -9,10 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from contract import loader
+from contract import ids, loader
 from contract.method import Http
 from mesh.cli.client import CallError, Client
-from services.kit import ids
 from tests.support.distributions import (
     Stage,
     act,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from contract import ids
 from contract.errors import Error
-from services.kit import ids
 from services.kit.database import Database
 from services.token_deployer import store
 from services.token_deployer.domain import State, Token, TokenSpec, complete

@@ -11,12 +11,11 @@ from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
-from contract import principal
+from contract import ids, principal
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
 from services.distribution_deployer import merkle_rules
-from services.kit import ids
 from tests.bench.deployments import Creators
 from tests.bench.offers import Offers
 from tests.bench.report import Figure, Report

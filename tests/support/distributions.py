@@ -9,14 +9,13 @@ from uuid import UUID, uuid4
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from contract import principal
+from contract import ids, principal
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import CallError, Client
 from services.distribution_deployer import merkle_rules
-from services.kit import ids
 from tests.support.installation import Installation, until
 from tests.support.services import Peer, peer
 

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from opentelemetry import trace
 
+from contract import ids
 from icto.events.v1 import events_pb2 as events
-from services.kit import ids
 from services.kit.database import Connection, Database
 from services.kit.faults import Faults
 from services.kit.journal import (

@@ -12,13 +12,13 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from contract import ids
 from icto.backend.v1 import launches_pb2
 from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2
 from icto.payment.v1 import payment_pb2
 from icto.token.v1 import token_pb2
 from icto.vesting.v1 import vesting_pb2
-from services.kit import ids
 from tests.support.installation import Installation, new_symbol
 from tests.support.tokens import somebody
 

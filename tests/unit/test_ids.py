@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import ids
 from contract.errors import Code, Error
-from services.kit import ids
 
 milliseconds = st.integers(0, 2**47)
 buckets = st.integers(0, ids.BUCKETS - 1)

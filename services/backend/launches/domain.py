@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Final, assert_never
 from uuid import UUID
 
+from contract import ids
 from contract.errors import Code, Error, invalid
-from services.kit import ids
 from services.kit.journal import PipelineState, StepRecord, StepState
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step

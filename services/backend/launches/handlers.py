@@ -8,7 +8,7 @@ from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
-from contract import principal, wire
+from contract import ids, principal, wire
 from contract.errors import Code, Error, RemoteError, invalid
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
@@ -30,7 +30,7 @@ from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, TAKE_IN, La
 from services.backend.launches.escrow import Escrow
 from services.backend.launches.messages import change_message, launch_message, state_of
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
-from services.kit import Call, Effect, Kit, ids, not_found, paging, sse
+from services.kit import Call, Effect, Kit, not_found, paging, sse
 from services.kit.database import Connection
 from services.kit.journal import (
     ChangeFeed,

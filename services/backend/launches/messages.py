@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import UTC
 
+from contract import ids
 from icto.backend.v1 import deployments_pb2
 from icto.backend.v1 import launches_pb2 as pb
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain
 from services.backend.launches.domain import Launch
 from services.backend.messages import step_error
-from services.kit import ids
 from services.kit.journal import Change, Definition, PipelineState, Run, Step, StepRecord
 
 _NONE: Mapping[str, StepRecord] = {}

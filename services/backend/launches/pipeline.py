@@ -16,7 +16,7 @@ from uuid import UUID
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from contract import wire
+from contract import ids, wire
 from contract.errors import RemoteError
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
@@ -34,7 +34,7 @@ from services.backend import store as backend_store
 from services.backend.launches import domain, store
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outcome, Shape
 from services.backend.launches.escrow import Escrow
-from services.kit import Kit, escrow, ids
+from services.kit import Kit, escrow
 from services.kit.database import Connection
 from services.kit.journal import (
     Definition,
