@@ -12,7 +12,7 @@ from typing import Final
 
 from contract.errors import Code
 from contract.loader import load
-from services.kit.oversize import instead_of_many
+from contract.oversize import instead_of_many
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from contract import principal
 from contract.errors import Error, invalid
+from contract.oversize import instead_of_many
 from services.distribution_deployer.domain import (
     Campaign,
     Category,
@@ -21,7 +22,6 @@ from services.distribution_deployer.domain import (
     last_unlock,
 )
 from services.kit import vesting_rules
-from services.kit.oversize import instead_of_many
 from services.kit.vesting_rules import Instant, Milestones
 
 NAME_LENGTH: Final = range(3, 101)

@@ -26,6 +26,7 @@ from contract import status, wire
 from contract.errors import Code, Error, RemoteError, internal, invalid
 from contract.limits import DEFAULT_MAX_REQUEST_BYTES
 from contract.method import Kind, Method
+from contract.oversize import instead_of_many
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_to, note_failure, trace_id
@@ -46,7 +47,6 @@ from services.kit.identity import Identity
 from services.kit.open_streams import OpenStreams
 from services.kit.outbox import Outbox
 from services.kit.overload import Overload
-from services.kit.oversize import instead_of_many
 from services.kit.platform import Platform
 from services.kit.readiness import Readiness
 from services.kit.summaries import summarize

@@ -1,12 +1,12 @@
 """Requests that are too large: what their sender may do instead, where the protos say it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Final
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
 
-from contract.descriptors import descriptor_bytes
+from contract.descriptors import descriptor_bytes, messages
 from icto.policy.v1 import policy_pb2 as policy
 
 _MESSAGE: Final = FieldDescriptorProto.TYPE_MESSAGE
@@ -18,7 +18,7 @@ def instead_of_many(message: str) -> str:
 
     It is said on a field of the message, or of a message within it (`instead_of_many`).
     """
-    return next(_said(message, _messages(), set()), "")
+    return next(_said(f".{message}", _messages(), set()), "")
 
 
 def _said(message: str, known: Mapping[str, DescriptorProto], seen: set[str]) -> Iterator[str]:
@@ -30,22 +30,9 @@ def _said(message: str, known: Mapping[str, DescriptorProto], seen: set[str]) ->
         if words:
             yield words
         if field.type == _MESSAGE:
-            yield from _said(field.type_name.removeprefix("."), known, seen)
+            yield from _said(field.type_name, known, seen)
 
 
 @cache
 def _messages() -> Mapping[str, DescriptorProto]:
-    """Every message by its full name."""
-    files = FileDescriptorSet.FromString(descriptor_bytes()).file
-    return {
-        name: message for file in files for name, message in _named(file.package, file.message_type)
-    }
-
-
-def _named(
-    within: str, messages: Iterable[DescriptorProto]
-) -> Iterator[tuple[str, DescriptorProto]]:
-    for message in messages:
-        name = f"{within}.{message.name}"
-        yield name, message
-        yield from _named(name, message.nested_type)
+    return messages(FileDescriptorSet.FromString(descriptor_bytes()))
