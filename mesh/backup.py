@@ -21,11 +21,11 @@ from typing import Any, Final
 import asyncpg
 
 from contract import loader
+from contract.environment import Environment
 from mesh import archive, postgres
 from mesh.archive import BackupError, Manifest
 from mesh.postgres import EmbeddedPostgres, Server
 from mesh.rundir import RunDirectory
-from services.kit.settings import Environment
 
 DATABASE: Final = "database.dump"
 STATE: Final = "state"

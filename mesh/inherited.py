@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-PREFIX: Final = "ICTO_"
+from contract.environment import PREFIX
+
 _ALIKE: Final = 0.9
 _LEFT: Final = f"{PREFIX}LEFT_BEHIND"
 

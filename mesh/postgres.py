@@ -24,13 +24,13 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
+from contract.environment import Environment
 from contract.model import Contract
 from mesh import database_url, inherited
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically
 from mesh.topology import Topology
 from services.kit import discovery, durability, migrations
-from services.kit.settings import Environment
 
 MAJOR: Final = 18
 """Version of the server and of the programs that come along."""

@@ -22,6 +22,7 @@ import grpc
 from google.protobuf import json_format
 
 from contract import loader, principal
+from contract.environment import PREFIX, Environment
 from contract.identities import GATEWAY, OPERATOR
 from contract.model import Contract
 from mesh import control, descriptors, inherited, topology
@@ -37,7 +38,6 @@ from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 from mesh.watchdog import Watchdog
 from observability.receiver import EXPORT_PATH, Destination, Receiver, SpanStore
-from services.kit.settings import PREFIX, Environment
 
 log = logging.getLogger(__name__)
 

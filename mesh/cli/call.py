@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
 from contract import loader, wire
+from contract.environment import Environment
 from contract.method import Kind, Method
 from contract.model import Contract
 from contract.status import from_rpc_error
@@ -28,7 +29,6 @@ from mesh.cli.terminal import (
     print_json,
     run,
 )
-from services.kit.settings import Environment
 
 
 def register(app: typer.Typer) -> None:

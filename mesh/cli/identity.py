@@ -8,6 +8,7 @@ from uuid import uuid4
 import typer
 
 from contract import principal
+from contract.environment import Environment
 from mesh import control
 from mesh.cli.client import Client, load_key
 from mesh.cli.terminal import (
@@ -26,7 +27,6 @@ from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
-from services.kit.settings import Environment
 
 
 def register(app: typer.Typer) -> None:

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from contract import bounds, loader
+from contract.environment import Environment
 from contract.model import Contract, ContractError
 from mesh import envoy, inherited, topology
 from mesh.cli.terminal import (
@@ -26,7 +27,6 @@ from mesh.database_url import VARIABLE
 from mesh.postgres import PostgresError, Server, check_room
 from mesh.render import Paths, Renderer
 from mesh.rundir import RunDirectory
-from services.kit.settings import Environment
 
 EnvironmentOption = Annotated[Environment, typer.Option(help="Kind of installation.")]
 

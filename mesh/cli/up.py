@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from contract.environment import Environment
 from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
 from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, plain, run
@@ -25,7 +26,6 @@ from mesh.supervisor import Options, StartError, Supervisor
 from mesh.topology import TopologyError
 from observability.logs import JsonFormatter
 from observability.receiver import Destination, DestinationError
-from services.kit.settings import Environment
 
 _SUPERVISOR: Final = "supervisor"
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
+from contract.environment import Environment
 from contract.errors import Code, Error, RemoteError, invalid
 from contract.model import Contract
 from icto.config.v1 import config_pb2 as pb
@@ -21,7 +22,7 @@ from services.backend.release_rules import Decision
 from services.kit import Call, Effect, Kit, paging, settings
 from services.kit.platform import HEARTBEAT_SECONDS
 from services.kit.register import Register
-from services.kit.settings import Environment, SettingsError
+from services.kit.settings import SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ that a test can move 48 hours in one statement.
 
 from typing import Final, Protocol
 
-from services.kit.settings import Environment
+from contract.environment import Environment
 
 _PLAIN: Final = """
 CREATE OR REPLACE FUNCTION kit_now() RETURNS timestamptz

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from services.kit.settings import Environment
+from contract.environment import Environment
 
 DIRECTORY_VARIABLE: Final = "ICTO_FAULT_DIRECTORY"
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from contract.environment import Environment
 from services.kit import clock
-from services.kit.settings import Environment
 
 log = logging.getLogger(__name__)
 

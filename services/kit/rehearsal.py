@@ -7,8 +7,8 @@ refund, compensation) can so be shown on the real mesh, and work takes as long a
 import asyncio
 from typing import Final
 
+from contract.environment import Environment
 from contract.errors import Code, Error
-from services.kit.settings import Environment
 
 REFUSED_PREFIX: Final = "Refused "
 """Start of the names of what is refused."""

@@ -12,25 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
+from contract.environment import PREFIX, Environment
+
 T = TypeVar("T")
-PREFIX: Final = "ICTO_"
 
 
 class SettingsError(Exception):
     """A setting that cannot be used. The message names the variable and what it must be."""
-
-
-class Environment(StrEnum):
-    """What kind of installation this is."""
-
-    PRODUCTION = "production"
-    LOCAL = "local"
-    TEST = "test"
-
-    @property
-    def is_play(self) -> bool:
-        """Whether tokens are worth nothing here, so that they may be given away."""
-        return self is not Environment.PRODUCTION
 
 
 class Secret(str):

@@ -9,13 +9,13 @@ from uuid import UUID
 import asyncpg
 
 from contract import principal
+from contract.environment import Environment
 from contract.errors import Code, Error, invalid
 from contract.identities import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
 from observability.tracing import current_traceparent
 from services.kit import Call, Kit, not_found, paging
 from services.kit.group_commit import GroupCommit
-from services.kit.settings import Environment
 from services.ledger import domain, store
 from services.ledger.domain import Account, Ledger, Request
 from services.ledger.messages import (

@@ -5,11 +5,11 @@ from typing import Final
 from uuid import UUID
 
 from contract import ids
+from contract.environment import Environment
 from contract.errors import Code, Error
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.token.v1 import token_pb2 as pb
 from services.kit import Call, Kit, RemoteError, not_found, paging
-from services.kit.settings import Environment
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import Account, State, Token, TokenSpec

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from contract import loader
+from contract.environment import Environment
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from mesh import archive, backup, restore
@@ -20,7 +21,6 @@ from mesh.cli.client import Client
 from mesh.occupancy import Occupancy
 from mesh.postgres import PostgresError, Server, provision, role_name
 from mesh.rundir import RunDirectory, RunDirectoryError
-from services.kit.settings import Environment
 from tests.chaos import invariants, launch_invariants
 from tests.support.installation import Installation, installation, until
 from tests.support.launches import lock, ordered, spec, token

@@ -11,6 +11,7 @@ import pytest
 from opentelemetry import trace
 
 from contract import loader
+from contract.environment import Environment
 from contract.errors import Code, Error
 from icto.backend.v1 import projects_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -18,7 +19,6 @@ from services.kit import idempotency
 from services.kit.call import Call
 from services.kit.idempotency import Replayed
 from services.kit.identity import Identity
-from services.kit.settings import Environment
 from services.kit.statement import Statement
 from tests.support.postgres import Replica, Schema
 

@@ -11,13 +11,13 @@ import pytest
 from google.protobuf import json_format
 
 from contract import ids, loader
+from contract.environment import Environment
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
 from services.kit import migrations
 from services.kit.journal import PipelineState
 from services.kit.rehearsal import SLOW_PREFIX
-from services.kit.settings import Environment
 from tests.support.installation import Installation, until
 from tests.support.journals import TRACEPARENT, Bench
 from tests.support.launches import ended, lock, quoted, spec, token, validated

@@ -9,13 +9,13 @@ import asyncpg
 import pytest
 
 from contract import ids
+from contract.environment import Environment
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import migrations
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key, Replayed
-from services.kit.settings import Environment
 from services.kit.statement import Statement
 from services.ledger import domain, store
 from services.ledger.domain import Account, Approval, Block, Ledger, Operation, Request, Transfer

@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from contract.environment import Environment
 from services.kit import migrations
-from services.kit.settings import Environment
 from tests.support.postgres import JOURNAL, LAB, Postgres, Schema
 
 

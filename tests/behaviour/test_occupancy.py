@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from contract import loader
+from contract.environment import Environment
 from mesh.occupancy import Occupancy
 from mesh.postgres import PostgresError, Server, provision, role_name
-from services.kit.settings import Environment
 from tests.support.installation import until
 from tests.support.postgres import Postgres
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from contract import loader
+from contract.environment import Environment
 from mesh.cli.client import Client
-from services.kit.settings import Environment
 from tests.conftest import tool
 from tests.support.installation import (
     HEALTH_INTERVAL,

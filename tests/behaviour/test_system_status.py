@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from contract import loader
+from contract.environment import Environment
 from mesh.cli.client import Client
-from services.kit.settings import Environment
 from tests.support.administration import administrator, emergency_stop
 from tests.support.installation import HEALTH_INTERVAL, Installation, until
 from tests.support.money import get, post, until_followed

@@ -14,7 +14,7 @@ from typing import Final
 
 import uvloop
 
-from services.kit.settings import Environment
+from contract.environment import Environment
 from tests.bench import calls, deployments, launches, ledger, start
 from tests.bench.report import Figure, Report
 from tests.support.installation import Installation, installation

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from contract import loader
+from contract.environment import Environment
 from services.kit.faults import DIRECTORY_VARIABLE
-from services.kit.settings import Environment
 from tests.chaos import invariants
 from tests.chaos.deployments import TokenDeployments
 from tests.chaos.launches import Launches

@@ -12,6 +12,7 @@ from uuid import UUID
 from opentelemetry import trace
 
 from contract import ids
+from contract.environment import Environment
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection, Database
 from services.kit.faults import Faults
@@ -29,7 +30,6 @@ from services.kit.journal import (
 )
 from services.kit.journal.engine import CAPACITY
 from services.kit.journal.port import Journal
-from services.kit.settings import Environment
 from tests.support.installation import until
 from tests.support.postgres import Replica, Schema
 

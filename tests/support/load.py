@@ -13,13 +13,13 @@ import grpc
 import httpx
 
 from contract import loader, principal
+from contract.environment import Environment
 from contract.method import Method
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import CallError, Client
-from services.kit.settings import Environment
 from tests.support.installation import (
     E8S,
     START_SECONDS,

@@ -11,13 +11,13 @@ from typing import Any, Final
 import asyncpg
 from opentelemetry import trace
 
+from contract.environment import Environment
 from mesh.postgres import EmbeddedPostgres
 from mesh.rundir import RunDirectory
 from observability.metrics import Metrics
 from services.kit import migrations
 from services.kit.database import Database
 from services.kit.outbox import Outbox
-from services.kit.settings import Environment
 
 MAX_CONNECTIONS: Final = 60
 LAB: Final = "services.lab"

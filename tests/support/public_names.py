@@ -26,6 +26,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
 from contract import loader
 from contract.descriptors import descriptor_bytes
+from contract.environment import PREFIX
 from contract.model import Contract
 from mesh import topology
 from mesh.cli import app
@@ -43,7 +44,6 @@ from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import Definition
 from services.kit.migrations import Migration
 from services.kit.payouts.payouts import Payouts
-from services.kit.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[2]
 FILE: Final = ROOT / "tests" / "public_names.txt"

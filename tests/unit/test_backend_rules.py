@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.environment import Environment
 from contract.errors import Code, Error
 from services.backend import config_rules, domain
 from services.backend.configuration import _first
 from services.backend.domain import Limits, Ordered, Project
-from services.kit.settings import Environment
 
 PROJECT = Project(UUID(int=1), "owner", "A project", "")
 FIELDS = ("display_name", "email", "website")

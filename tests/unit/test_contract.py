@@ -16,11 +16,11 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.duration_pb2 import Duration
 
 from contract import bounds, loader
+from contract.environment import Environment
 from contract.method import Criticality, Http, Kind, Method, RetrySafety
 from contract.model import Contract, ContractError
 from contract.service import ANSWER_RETENTION, ANSWERS, Breaker, Ejection, Retention
 from icto.policy.v1 import policy_pb2 as policy
-from services.kit.settings import Environment
 from tests.support.protos import (
     NO_HTTP,
     PACKAGE,

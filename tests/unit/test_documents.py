@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from contract import loader
+from contract.environment import Environment
 from mesh import topology
-from services.kit.settings import Environment
 from tests.support.markdown import blocks
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from contract import loader
+from contract.environment import PREFIX, Environment
 from mesh import inherited
 from mesh.inherited import Kind
 from mesh.postgres import Server
 from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, Supervisor
 from services.kit import discovery
-from services.kit.settings import PREFIX, Environment, Settings
+from services.kit.settings import Settings
 from tests.support import strange
 
 KINDS = {

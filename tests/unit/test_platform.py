@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contract import loader, principal, wire
+from contract.environment import Environment
 from contract.errors import Code, Error
 from contract.identities import OPERATOR
 from contract.method import Kind, Method
@@ -17,7 +18,6 @@ from services.kit import authorization, identity
 from services.kit.call import Call, OwnershipUncheckedError
 from services.kit.identity import Identity
 from services.kit.platform import Platform
-from services.kit.settings import Environment
 
 CONTRACT = loader.load(Environment.TEST)
 METHODS = list(CONTRACT.methods())

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.environment import Environment
 from services.kit import settings
-from services.kit.settings import Environment, Secret, Settings, SettingsError
+from services.kit.settings import Secret, Settings, SettingsError
 
 NO_SECRET = Secret()
 

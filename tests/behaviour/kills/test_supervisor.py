@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from contract import loader
+from contract.environment import Environment
 from contract.status import from_rpc_error
 from icto.lab.v1 import lab_pb2
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
@@ -31,7 +32,6 @@ from mesh.process import Command, Process
 from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
 from mesh.supervisor import Options, StartError, Supervisor
-from services.kit.settings import Environment
 from tests.support.installation import (
     HEALTH_INTERVAL,
     Installation,
