@@ -8,6 +8,7 @@ process did not run itself, and time that the replica spent waiting for a proces
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -79,30 +80,39 @@ class Watchdog:
     async def _replace(self, watched: "_Watched") -> None:
         watched.replaced()
         log.error(
-            "%s has not answered for %.1f s, %d health intervals: it hangs, is ended by SIGKILL,"
-            " and started again",
+            "%s has not answered for %.1f s, %d health intervals, besides %.1f s in which it waited"
+            " for a processor: it hangs, is ended by SIGKILL, and started again",
             watched.replica.name,
             watched.silent,
             HANG_INTERVALS,
+            watched.waited,
         )
         await self._replicas.end(watched.replica)
 
 
 class _AwakeClock:
-    """Seconds in which this process ran: what it slept through, it could not hear."""
+    """Seconds in which this process could have heard an answer.
+
+    It heard none while it slept, or waited for a processor itself.
+    """
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
         self._passed = 0.0
         self._last = time.monotonic()
+        self._wait = Wait.begin(threads_of(os.getpid()), self._last)
 
     def now(self) -> float:
-        """Seconds since its start, each gap between two ticks counted up to the longest."""
-        return self._passed + min(time.monotonic() - self._last, self._longest)
+        """Seconds from its start to its last tick."""
+        return self._passed
 
     def tick(self) -> None:
-        """Says that this process runs."""
-        self._passed, self._last = self.now(), time.monotonic()
+        """Says that this process runs. Each gap between two ticks counts up to the longest."""
+        now = time.monotonic()
+        wait = self._wait.look(threads_of(os.getpid()), now)
+        waited = max(wait.seconds - self._wait.seconds, 0.0)
+        self._passed += max(min(now - self._last, self._longest) - waited, 0.0)
+        self._last, self._wait = now, wait
 
 
 class _Watched:
@@ -159,6 +169,11 @@ class _Watched:
             return 0.0
         now = self._clock.now()
         return self._wait.answerable(now) if self._wait else now - self._asked
+
+    @property
+    def waited(self) -> float:
+        """Seconds of its silence in which it waited for a processor."""
+        return self._wait.seconds if self._wait else 0.0
 
     def look(self) -> None:
         """Looks whether a processor is what it waits for, once it is late."""

@@ -13,9 +13,10 @@ def test_time_that_the_watchdog_slept_through_counts_little() -> None:
     assert clock.now() < 0.1 < time.monotonic() - begun
 
 
-def test_time_in_which_it_ran_counts_whole() -> None:
+def test_time_in_which_it_could_run_counts() -> None:
     clock = _AwakeClock(longest=60.0)
     time.sleep(0.05)
     clock.tick()
     time.sleep(0.05)
-    assert 0.1 <= clock.now() < 60.0
+    clock.tick()
+    assert 0.05 <= clock.now() < 60.0
