@@ -22,6 +22,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from contract.status import from_rpc_error
+from contract.units import Unit
 from mesh import control, rundir
 from mesh.cli.address import Address, AddressError
 from mesh.cli.client import CallError, KeyFileError
@@ -164,9 +165,7 @@ def icp(amount: str) -> str:
 
 def tokens(amount: str, decimals: int, symbol: str) -> str:
     """An amount of a token, given in base units, as people read it."""
-    whole, rest = divmod(int(amount), 10**decimals)
-    text = f"{whole}.{rest:0{decimals}d}".rstrip("0").rstrip(".") if rest else str(whole)
-    return f"{text} {symbol}"
+    return Unit(symbol, decimals).describe(int(amount))
 
 
 def config_directory() -> Path:

@@ -7,11 +7,12 @@ shares of what was not delivered can be paid back to the last unit.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import Final, assert_never
 from uuid import UUID
 
 from contract.errors import Code, Error, invalid
+from contract.units import Unit
 from services.kit import memos
 
 BASIS_POINTS: Final = 10_000
@@ -368,12 +369,32 @@ def _refunded() -> Error:
     return Error(Code.FAILED_PRECONDITION, "PAYMENT_REFUNDED", "The payment was refunded.")
 
 
-def approval_problem(quote: Quote, allowance: int, expires_soon: bool, balance: int) -> str:
-    """Why an approval does not cover a quote, in words; "" when it does (F-9)."""
+class Lack(Enum):
+    """What keeps an approval from covering a quote."""
+
+    ALLOWANCE = auto()
+    TIME = auto()
+    BALANCE = auto()
+
+
+def lack_of(quote: Quote, allowance: int, expires_soon: bool, balance: int) -> Lack | None:
+    """What an approval lacks to cover a quote; None when it lacks nothing (F-9)."""
     if allowance < quote.required_allowance:
-        return f"Approve at least {quote.required_allowance}; the allowance is {allowance}."
+        return Lack.ALLOWANCE
     if expires_soon:
-        return "The approval ends before the charge could be made; approve again."
-    if balance < quote.required_allowance:
-        return f"The balance is {balance}, but total and fee need {quote.required_allowance}."
-    return ""
+        return Lack.TIME
+    return Lack.BALANCE if balance < quote.required_allowance else None
+
+
+def approval_problem(lack: Lack, quote: Quote, found: int, unit: Unit) -> str:
+    """What an approval lacks, in words; `found` is the allowance or balance that falls short."""
+    needed, there = unit.describe(quote.required_allowance), unit.describe(found)
+    match lack:
+        case Lack.ALLOWANCE:
+            return f"Approve at least {needed}; the allowance is {there}."
+        case Lack.TIME:
+            return "The approval ends before the charge could be made; approve again."
+        case Lack.BALANCE:
+            return f"The balance is {there}, but total and fee need {needed}."
+        case _:
+            assert_never(lack)

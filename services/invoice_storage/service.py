@@ -10,7 +10,7 @@ from contract.errors import Code, Error
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
 from services.invoice_storage.charges import Charges
-from services.invoice_storage.domain import CHARGED, Quote, RefundState
+from services.invoice_storage.domain import CHARGED, Lack, Quote, RefundState
 from services.invoice_storage.messages import (
     invoice_message,
     parse_items,
@@ -20,7 +20,7 @@ from services.invoice_storage.messages import (
     refund_message,
 )
 from services.invoice_storage.refunds import Refunds
-from services.invoice_storage.treasury import Treasury
+from services.invoice_storage.treasury import Spender, Treasury
 from services.kit import Call, Kit, amounts, paging
 from services.kit.forgetting import keep_forgetting
 
@@ -112,7 +112,7 @@ class PaymentService:
         spender = await self._treasury.spender(quote.ledger, quote.owner)
         latest = int((now + timedelta(seconds=_APPROVAL_SECONDS)).timestamp() * 1e9)
         soon = spender.expires is not None and spender.expires < latest
-        problem = domain.approval_problem(quote, spender.allowance, soon, spender.balance)
+        problem = await self._problem(quote, spender, expires_soon=soon)
         approval = pb.CheckPaymentApprovalResponse(
             approved=not problem,
             required=str(quote.required_allowance),
@@ -123,6 +123,14 @@ class PaymentService:
         if spender.expires is not None:
             approval.expire_time.FromNanoseconds(spender.expires)
         return approval
+
+    async def _problem(self, quote: Quote, spender: Spender, *, expires_soon: bool) -> str:
+        lack = domain.lack_of(quote, spender.allowance, expires_soon, spender.balance)
+        if lack is None:
+            return ""
+        found = spender.balance if lack is Lack.BALANCE else spender.allowance
+        unit = await self._treasury.unit(quote.ledger)
+        return domain.approval_problem(lack, quote, found, unit)
 
     async def Charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
         """Takes the money of an operation, once."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from contract.errors import Code, Error, RemoteError
+from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from services.invoice_storage.domain import Payment, Refund
 from services.kit.faults import Faults
@@ -120,6 +121,11 @@ class Treasury:
     async def balance(self, ledger: str, owner: str = "") -> int:
         """What an account holds; the treasury's own when none is named."""
         return await self._transfers.balance(ledger, owner)
+
+    async def unit(self, ledger: str) -> Unit:
+        """What the token of a ledger is counted in."""
+        found = await self._ledger.GetLedger(ledger_pb2.GetLedgerRequest(name=ledger))
+        return Unit(found.symbol, found.decimals)
 
     async def spender(self, ledger: str, owner: str) -> Spender:
         """What an account would let the treasury take."""

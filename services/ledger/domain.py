@@ -13,6 +13,7 @@ from uuid import UUID
 
 from contract.errors import Code, Error
 from contract.principal import DEFAULT_SUBACCOUNT
+from contract.units import Unit
 from services.kit.amounts import MAX_AMOUNT
 
 ICP_LEDGER: Final = UUID("00000000-0000-7000-8000-000000000001")
@@ -49,6 +50,11 @@ class Ledger:
     total_supply: int = 0
     block_count: int = 0
     tip_hash: bytes = b""
+
+    @property
+    def unit(self) -> Unit:
+        """What its token is counted in."""
+        return Unit(self.symbol, self.decimals)
 
 
 class Operation(IntEnum):
@@ -245,10 +251,11 @@ class Book:
                 "EXPIRED", "The approval would end in the past.", ledger_time=str(self._now)
             )
         current = self._allowance(approval.source, approval.spender).at(self._now)
-        if approval.expected_allowance not in (None, current):
+        if approval.expected_allowance is not None and approval.expected_allowance != current:
             raise _refused(
                 "ALLOWANCE_CHANGED",
-                f"The allowance is {current}, not {approval.expected_allowance}.",
+                f"The allowance is {self._told(current)},"
+                f" not {self._told(approval.expected_allowance)}.",
                 current_allowance=str(current),
             )
         self._debit(approval.source, fee)
@@ -256,6 +263,9 @@ class Book:
         allowance = Allowance(approval.amount, approval.expires)
         self.allowances[approval.source, approval.spender] = allowance
         return self._append(approval, Operation.APPROVE, fee, key)
+
+    def _told(self, amount: int) -> str:
+        return self.ledger.unit.describe(amount)
 
     def _allowance(self, source: Account, spender: Account) -> Allowance:
         return self.allowances.get((source, spender), NO_ALLOWANCE)
@@ -268,7 +278,8 @@ class Book:
         if allowance < transfer.amount + fee:
             raise _refused(
                 "INSUFFICIENT_ALLOWANCE",
-                f"The allowance is {allowance}, but amount and fee need {transfer.amount + fee}.",
+                f"The allowance is {self._told(allowance)}, but amount and fee need"
+                f" {self._told(transfer.amount + fee)}.",
                 allowance=str(allowance),
             )
 
@@ -340,7 +351,8 @@ class Book:
         if balance < amount:
             raise _refused(
                 "INSUFFICIENT_FUNDS",
-                f"The account holds {balance}, but amount and fee need {amount}.",
+                f"The account holds {self._told(balance)}, but amount and fee need"
+                f" {self._told(amount)}.",
                 balance=str(balance),
             )
         self.balances[account] = balance - amount

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import Error
+from contract.units import Unit
 from services.backend.launches import domain
 from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Outcome, Shape
 from services.kit.journal import PipelineState
@@ -103,7 +104,7 @@ def test_what_cannot_pay_the_ledgers_fee_is_not_withdrawn() -> None:
 def test_what_is_taken_of_an_owner_must_be_there_and_allowed(
     allowance: int, balance: int, reason: str
 ) -> None:
-    assert refusal(domain.check_takeable, allowance, balance, 10) == reason
+    assert refusal(domain.check_takeable, allowance, balance, 10, Unit("T", 0)) == reason
 
 
 def test_a_token_that_exists_needs_something_to_launch() -> None:

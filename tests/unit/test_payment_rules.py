@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import Code, Error
+from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from icto.payment.v1 import payment_pb2
 from services.invoice_storage import domain
 from services.invoice_storage.domain import (
     Discount,
     Item,
+    Lack,
     Line,
     PaidService,
     Payment,
@@ -143,17 +145,19 @@ def test_an_approval_covers_the_fee_and_a_margin() -> None:
 def test_a_missing_approval_is_told_precisely() -> None:
     """F-58: missing approval, short approval and short balance were one opaque failure."""
     needed = QUOTE.required_allowance
-    problems = [
-        domain.approval_problem(QUOTE, allowance, soon, balance)
-        for allowance, soon, balance in (
-            (needed - 1, False, needed),
-            (needed, True, needed),
-            (needed, False, needed - 1),
-        )
+    for lack, allowance, soon, balance in (
+        (Lack.ALLOWANCE, needed - 1, False, needed),
+        (Lack.TIME, needed, True, needed),
+        (Lack.BALANCE, needed, False, needed - 1),
+        (None, needed, False, needed),
+    ):
+        assert domain.lack_of(QUOTE, allowance, soon, balance) == lack
+    told = [domain.approval_problem(lack, QUOTE, needed - 1, Unit("ICP", 8)) for lack in Lack]
+    assert told == [
+        "Approve at least 2.0001 ICP; the allowance is 2.00009999 ICP.",
+        "The approval ends before the charge could be made; approve again.",
+        "The balance is 2.00009999 ICP, but total and fee need 2.0001 ICP.",
     ]
-    assert len(set(problems)) == 3
-    assert all(problems)
-    assert domain.approval_problem(QUOTE, needed, expires_soon=False, balance=needed) == ""
 
 
 LEGAL = {

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from contract import ids
 from contract.errors import Code, Error, invalid
+from contract.units import Unit
 from services.kit.journal import PipelineState, StepRecord, StepState
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step
@@ -235,7 +236,7 @@ def check_owner(owner: str, controller: str) -> None:
         )
 
 
-def check_takeable(allowance: int, balance: int, amount: int) -> None:
+def check_takeable(allowance: int, balance: int, amount: int, unit: Unit) -> None:
     """Passes when this much may be taken of a token's owner, the ledger's fee included.
 
     Raises:
@@ -249,7 +250,8 @@ def check_takeable(allowance: int, balance: int, amount: int) -> None:
             raise Error(
                 Code.FAILED_PRECONDITION,
                 reason,
-                f"Your {kind} is {found}, but the launch takes {amount} with the ledger's fees.",
+                f"Your {kind} is {unit.describe(found)}, but the launch takes"
+                f" {unit.describe(amount)} with the ledger's fees.",
                 metadata={kind: str(found)},
             )
 

@@ -4,9 +4,11 @@ The account belongs to this service's principal, so that neither the owner nor a
 what lies there. Each transfer is known by its launch and step, and is made once.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
+from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain, store
 from services.backend.launches.domain import Launch
@@ -51,9 +53,13 @@ class Escrow:
         """
         allowances = f"{ledger}/accounts/{payer}/allowances/{self._transfers.owner}"
         request = ledger_pb2.GetAllowanceRequest(name=allowances)
-        allowance = await self._transfers.ledger.GetAllowance(request)
-        balance = await self._transfers.balance(ledger, payer)
-        domain.check_takeable(int(allowance.allowance), balance, amount)
+        found, allowance, balance = await asyncio.gather(
+            self.ledger(ledger),
+            self._transfers.ledger.GetAllowance(request),
+            self._transfers.balance(ledger, payer),
+        )
+        unit = Unit(found.symbol, found.decimals)
+        domain.check_takeable(int(allowance.allowance), balance, amount, unit)
 
     async def pay(
         self,
