@@ -5,6 +5,7 @@ import base64
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,6 +14,7 @@ from uuid import UUID
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typing_extensions import override
 
 from contract import ids, principal, sign_in
 from contract.errors import Code, Error, invalid
@@ -24,10 +26,10 @@ from gateway.health import Health
 from gateway.reflection import ServerReflection
 from icto.events.v1 import events_pb2 as events
 from icto.identity.v1 import identity_pb2 as pb
+from icto.identity.v1.identity_handlers import IdentityServiceHandlers, identity_service
 from icto.policy.v1 import policy_pb2 as policy
 from services.kit import Call, Effect, Kit, settings
-
-__all__ = ["Health", "IdentityService", "LogsService", "ServerReflection"]
+from services.kit.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,22 @@ class GatewaySettings:
     """Whether pages reach the edge by https."""
 
 
-class IdentityService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts: ours, and standard ones whose protos are not ours."""
+    identity, health = IdentityService(kit), Health(kit)
+    logs, reflect = LogsService(kit), ServerReflection(kit).ServerReflectionInfo
+    standard: dict[str, Callable[..., Any]] = {
+        "/grpc.health.v1.Health/Check": health.Check,
+        "/grpc.health.v1.Health/List": health.List,
+        "/grpc.health.v1.Health/Watch": health.Watch,
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": reflect,
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": reflect,
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export": logs.Export,
+    }
+    return Serving({**identity_service(identity), **standard}, [identity.run])
+
+
+class IdentityService(IdentityServiceHandlers[Call]):
     """icto.identity.v1.IdentityService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -68,6 +85,7 @@ class IdentityService:
                 log.warning("key rotation waits: %s", error)
             await asyncio.sleep(_KEYS_SECONDS)
 
+    @override
     async def CreateChallenge(
         self, request: pb.CreateChallengeRequest, call: Call
     ) -> pb.CreateChallengeResponse:
@@ -88,6 +106,7 @@ class IdentityService:
         response.expire_time.FromDatetime(expires)
         return response
 
+    @override
     async def SignIn(self, request: pb.SignInRequest, call: Call) -> pb.SignInResponse:
         """Takes a signed challenge and answers with an access token, for pages as a cookie, too."""
         domain.check_key(request.public_key)
@@ -143,18 +162,21 @@ class IdentityService:
         claims = domain.claims(user, roles, status, audience, issued, lifetime)
         return jwt.encode(claims, chosen.key, algorithm="EdDSA", headers={"kid": chosen.kid})
 
+    @override
     async def GetJwks(self, request: pb.GetJwksRequest, call: Call) -> pb.GetJwksResponse:
         """Keys that tokens are verified with."""
         del request, call
         keys = await store.keys(self._database)
         return pb.GetJwksResponse(keys=map(_jwk, keys), audience=await self._own_audience())
 
+    @override
     async def WhoAmI(self, request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
         """Says who the caller is."""
         del request
         roles = map(_role, sorted(call.identity.roles))
         return pb.WhoAmIResponse(principal=call.principal, roles=roles)
 
+    @override
     async def IssueBootstrapKey(
         self, request: pb.IssueBootstrapKeyRequest, call: Call
     ) -> pb.IssueBootstrapKeyResponse:
@@ -167,6 +189,7 @@ class IdentityService:
             response = pb.IssueBootstrapKeyResponse(issued=issued)
             return tx.answer(response, subject="bootstrapKeys", act=act)
 
+    @override
     async def RedeemBootstrapKey(
         self, request: pb.RedeemBootstrapKeyRequest, call: Call
     ) -> pb.RedeemBootstrapKeyResponse:
@@ -186,6 +209,7 @@ class IdentityService:
             response = pb.RedeemBootstrapKeyResponse(roles=map(_role, roles))
             return tx.answer(response, subject=_subject(call.principal), act=act)
 
+    @override
     async def GrantRole(self, request: pb.GrantRoleRequest, call: Call) -> pb.GrantRoleResponse:
         """Gives a principal a role."""
         target, role = _person(request.name), role_name(request.role)
@@ -197,6 +221,7 @@ class IdentityService:
             response = pb.GrantRoleResponse(roles=map(_role, after))
             return tx.answer(response, subject=request.name, act=act)
 
+    @override
     async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
         """Takes a role from a principal."""
         target, role = _target(request.name), role_name(request.role)
@@ -209,6 +234,7 @@ class IdentityService:
             response = pb.RevokeRoleResponse(roles=map(_role, after))
             return tx.answer(response, subject=request.name, act=act)
 
+    @override
     async def SetUserStatus(
         self, request: pb.SetUserStatusRequest, call: Call
     ) -> pb.SetUserStatusResponse:
@@ -228,6 +254,7 @@ class IdentityService:
             response = pb.SetUserStatusResponse(status=request.status)
             return tx.answer(response, subject=request.name, act=act)
 
+    @override
     async def GetDenyList(
         self, request: pb.GetDenyListRequest, call: Call
     ) -> pb.GetDenyListResponse:
@@ -238,6 +265,7 @@ class IdentityService:
         known = revision == request.known_revision
         return pb.GetDenyListResponse(revision=revision, principals=() if known else denied)
 
+    @override
     async def GetRoleGrants(
         self, request: pb.GetRoleGrantsRequest, call: Call
     ) -> pb.GetRoleGrantsResponse:

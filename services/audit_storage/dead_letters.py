@@ -4,12 +4,14 @@ from typing import Any, Final
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
+from typing_extensions import override
 
 from contract import ids
 from contract.errors import Code, Error
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1 import dead_letters_pb2 as pb
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
+from icto.audit.v1.dead_letters_handlers import DeadLetterServiceHandlers
 from icto.events.v1 import events_pb2 as events
 from services.audit_storage import dead_letters_store as store
 from services.kit import Call, Kit, not_found, paging
@@ -17,7 +19,7 @@ from services.kit import Call, Kit, not_found, paging
 _COLLECTION: Final = "deadLetters"
 
 
-class DeadLetterService:
+class DeadLetterService(DeadLetterServiceHandlers[Call]):
     """Keeps dead letters, and has them read once more."""
 
     def __init__(self, kit: Kit) -> None:
@@ -27,6 +29,7 @@ class DeadLetterService:
             "icto_dead_letters_total", "Events that were refused for good.", "source"
         )
 
+    @override
     async def BuryEvent(self, request: pb.BuryEventRequest, call: Call) -> pb.DeadLetter:
         """Takes an event in that its reader refused."""
         source = call.identity.caller
@@ -38,6 +41,7 @@ class DeadLetterService:
         self._buried.labels(source).inc()
         return response
 
+    @override
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, call: Call
     ) -> pb.ListDeadLettersResponse:
@@ -52,6 +56,7 @@ class DeadLetterService:
         )
         return pb.ListDeadLettersResponse(dead_letters=page, next_page_token=token)
 
+    @override
     async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, call: Call) -> pb.DeadLetter:
         """One dead letter."""
         del call
@@ -60,6 +65,7 @@ class DeadLetterService:
             raise not_found("deadLetter", request.name)
         return _message(letter)
 
+    @override
     async def ReplayDeadLetter(
         self, request: pb.ReplayDeadLetterRequest, call: Call
     ) -> pb.DeadLetter:

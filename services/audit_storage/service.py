@@ -10,10 +10,13 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
 from contract import ids
 from contract.errors import Code, Error, invalid
 from icto.audit.v1 import audit_pb2 as pb
+from icto.audit.v1.audit_handlers import AuditServiceHandlers, audit_service
+from icto.audit.v1.dead_letters_handlers import dead_letter_service
 from services.audit_storage import domain, store
 from services.audit_storage.checkpoints import CheckpointFile, Signer, reconcile
 from services.audit_storage.dead_letters import DeadLetterService
@@ -33,6 +36,7 @@ from services.kit import Call, Kit, idempotency, paging, settings
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
 from services.kit.lease import Lease
+from services.kit.serving import Serving
 
 __all__ = ["AuditService", "DeadLetterService"]
 
@@ -59,7 +63,14 @@ class _Batch:
     request: pb.AppendEventsRequest
 
 
-class AuditService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    audit = AuditService(kit)
+    dead_letters = dead_letter_service(DeadLetterService(kit))
+    return Serving({**audit_service(audit), **dead_letters}, [audit.run])
+
+
+class AuditService(AuditServiceHandlers[Call]):
     """icto.audit.v1.AuditService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -82,6 +93,7 @@ class AuditService:
             tasks.create_task(self._appends.run())
             tasks.create_task(self._keep_signing())
 
+    @override
     async def AppendEvents(
         self, request: pb.AppendEventsRequest, call: Call
     ) -> pb.AppendEventsResponse:
@@ -132,6 +144,7 @@ class AuditService:
                 await store.append(connection, head, entries, idempotency.recorded(answers))
         return [told[batch.key] for batch in batches]
 
+    @override
     async def ListEntries(
         self, request: pb.ListEntriesRequest, call: Call
     ) -> pb.ListEntriesResponse:
@@ -152,12 +165,14 @@ class AuditService:
         )
         return pb.ListEntriesResponse(entries=page, next_page_token=token)
 
+    @override
     async def GetEntry(self, request: pb.GetEntryRequest, call: Call) -> pb.Entry:
         """One entry."""
         entry_id = ids.parse_name("auditEntries", request.name)
         entry = await store.get(self._database, entry_id)
         return entry_message(call.owned(entry, "entry", request.name))
 
+    @override
     async def VerifyChain(
         self, request: pb.VerifyChainRequest, call: Call
     ) -> pb.VerifyChainResponse:
@@ -210,6 +225,7 @@ class AuditService:
                 return fault
         return None
 
+    @override
     async def ListCheckpoints(
         self, request: pb.ListCheckpointsRequest, call: Call
     ) -> pb.ListCheckpointsResponse:

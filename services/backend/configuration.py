@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf import json_format
+from typing_extensions import override
 
 from contract.environment import Environment
 from contract.errors import Code, Error, RemoteError, invalid
 from contract.model import Contract
 from icto.config.v1 import config_pb2 as pb
+from icto.config.v1.config_handlers import ConfigServiceHandlers
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
@@ -39,7 +41,7 @@ class ConfigSettings:
     """JSON of a SystemConfig, merged over the standard one. Not in production."""
 
 
-class ConfigService:
+class ConfigService(ConfigServiceHandlers[Call]):
     """Keeps the configuration and tells everybody about it."""
 
     def __init__(self, kit: Kit) -> None:
@@ -71,6 +73,7 @@ class ConfigService:
                 self._newest = newest
                 self._changed.notify_all()
 
+    @override
     async def GetConfig(self, request: pb.GetConfigRequest, call: Call) -> pb.SystemConfig:
         """The configuration in force."""
         del request, call
@@ -80,6 +83,7 @@ class ConfigService:
         found.config.retention.extend(self._retention)
         return found.config
 
+    @override
     async def WatchConfig(
         self, request: pb.WatchConfigRequest, call: Call
     ) -> AsyncIterator[pb.SystemConfig]:
@@ -94,6 +98,7 @@ class ConfigService:
             except TimeoutError:
                 continue
 
+    @override
     async def UpdateConfig(self, request: pb.UpdateConfigRequest, call: Call) -> pb.SystemConfig:
         """Replaces limits, features and payment settings."""
         config_rules.check(request.config)
@@ -125,6 +130,7 @@ class ConfigService:
                 "config.payment.ledger", "names a ledger that does not exist", "LEDGER_NOT_FOUND"
             ) from None
 
+    @override
     async def SetMaintenance(
         self, request: pb.SetMaintenanceRequest, call: Call
     ) -> pb.SystemConfig:
@@ -136,6 +142,7 @@ class ConfigService:
 
         return await self._change(call, change, request.justification, events.SEVERITY_WARNING)
 
+    @override
     async def StopPlatform(self, request: pb.StopPlatformRequest, call: Call) -> pb.SystemConfig:
         """Stops every change, and turns maintenance on."""
 
@@ -186,6 +193,7 @@ class ConfigService:
         )
         return after, act
 
+    @override
     async def ReleasePlatform(
         self, request: pb.ReleasePlatformRequest, call: Call
     ) -> pb.ReleasePlatformResponse:
@@ -228,6 +236,7 @@ class ConfigService:
         stop = await restrictions.stop(tx, self._register, call.principal)
         return release_rules.decide(call.principal, stop.standings)
 
+    @override
     async def ListConfigRevisions(
         self, request: pb.ListConfigRevisionsRequest, call: Call
     ) -> pb.ListConfigRevisionsResponse:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from typing_extensions import override
+
 from contract import ids, wire
 from contract.errors import Code, Error
 from icto.backend.v1 import deployments_pb2 as pb
+from icto.backend.v1.deployments_handlers import DeploymentServiceHandlers
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
@@ -41,7 +44,7 @@ class _Checked:
     cost: str
 
 
-class DeploymentService:
+class DeploymentService(DeploymentServiceHandlers[Call]):
     """Accepts deployments and runs their pipelines."""
 
     def __init__(self, kit: Kit) -> None:
@@ -65,6 +68,7 @@ class DeploymentService:
             tasks.create_task(self._pipelines.run())
             tasks.create_task(keep_forgetting(self._kit, UNPAID, store.forget_unpaid))
 
+    @override
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Deployment:
         """Accepts a token deployment; its pipeline begins when the transaction has committed."""
         try:
@@ -122,6 +126,7 @@ class DeploymentService:
         validated, cost = await asyncio.gather(validating, costing)
         return _Checked(validated.spec, cost)
 
+    @override
     async def GetDeployment(self, request: pb.GetDeploymentRequest, call: Call) -> pb.Deployment:
         """One deployment."""
         deployment_id = ids.parse_name("deployments", request.name)
@@ -130,6 +135,7 @@ class DeploymentService:
         (message,) = await self._messages([deployment])
         return message
 
+    @override
     async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, call: Call
     ) -> pb.ListDeploymentsResponse:
@@ -144,6 +150,7 @@ class DeploymentService:
         )
         return pb.ListDeploymentsResponse(deployments=page, next_page_token=token)
 
+    @override
     async def WatchDeployment(
         self, request: pb.WatchDeploymentRequest, call: Call
     ) -> AsyncIterator[pb.WatchDeploymentResponse]:
@@ -163,6 +170,7 @@ class DeploymentService:
             if message.state in _ENDED:
                 return
 
+    @override
     async def CancelDeployment(
         self, request: pb.CancelDeploymentRequest, call: Call
     ) -> pb.Deployment:
@@ -175,6 +183,7 @@ class DeploymentService:
         self._stopped(deployment_id)
         return response
 
+    @override
     async def ListPendingDeployments(
         self, request: pb.ListPendingDeploymentsRequest, call: Call
     ) -> pb.ListPendingDeploymentsResponse:
@@ -194,6 +203,7 @@ class DeploymentService:
         )
         return pb.ListPendingDeploymentsResponse(deployments=page, next_page_token=token)
 
+    @override
     async def RetryDeployment(
         self, request: pb.RetryDeploymentRequest, call: Call
     ) -> pb.Deployment:
@@ -214,6 +224,7 @@ class DeploymentService:
         self._journal.tell(deployment_id)
         return response
 
+    @override
     async def ReconcileDeployment(
         self, request: pb.ReconcileDeploymentRequest, call: Call
     ) -> pb.Deployment:

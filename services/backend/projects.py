@@ -1,20 +1,24 @@
 """icto.backend.v1.ProjectService."""
 
+from typing_extensions import override
+
 from contract import ids
 from icto.backend.v1 import projects_pb2 as pb
+from icto.backend.v1.projects_handlers import ProjectServiceHandlers
 from services.backend import domain, store
 from services.backend.domain import Project
 from services.backend.messages import etag, project_message
 from services.kit import Call, Kit, paging
 
 
-class ProjectService:
+class ProjectService(ProjectServiceHandlers[Call]):
     """Projects of creators."""
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
         self._platform = kit.platform
 
+    @override
     async def CreateProject(self, request: pb.CreateProjectRequest, call: Call) -> pb.Project:
         """Registers a project."""
         project = Project(
@@ -29,12 +33,14 @@ class ProjectService:
             response = project_message(await store.add_project(tx, project))
             return tx.answer(response, subject=response.name)
 
+    @override
     async def GetProject(self, request: pb.GetProjectRequest, call: Call) -> pb.Project:
         """One project."""
         project_id = ids.parse_name("projects", request.name)
         project = await store.get_project(self._database, project_id)
         return project_message(call.owned(project, "project", request.name))
 
+    @override
     async def ListProjects(
         self, request: pb.ListProjectsRequest, call: Call
     ) -> pb.ListProjectsResponse:
@@ -48,6 +54,7 @@ class ProjectService:
         )
         return pb.ListProjectsResponse(projects=page, next_page_token=token)
 
+    @override
     async def UpdateProject(self, request: pb.UpdateProjectRequest, call: Call) -> pb.Project:
         """Changes a project."""
         project_id = ids.parse_name("projects", request.project.name, "project.name")

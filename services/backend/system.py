@@ -5,8 +5,11 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
+from typing_extensions import override
+
 from contract.errors import Error
 from icto.backend.v1 import system_pb2 as pb
+from icto.backend.v1.system_handlers import SystemServiceHandlers
 from services.backend import restrictions
 from services.backend.config_store import Revision, Wish
 from services.kit import Call, Kit
@@ -20,7 +23,7 @@ FEE_LEDGER = "ledgers/icp"
 _ANSWER_SECONDS = 0.05
 
 
-class SystemService:
+class SystemService(SystemServiceHandlers[Call]):
     """State of the platform, measured when it is asked for (F-61, F-62)."""
 
     def __init__(self, kit: Kit) -> None:
@@ -31,6 +34,7 @@ class SystemService:
         self._register = Register(kit.clients)
         self._platform = kit.platform
 
+    @override
     async def GetSystemStatus(
         self, request: pb.GetSystemStatusRequest, call: Call
     ) -> pb.GetSystemStatusResponse:

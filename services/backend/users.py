@@ -1,23 +1,28 @@
 """icto.backend.v1.UserService."""
 
+from typing_extensions import override
+
 from icto.backend.v1 import users_pb2 as pb
+from icto.backend.v1.users_handlers import UserServiceHandlers
 from services.backend import domain, store
 from services.backend.messages import profile_message
 from services.kit import Call, Kit
 
 
-class UserService:
+class UserService(UserServiceHandlers[Call]):
     """Profiles."""
 
     def __init__(self, kit: Kit) -> None:
         self._database = kit.database
 
+    @override
     async def GetMyProfile(self, request: pb.GetMyProfileRequest, call: Call) -> pb.Profile:
         """The caller's profile; an empty one before their first write."""
         del request
         profile = await store.get_profile(self._database, call.principal)
         return profile_message(profile or domain.Profile(call.principal))
 
+    @override
     async def UpdateMyProfile(self, request: pb.UpdateMyProfileRequest, call: Call) -> pb.Profile:
         """Changes the caller's profile."""
         present = {

@@ -5,9 +5,12 @@ import logging
 from datetime import timedelta
 from typing import Final
 
+from typing_extensions import override
+
 from contract import ids
 from contract.errors import Code, Error
 from icto.payment.v1 import payment_pb2 as pb
+from icto.payment.v1.payment_handlers import PaymentServiceHandlers, payment_service
 from services.invoice_storage import domain, store
 from services.invoice_storage.charges import Charges
 from services.invoice_storage.domain import CHARGED, Lack, Quote, RefundState
@@ -23,6 +26,7 @@ from services.invoice_storage.refunds import Refunds
 from services.invoice_storage.treasury import Spender, Treasury
 from services.kit import Call, Kit, amounts, paging
 from services.kit.forgetting import keep_forgetting
+from services.kit.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +37,13 @@ _RETRY_SECONDS: Final = 1.0
 _APPROVAL_SECONDS: Final = 60
 
 
-class PaymentService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    handlers = PaymentService(kit)
+    return Serving(payment_service(handlers), [handlers.run])
+
+
+class PaymentService(PaymentServiceHandlers[Call]):
     """icto.payment.v1.PaymentService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -58,6 +68,7 @@ class PaymentService:
             tasks.create_task(self._watch_treasury())
             tasks.create_task(keep_forgetting(self._kit, QUOTES, store.forget_quotes))
 
+    @override
     async def CreateQuote(self, request: pb.CreateQuoteRequest, call: Call) -> pb.Quote:
         """Prices an order."""
         config = self._platform.config
@@ -93,12 +104,14 @@ class PaymentService:
             await call.replay()
             raise
 
+    @override
     async def GetQuote(self, request: pb.GetQuoteRequest, call: Call) -> pb.Quote:
         """One quote of the caller, or of the user whom a service acts for."""
         quote = await store.get_quote(self._database, ids.parse_name("quotes", request.name))
         found = call.owned(quote, "quote", request.name)
         return quote_message(found, self._treasury.account, await store.now(self._database))
 
+    @override
     async def CheckPaymentApproval(
         self, request: pb.CheckPaymentApprovalRequest, call: Call
     ) -> pb.CheckPaymentApprovalResponse:
@@ -132,14 +145,17 @@ class PaymentService:
         unit = await self._treasury.unit(quote.ledger)
         return domain.approval_problem(lack, quote, found, unit)
 
+    @override
     async def Charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
         """Takes the money of an operation, once."""
         return await self._charges.charge(request, call)
 
+    @override
     async def SettlePayment(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
         """Says what of a payment was delivered."""
         return await self._charges.settle(request, call)
 
+    @override
     async def GetPayment(self, request: pb.GetPaymentRequest, call: Call) -> pb.Payment:
         """One payment."""
         payment_id = ids.parse_name("payments", request.name)
@@ -147,6 +163,7 @@ class PaymentService:
         payment = call.owned(row, "payment", request.name)
         return payment_message(payment, await store.refund_of(self._database, payment.id))
 
+    @override
     async def ListPayments(
         self, request: pb.ListPaymentsRequest, call: Call
     ) -> pb.ListPaymentsResponse:
@@ -161,6 +178,7 @@ class PaymentService:
         )
         return pb.ListPaymentsResponse(payments=page, next_page_token=token)
 
+    @override
     async def GetInvoice(self, request: pb.GetInvoiceRequest, call: Call) -> pb.Invoice:
         """The invoice of a payment that was charged."""
         payment_id = ids.parse_name("invoices", request.name)
@@ -169,6 +187,7 @@ class PaymentService:
             payment = None
         return invoice_message(call.owned(payment, "invoice", request.name))
 
+    @override
     async def ListInvoices(
         self, request: pb.ListInvoicesRequest, call: Call
     ) -> pb.ListInvoicesResponse:
@@ -183,19 +202,23 @@ class PaymentService:
         )
         return pb.ListInvoicesResponse(invoices=page, next_page_token=token)
 
+    @override
     async def RequestRefund(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
         """A user asks for money back."""
         return await self._refunds.request(request, call)
 
+    @override
     async def CancelRefund(self, request: pb.CancelRefundRequest, call: Call) -> pb.Refund:
         """A user takes a request back."""
         return await self._refunds.cancel(request, call)
 
+    @override
     async def GetRefund(self, request: pb.GetRefundRequest, call: Call) -> pb.Refund:
         """One refund."""
         row = await store.get_refund(self._database, ids.parse_name("refunds", request.name))
         return refund_message(call.owned(row, "refund", request.name))
 
+    @override
     async def ListRefunds(
         self, request: pb.ListRefundsRequest, call: Call
     ) -> pb.ListRefundsResponse:
@@ -211,18 +234,22 @@ class PaymentService:
         )
         return pb.ListRefundsResponse(refunds=page, next_page_token=token)
 
+    @override
     async def ApproveRefund(self, request: pb.ApproveRefundRequest, call: Call) -> pb.Refund:
         """An administrator approves."""
         return await self._refunds.approve(request, call)
 
+    @override
     async def RejectRefund(self, request: pb.RejectRefundRequest, call: Call) -> pb.Refund:
         """An administrator refuses."""
         return await self._refunds.reject(request, call)
 
+    @override
     async def ProcessRefund(self, request: pb.ProcessRefundRequest, call: Call) -> pb.Refund:
         """An administrator has a failed refund tried again."""
         return await self._refunds.process(request, call)
 
+    @override
     async def GetPaymentTotals(
         self, request: pb.GetPaymentTotalsRequest, call: Call
     ) -> pb.GetPaymentTotalsResponse:

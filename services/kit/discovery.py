@@ -1,21 +1,22 @@
 """Finds a service's code by its mesh name: no list of services is kept anywhere.
 
 The mesh service `ledger` is the module `services.ledger.service`; a service that is a top-level
-room of the house, as the gateway, is `gateway.service`. Each proto service that it serves is the
-class of the same name in that module.
+room of the house, as the gateway, is `gateway.service`. The module's `compose(kit)` makes the
+handlers of each proto service that it serves.
 """
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 from contract.service import Service
 from services.kit.kit import Kit
+from services.kit.serving import Serving
 
 
 class IncompleteServiceError(Exception):
-    """A service lacks a class or a method that its proto declares. The message names it."""
+    """A service lacks a handler that its proto declares. The message names it."""
 
 
 def package_of(mesh_name: str) -> str:
@@ -29,22 +30,18 @@ def module_of(mesh_name: str) -> ModuleType:
     return importlib.import_module(f"{package_of(mesh_name)}.service")
 
 
-def instances(module: ModuleType, service: Service, kit: Kit) -> dict[str, Any]:
-    """An instance for each proto service, by the proto service's full name.
+def compose(service: Service, kit: Kit) -> Serving:
+    """A mesh service made of its parts.
 
     Raises:
-        IncompleteServiceError: a class or a method is missing.
+        IncompleteServiceError: it has no `compose`, or a method has no handler in it.
     """
-    made: dict[type, Any] = {}
-    found: dict[str, Any] = {}
-    for method in service.methods:
-        short = method.service.rpartition(".")[2]
-        kind = getattr(module, short, None)
-        if kind is None:
-            raise IncompleteServiceError(f"{module.__name__} has no class {short}")
-        if not callable(getattr(kind, method.name, None)):
-            raise IncompleteServiceError(f"{module.__name__}.{short} has no method {method.name}")
-        if kind not in made:
-            made[kind] = kind(kit)
-        found[method.service] = made[kind]
-    return found
+    module = module_of(service.mesh_name)
+    make: Callable[[Kit], Serving] | None = getattr(module, "compose", None)
+    if make is None:
+        raise IncompleteServiceError(f"{module.__name__} has no function compose(kit)")
+    serving = make(kit)
+    missing = [m.full_name for m in service.methods if m.path not in serving.handlers]
+    if missing:
+        raise IncompleteServiceError(f"{module.__name__} has no handler of {', '.join(missing)}")
+    return serving

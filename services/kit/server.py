@@ -40,6 +40,7 @@ from services.kit.outbox import Outbox
 from services.kit.overload import Overload
 from services.kit.platform import Platform
 from services.kit.readiness import Readiness
+from services.kit.serving import Serving
 from services.kit.settings import Settings
 from services.kit.validation import RequestValidator
 
@@ -165,13 +166,12 @@ class Replica:
 
     async def serve(self) -> None:
         """Serves until told to stop."""
-        module = discovery.module_of(self._kit.service.mesh_name)
-        services = discovery.instances(module, self._kit.service, self._kit)
-        server = self._server(services)
+        serving = discovery.compose(self._kit.service, self._kit)
+        server = self._server(serving)
         self._signals.install()
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(work) for work in self._background(services)]
+                running = [tasks.create_task(work) for work in self._background(serving)]
                 server.add_insecure_port(self._kit.settings.listen)
                 await server.start()
                 log.info("serving %s", self._kit.settings.listen)
@@ -182,7 +182,7 @@ class Replica:
         finally:
             await server.stop(0)
 
-    def _server(self, services: dict[str, Any]) -> grpc.aio.Server:
+    def _server(self, serving: Serving) -> grpc.aio.Server:
         server = grpc.aio.server(options=_OPTIONS)
         around = Surroundings(
             self._kit.telemetry,
@@ -197,7 +197,7 @@ class Replica:
         )
         handlers = Handlers(around)
         routes = {
-            method.path: handlers.wrap(method, getattr(services[method.service], method.name))
+            method.path: handlers.wrap(method, serving.handlers[method.path])
             for method in self._kit.service.methods
         }
         routes[SCRAPE_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
@@ -209,7 +209,7 @@ class Replica:
         del request, context
         return self._kit.telemetry.metrics.exposition()
 
-    def _background(self, services: dict[str, Any]) -> list[Coroutine[Any, Any, None]]:
+    def _background(self, serving: Serving) -> list[Coroutine[Any, Any, None]]:
         """Everything that runs beside the calls; it ends with the replica."""
         work = [
             self._overload.watch(),
@@ -221,8 +221,7 @@ class Replica:
             self._keep_house(),
             self._watch_outbox(),
         ]
-        instances = dict.fromkeys(services.values())
-        return work + [instance.run() for instance in instances if hasattr(instance, "run")]
+        return work + [run() for run in serving.work]
 
     async def _watch_readiness(self) -> None:
         """Serving means that the database answers; probed as often as the mesh probes us."""

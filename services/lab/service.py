@@ -4,17 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from google.api.httpbody_pb2 import HttpBody
+from typing_extensions import override
 
 from contract.errors import Code, Error
 from icto.lab.v1 import lab_pb2 as pb
+from icto.lab.v1.lab_handlers import LabServiceHandlers, lab_service
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
 from services.kit import Call, Kit, sse
+from services.kit.serving import Serving
 from services.lab import store
 
 _SECRET = "must not get out"  # noqa: S105  # tests look for it
 
 
-class LabService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    return Serving(lab_service(LabService(kit)))
+
+
+class LabService(LabServiceHandlers[Call]):
     """icto.lab.v1.LabService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -24,6 +32,7 @@ class LabService:
         self._self = kit.clients.stub(LabServiceStub)
         self._calls = 0
 
+    @override
     async def Fail(self, request: pb.FailRequest, call: Call) -> pb.FailResponse:
         """Ends as asked."""
         del call
@@ -35,6 +44,7 @@ class LabService:
         _fail(request.code, request.reason, request.message, retriable=request.retriable)
         return pb.FailResponse(call_count=self._calls, instance=self._instance)
 
+    @override
     async def FailSafely(self, request: pb.FailSafelyRequest, call: Call) -> pb.FailSafelyResponse:
         """Ends as asked, counting attempts."""
         del call
@@ -48,6 +58,7 @@ class LabService:
             _fail(request.code, request.reason, "asked for", retriable=request.retriable)
         return pb.FailSafelyResponse(attempt_count=count)
 
+    @override
     async def Slow(self, request: pb.SlowRequest, call: Call) -> pb.SlowResponse:
         """Takes its time."""
         remaining, onward = call.remaining, 0.0
@@ -60,6 +71,7 @@ class LabService:
             remaining_seconds=remaining, instance=self._instance, next_remaining_seconds=onward
         )
 
+    @override
     async def Stream(
         self, request: pb.StreamRequest, call: Call
     ) -> AsyncIterator[pb.StreamResponse]:
@@ -72,6 +84,7 @@ class LabService:
             raise LabBrokenError(_SECRET)
         _fail(request.code, "STREAM_ENDED", "asked for")
 
+    @override
     async def StreamEvents(
         self, request: pb.StreamEventsRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
@@ -83,11 +96,13 @@ class LabService:
         async for chunk in sse.encode(events, call, self._heartbeat):
             yield chunk
 
+    @override
     async def Limited(self, request: pb.LimitedRequest, call: Call) -> pb.LimitedResponse:
         """Draws from a small bucket."""
         del request, call
         return pb.LimitedResponse()
 
+    @override
     async def ForgetOwner(
         self, request: pb.ForgetOwnerRequest, call: Call
     ) -> pb.ForgetOwnerResponse:

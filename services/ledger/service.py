@@ -7,15 +7,18 @@ from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
 from contract import principal
 from contract.environment import Environment
 from contract.errors import Code, Error, invalid
 from contract.identities import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
+from icto.ledger.v1.ledger_handlers import LedgerServiceHandlers, ledger_service
 from observability.tracing import current_traceparent
 from services.kit import Call, Kit, not_found, paging
 from services.kit.group_commit import GroupCommit
+from services.kit.serving import Serving
 from services.ledger import domain, store
 from services.ledger.domain import Account, Ledger, Request
 from services.ledger.messages import (
@@ -47,7 +50,13 @@ _HOUSEKEEPING_SECONDS = 600.0
 _RETRY_SECONDS = 1.0
 
 
-class LedgerService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    handlers = LedgerService(kit)
+    return Serving(ledger_service(handlers), [handlers.run])
+
+
+class LedgerService(LedgerServiceHandlers[Call]):
     """icto.ledger.v1.LedgerService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -64,6 +73,7 @@ class LedgerService:
             tasks.create_task(self._postings.run())
             tasks.create_task(self._keep_house())
 
+    @override
     async def CreateLedger(self, request: pb.CreateLedgerRequest, call: Call) -> pb.Ledger:
         """Creates a ledger with its initial balances, in one statement."""
         ledger, initial = parse_new_ledger(request)
@@ -79,6 +89,7 @@ class LedgerService:
                 Code.ALREADY_EXISTS, "LEDGER_EXISTS", f"{request.name} exists already."
             ) from None
 
+    @override
     async def CloseLedger(
         self, request: pb.CloseLedgerRequest, call: Call
     ) -> pb.CloseLedgerResponse:
@@ -86,6 +97,7 @@ class LedgerService:
         closed = store.closed_ledger(parse_ledger(request.name))
         return await call.commit(pb.CloseLedgerResponse(), closed, subject=request.name)
 
+    @override
     async def SetController(self, request: pb.SetControllerRequest, call: Call) -> pb.Ledger:
         """Hands control of a ledger to another principal."""
         ledger_id = parse_ledger(request.name)
@@ -114,6 +126,7 @@ class LedgerService:
             response = ledger_message(book.ledger, locked.create_time)
             return tx.answer(response, subject=response.name, act=act)
 
+    @override
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.Ledger:
         """One ledger."""
         del call
@@ -122,6 +135,7 @@ class LedgerService:
             raise not_found("ledger", request.name)
         return ledger_message(stored.ledger, stored.create_time)
 
+    @override
     async def GetAccount(self, request: pb.GetAccountRequest, call: Call) -> pb.LedgerAccount:
         """Balance of one account, now or after a block; zero for one that nobody used."""
         del call
@@ -152,6 +166,7 @@ class LedgerService:
             raise not_found("block", f"{ledger_name(ledger_id)}/blocks/{index}")
         return balance
 
+    @override
     async def GetAllowance(self, request: pb.GetAllowanceRequest, call: Call) -> pb.Allowance:
         """What a spender may still take."""
         del call
@@ -161,11 +176,13 @@ class LedgerService:
             raise not_found("ledger", ledger_name(ledger_id))
         return allowance_message(request.name, *found)
 
+    @override
     async def Transfer(self, request: pb.TransferRequest, call: Call) -> pb.TransferResponse:
         """Moves tokens; committed together with other operations on the same token."""
         transfer = parse_transfer(request, call.principal)
         return await self._post(request.ledger, transfer, pb.TransferResponse, call)
 
+    @override
     async def TransferFrom(
         self, request: pb.TransferFromRequest, call: Call
     ) -> pb.TransferFromResponse:
@@ -173,6 +190,7 @@ class LedgerService:
         transfer = parse_transfer_from(request, call.principal)
         return await self._post(request.ledger, transfer, pb.TransferFromResponse, call)
 
+    @override
     async def VoidTransferFrom(
         self, request: pb.VoidTransferFromRequest, call: Call
     ) -> pb.VoidTransferFromResponse:
@@ -195,11 +213,13 @@ class LedgerService:
             act = call.act(details={"amount": str(transfer.amount), "made": str(block is not None)})
             return tx.answer(response, subject=ledger_name(ledger_id), act=act)
 
+    @override
     async def PayOut(self, request: pb.PayOutRequest, call: Call) -> pb.PayOutResponse:
         """Moves tokens that the calling service holds for somebody."""
         transfer = parse_transfer(request, call.principal)
         return await self._post(request.ledger, transfer, pb.PayOutResponse, call)
 
+    @override
     async def Approve(self, request: pb.ApproveRequest, call: Call) -> pb.ApproveResponse:
         """Lets a spender pay from the caller's account."""
         approval = parse_approval(request, call.principal)
@@ -214,6 +234,7 @@ class LedgerService:
         assert isinstance(posted, response)  # noqa: S101  # made from the posting's own type
         return posted
 
+    @override
     async def GetBlock(self, request: pb.GetBlockRequest, call: Call) -> pb.Block:
         """One block."""
         del call
@@ -222,6 +243,7 @@ class LedgerService:
             raise not_found("block", request.name)
         return block_message(block)
 
+    @override
     async def ListBlocks(self, request: pb.ListBlocksRequest, call: Call) -> pb.ListBlocksResponse:
         """Blocks of a ledger, oldest first."""
         del call

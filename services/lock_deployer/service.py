@@ -8,12 +8,14 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
 from contract import ids
 from contract.errors import Code, Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
+from icto.lock.v1.lock_handlers import LockServiceHandlers, lock_service
 from services.kit import Call, Kit, amounts, not_found, paging
 from services.kit.database import Connection
 from services.kit.escrow import account_of
@@ -22,6 +24,7 @@ from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.register import Register
 from services.kit.rehearsal import rehearse
+from services.kit.serving import Serving
 from services.kit.statement import Statement
 from services.kit.transfers import Transfers
 from services.kit.vesting_messages import of_timestamp, to_datetime
@@ -55,7 +58,13 @@ class _Seen:
     shares: Sequence[Share]
 
 
-class LockService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    handlers = LockService(kit)
+    return Serving(lock_service(handlers), [handlers.run])
+
+
+class LockService(LockServiceHandlers[Call]):
     """icto.lock.v1.LockService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -78,6 +87,7 @@ class LockService:
             tasks.create_task(self._payouts.run())
             tasks.create_task(self._returns.run())
 
+    @override
     async def ValidateLock(
         self, request: pb.ValidateLockRequest, call: Call
     ) -> pb.ValidateLockResponse:
@@ -88,6 +98,7 @@ class LockService:
         domain.check_times(spec, await store.now(self._database))
         return pb.ValidateLockResponse(spec=spec_message(spec))
 
+    @override
     async def CreateLock(self, request: pb.CreateLockRequest, call: Call) -> pb.Lock:
         """Creates a lock, or finds what an earlier call of the operation created."""
         ids.parse_name("ledgers", request.ledger, "ledger")
@@ -143,6 +154,7 @@ class LockService:
         response = lock_message(found)
         return await call.commit(response, subject=response.name, act=_created(call, found))
 
+    @override
     async def ActivateLock(self, request: pb.ActivateLockRequest, call: Call) -> pb.Lock:
         """Locks what lies on the account, once it is the whole amount."""
         lock = await store.of_operation(self._database, request.operation)
@@ -179,6 +191,7 @@ class LockService:
             raise domain.changed()
         return funded
 
+    @override
     async def AbandonLock(
         self, request: pb.AbandonLockRequest, call: Call
     ) -> pb.AbandonLockResponse:
@@ -209,6 +222,7 @@ class LockService:
         self._returns.adopt(begun)
         return response
 
+    @override
     async def GetLock(self, request: pb.GetLockRequest, call: Call) -> pb.Lock:
         """One lock, with those of its beneficiaries that the caller may see."""
         seen = await self._seen(request.name, call)
@@ -232,6 +246,7 @@ class LockService:
             seen = _Seen(call.principal if has_part else lock.owner, lock, [own] if own else [])
         return seen if call.identity.is_service else call.owned(seen, "lock", name)
 
+    @override
     async def ListLocks(self, request: pb.ListLocksRequest, call: Call) -> pb.ListLocksResponse:
         """Locks, newest first."""
         owner, beneficiary = request.owner or None, request.beneficiary or None
@@ -252,6 +267,7 @@ class LockService:
         )
         return pb.ListLocksResponse(locks=page, next_page_token=token)
 
+    @override
     async def GetClaimable(
         self, request: pb.GetClaimableRequest, call: Call
     ) -> pb.GetClaimableResponse:
@@ -267,6 +283,7 @@ class LockService:
         moment = of_timestamp(request.at_time) if asked else seen.lock.times.seen
         return claimable_message(share, domain.claimable(seen.lock, share, moment), moment)
 
+    @override
     async def ClaimLock(self, request: pb.ClaimLockRequest, call: Call) -> pb.Claim:
         """Takes what is unlocked; what is taken here is paid for sure."""
         lock_id = ids.parse_name("locks", request.name)
@@ -304,6 +321,7 @@ class LockService:
         self._payouts.adopt(begun)
         return response
 
+    @override
     async def GetClaim(self, request: pb.GetClaimRequest, call: Call) -> pb.Claim:
         """One claim."""
         lock_id, claim_id = parse_claim_name(request.name)
@@ -314,6 +332,7 @@ class LockService:
             return claim_message(claim)
         return claim_message(call.owned(claim, "claim", request.name))
 
+    @override
     async def ListClaims(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
         """Claims of a lock, newest first."""
         seen = await self._seen(request.parent, call)
@@ -333,6 +352,7 @@ class LockService:
         )
         return pb.ListClaimsResponse(claims=page, next_page_token=token)
 
+    @override
     async def RevokeLock(self, request: pb.RevokeLockRequest, call: Call) -> pb.Lock:
         """Ends vesting; what is not unlocked goes back to the owner."""
         lock_id = ids.parse_name("locks", request.name)
@@ -363,6 +383,7 @@ class LockService:
         self._locks.labels(State.REVOKED.name).inc()
         return response
 
+    @override
     async def EmergencyUnlock(self, request: pb.EmergencyUnlockRequest, call: Call) -> pb.Lock:
         """Unlocks everything, on an administrator's word."""
         lock_id = ids.parse_name("locks", request.name)
@@ -401,6 +422,7 @@ class LockService:
             administrators=any(people.may(one, _UNLOCKS) for one in having),
         )
 
+    @override
     async def AttestMilestone(self, request: pb.AttestMilestoneRequest, call: Call) -> pb.Lock:
         """Records that a milestone was reached, on its attestor's word."""
         lock_id = ids.parse_name("locks", request.name)

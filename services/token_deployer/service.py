@@ -4,12 +4,16 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from typing_extensions import override
+
 from contract import ids
 from contract.environment import Environment
 from contract.errors import Code, Error
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.token.v1 import token_pb2 as pb
+from icto.token.v1.token_handlers import TokenServiceHandlers, token_service
 from services.kit import Call, Kit, RemoteError, not_found, paging
+from services.kit.serving import Serving
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import Account, State, Token, TokenSpec
@@ -28,7 +32,12 @@ _DEPLOYMENTS: Final = "icto_token_deployments_total"
 _FIRST: Final = UUID(int=0)
 
 
-class TokenService:
+def compose(kit: Kit) -> Serving:
+    """The service of its parts."""
+    return Serving(token_service(TokenService(kit)))
+
+
+class TokenService(TokenServiceHandlers[Call]):
     """icto.token.v1.TokenService."""
 
     def __init__(self, kit: Kit) -> None:
@@ -41,6 +50,7 @@ class TokenService:
             _DEPLOYMENTS, "Deployments that ended, by how.", "state"
         )
 
+    @override
     async def DeployToken(self, request: pb.DeployTokenRequest, call: Call) -> pb.Token:
         """Deploys a token, or goes on where an earlier call of the operation stopped."""
         custodian = parse_custodian(request)
@@ -60,6 +70,7 @@ class TokenService:
         self._deployments.labels(State.ACTIVE.name).inc()
         return response
 
+    @override
     async def ValidateToken(
         self, request: pb.ValidateTokenRequest, call: Call
     ) -> pb.ValidateTokenResponse:
@@ -71,6 +82,7 @@ class TokenService:
             raise domain.symbol_taken(spec.symbol)
         return pb.ValidateTokenResponse(spec=spec_message(spec))
 
+    @override
     async def AbandonToken(
         self, request: pb.AbandonTokenRequest, call: Call
     ) -> pb.AbandonTokenResponse:
@@ -86,6 +98,7 @@ class TokenService:
             self._deployments.labels(State.ABANDONED.name).inc()
         return response
 
+    @override
     async def TransferTokenOwnership(
         self, request: pb.TransferTokenOwnershipRequest, call: Call
     ) -> pb.Token:
@@ -147,6 +160,7 @@ class TokenService:
                 self._deployments.labels(domain.failed(stage).name).inc()
             raise
 
+    @override
     async def GetToken(self, request: pb.GetTokenRequest, call: Call) -> pb.Token:
         """One token."""
         del call
@@ -155,6 +169,7 @@ class TokenService:
             raise not_found("token", request.name)
         return _message(stored)
 
+    @override
     async def ListTokens(self, request: pb.ListTokensRequest, call: Call) -> pb.ListTokensResponse:
         """Tokens, newest first."""
         del call
@@ -170,6 +185,7 @@ class TokenService:
         )
         return pb.ListTokensResponse(tokens=page, next_page_token=token)
 
+    @override
     async def SearchTokens(
         self, request: pb.SearchTokensRequest, call: Call
     ) -> pb.SearchTokensResponse:
@@ -188,6 +204,7 @@ class TokenService:
         )
         return pb.SearchTokensResponse(tokens=page, next_page_token=token)
 
+    @override
     async def CheckSymbol(
         self, request: pb.CheckSymbolRequest, call: Call
     ) -> pb.CheckSymbolResponse:

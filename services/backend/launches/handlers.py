@@ -7,10 +7,12 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
+from typing_extensions import override
 
 from contract import ids, principal, wire
 from contract.errors import Code, Error, RemoteError, invalid
 from icto.backend.v1 import launches_pb2 as pb
+from icto.backend.v1.launches_handlers import LaunchServiceHandlers
 from icto.distribution.v1 import distribution_pb2
 from icto.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
 from icto.events.v1 import events_pb2 as events
@@ -61,7 +63,7 @@ class _Checked:
     earlier: UUID | None = None
 
 
-class LaunchService:
+class LaunchService(LaunchServiceHandlers[Call]):
     """Accepts launches, runs their pipelines, and tells how they go."""
 
     def __init__(self, kit: Kit) -> None:
@@ -89,6 +91,7 @@ class LaunchService:
             tasks.create_task(self._pipelines.run())
             tasks.create_task(self._payouts.run())
 
+    @override
     async def ValidateLaunch(
         self, request: pb.ValidateLaunchRequest, call: Call
     ) -> pb.ValidateLaunchResponse:
@@ -106,6 +109,7 @@ class LaunchService:
             spender=ledger_pb2.Account(owner=self._spender),
         )
 
+    @override
     async def CreateLaunch(self, request: pb.CreateLaunchRequest, call: Call) -> pb.Launch:
         """Accepts a launch; it waits for its turn when the transaction has committed."""
         launch_id = ids.new_id(call.principal)
@@ -279,11 +283,13 @@ class LaunchService:
             domain.check_drawable(earlier, checked.coverage.taken, checked.coverage.taken)
             await store.draw(tx, earlier.id, launch.id)
 
+    @override
     async def GetLaunch(self, request: pb.GetLaunchRequest, call: Call) -> pb.Launch:
         """One launch."""
         (message,) = await self._messages([await self._owned(request.name, call)])
         return message
 
+    @override
     async def ListLaunches(
         self, request: pb.ListLaunchesRequest, call: Call
     ) -> pb.ListLaunchesResponse:
@@ -298,6 +304,7 @@ class LaunchService:
         )
         return pb.ListLaunchesResponse(launches=page, next_page_token=token)
 
+    @override
     async def WatchLaunch(
         self, request: pb.WatchLaunchRequest, call: Call
     ) -> AsyncIterator[pb.WatchLaunchResponse]:
@@ -306,6 +313,7 @@ class LaunchService:
         async for change in self._watched(launch, request.after_sequence):
             yield pb.WatchLaunchResponse(change=change)
 
+    @override
     async def WatchLaunchEvents(
         self, request: pb.WatchLaunchEventsRequest, call: Call
     ) -> AsyncIterator[HttpBody]:
@@ -385,6 +393,7 @@ class LaunchService:
         (run,) = await self._journal.get([launch.id])
         return state_of(change.state, run.steps, launch)
 
+    @override
     async def CancelLaunch(self, request: pb.CancelLaunchRequest, call: Call) -> pb.Launch:
         """Asks the pipeline to stop; what was charged and not delivered goes back."""
         launch_id = ids.parse_name("launches", request.name)
@@ -400,6 +409,7 @@ class LaunchService:
         self._journal.tell(launch_id)
         return response
 
+    @override
     async def ListPendingLaunches(
         self, request: pb.ListPendingLaunchesRequest, call: Call
     ) -> pb.ListPendingLaunchesResponse:
@@ -416,6 +426,7 @@ class LaunchService:
         )
         return pb.ListPendingLaunchesResponse(launches=page, next_page_token=token)
 
+    @override
     async def RetryLaunch(self, request: pb.RetryLaunchRequest, call: Call) -> pb.Launch:
         """Lets a parked launch go on. What has failed stays so: its money went back."""
         launch_id = ids.parse_name("launches", request.name)
@@ -453,6 +464,7 @@ class LaunchService:
         )
         return tx.answer(self._message(launch, after), subject=launch.name, act=act)
 
+    @override
     async def WithdrawEscrow(
         self, request: pb.WithdrawEscrowRequest, call: Call
     ) -> pb.WithdrawEscrowResponse:
