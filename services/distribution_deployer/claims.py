@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from typing_extensions import override
+
 from contract.errors import Code, Error, invalid
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -17,29 +19,24 @@ from services.distribution_deployer.domain import (
     Pool,
     Token,
 )
+from services.distribution_deployer.handlers import DistributionHandlers
 from services.distribution_deployer.messages import (
     claim_message,
     claimable_message,
     distribution_name,
     parse_claim,
 )
-from services.distribution_deployer.money import BURNED, Money, new_id
-from services.distribution_deployer.visibility import Visibility
-from services.kit import Call, Kit, amounts, not_found, paging
+from services.distribution_deployer.money import BURNED, new_id
+from services.kit import Call, amounts, not_found, paging
 from services.kit.call import Effect
 from services.kit.journal import Claim as Begun
 
 
-class Claims:
+class Claims(DistributionHandlers):
     """What participants do."""
 
-    def __init__(self, kit: Kit, money: Money, visibility: Visibility) -> None:
-        self._visibility = visibility
-        self._database = kit.database
-        self._faults = kit.faults
-        self._money = money
-
-    async def claimable(
+    @override
+    async def GetClaimable(
         self, request: pb.GetClaimableRequest, call: Call
     ) -> pb.GetClaimableResponse:
         """What the caller may claim now; the recipients of a list see theirs before they claim."""
@@ -68,7 +65,8 @@ class Claims:
         claims, _ = await store.recent_claims(self._database, found.id, principal, rate)
         return rate.claims - claims
 
-    async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
+    @override
+    async def Register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
         """Takes the caller into a pool: their share is reserved, or they are not in."""
         found = await self._visibility.seen(call, request.name)
         category = found.spec.category(request.category_id)
@@ -113,7 +111,8 @@ class Claims:
                 metadata={"balance": str(balance), "required": str(holder.min_amount)},
             )
 
-    async def claim(self, request: pb.ClaimRequest, call: Call) -> pb.DistributionClaim:
+    @override
+    async def Claim(self, request: pb.ClaimRequest, call: Call) -> pb.DistributionClaim:
         """Takes what is unlocked; what is taken here is paid for sure."""
         asked = amounts.parse(request.amount, "amount") if request.HasField("amount") else None
         category_id = request.category_id if request.HasField("category_id") else None
@@ -126,7 +125,8 @@ class Claims:
             response, begun = await self._taken(tx, call, shared, mine, category_id, asked, token)
         return self._follow(response, begun)
 
-    async def claim_with_proof(
+    @override
+    async def ClaimWithProof(
         self, request: pb.ClaimWithProofRequest, call: Call
     ) -> pb.DistributionClaim:
         """As a claim, by one whose allocation a sealed list proves."""
@@ -177,9 +177,8 @@ class Claims:
         await tx.apply(store.taken(claim), *ordered)
         return _answered(tx, call, claim), [begun]
 
-    async def early_unlock(
-        self, request: pb.EarlyUnlockRequest, call: Call
-    ) -> pb.DistributionClaim:
+    @override
+    async def EarlyUnlock(self, request: pb.EarlyUnlockRequest, call: Call) -> pb.DistributionClaim:
         """Takes all that is left, less the penalty, and closes the allocations with it (F-39)."""
         category_id = request.category_id if request.HasField("category_id") else None
         proven = _proven(request)
@@ -237,7 +236,8 @@ class Claims:
         await tx.apply(*ordered)
         return [begun]
 
-    async def get(self, request: pb.GetClaimRequest, call: Call) -> pb.DistributionClaim:
+    @override
+    async def GetClaim(self, request: pb.GetClaimRequest, call: Call) -> pb.DistributionClaim:
         """One claim, for whoever made it and for the owner of the distribution."""
         distribution_id, claim_id = parse_claim(request.name)
         claim = await store.get_claim(self._database, distribution_id, claim_id)
@@ -248,7 +248,8 @@ class Claims:
             raise not_found("claim", request.name)
         return claim_message(claim)
 
-    async def list(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
+    @override
+    async def ListClaims(self, request: pb.ListClaimsRequest, call: Call) -> pb.ListClaimsResponse:
         """Claims of the caller, or all of a distribution of theirs."""
         found = await self._visibility.seen(call, request.parent, "parent")
         whose: str | None = request.principal or None

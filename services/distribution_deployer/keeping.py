@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+from typing_extensions import override
+
 from contract.errors import Code, Error
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
@@ -22,6 +24,7 @@ from services.distribution_deployer.domain import (
     Token,
     Whitelist,
 )
+from services.distribution_deployer.handlers import DistributionHandlers
 from services.distribution_deployer.messages import (
     distribution_message,
     distribution_name,
@@ -45,24 +48,22 @@ _LEASE_SECONDS: Final = 10.0
 _BATCH: Final = 100
 
 
-class Keeping:
-    """Distributions that are looked after."""
+class Control(DistributionHandlers):
+    """What owners do with a distribution."""
 
-    def __init__(self, kit: Kit, accounts: Money) -> None:
-        self._database = kit.database
-        self._outbox = kit.outbox
-        self._platform = kit.platform
-        self._faults = kit.faults
-        self._money = accounts
-        self._lease = Lease(kit.database, "keeping", kit.settings.instance, _LEASE_SECONDS)
-
-    async def pause(self, name: str, call: Call) -> pb.Distribution:
+    @override
+    async def PauseDistribution(
+        self, request: pb.PauseDistributionRequest, call: Call
+    ) -> pb.Distribution:
         """Stops claims until it is resumed."""
-        return await self._move(name, call, State.PAUSED)
+        return await self._move(request.name, call, State.PAUSED)
 
-    async def resume(self, name: str, call: Call) -> pb.Distribution:
+    @override
+    async def ResumeDistribution(
+        self, request: pb.ResumeDistributionRequest, call: Call
+    ) -> pb.Distribution:
         """Ends a pause."""
-        return await self._move(name, call, State.ACTIVE)
+        return await self._move(request.name, call, State.ACTIVE)
 
     async def _move(self, name: str, call: Call, target: State) -> pb.Distribution:
         async with call.transaction() as tx:
@@ -74,10 +75,21 @@ class Keeping:
             await store.put(tx, changed)
             return _changed(tx, call, locked, changed)
 
-    async def hold_category(
+    @override
+    async def PauseCategory(self, request: pb.PauseCategoryRequest, call: Call) -> pb.Distribution:
+        """Stops claims from a category until it is resumed."""
+        return await self._hold(request.name, request.category_id, call, paused=True)
+
+    @override
+    async def ResumeCategory(
+        self, request: pb.ResumeCategoryRequest, call: Call
+    ) -> pb.Distribution:
+        """Ends the pause of a category."""
+        return await self._hold(request.name, request.category_id, call, paused=False)
+
+    async def _hold(
         self, name: str, category_id: int, call: Call, *, paused: bool
     ) -> pb.Distribution:
-        """Pauses or resumes one category."""
         async with call.transaction() as tx:
             locked = await self._locked(tx, call, name)
             _check_allowed(locked, "pausable", allowed=locked.spec.pausable)
@@ -88,15 +100,19 @@ class Keeping:
             held = locked.paused | {category_id} if paused else locked.paused - {category_id}
             return _changed(tx, call, locked, replace(locked, paused=held), str(category_id))
 
-    async def cancel(self, name: str, call: Call) -> pb.Distribution:
+    @override
+    async def CancelDistribution(
+        self, request: pb.CancelDistributionRequest, call: Call
+    ) -> pb.Distribution:
         """Ends it for good: what is unlocked stays claimable, the rest goes back to the owner.
 
         With the rest goes what no claim could take, since the fee would eat it.
         """
-        found = call.owned(await store.get(self._database, parse_distribution(name)), OWNED, name)
+        row = await store.get(self._database, parse_distribution(request.name))
+        found = call.owned(row, OWNED, request.name)
         token = await self._money.token(found.ledger)
         async with call.transaction() as tx:
-            locked = await self._locked(tx, call, name)
+            locked = await self._locked(tx, call, request.name)
             _check_allowed(locked, "cancellable", allowed=locked.spec.cancellable)
             cancelled = replace(domain.moved(locked, State.CANCELLED), cancel_time=locked.now)
             await store.put(tx, cancelled)
@@ -110,6 +126,17 @@ class Keeping:
 
     async def _locked(self, tx: Effect, call: Call, name: str) -> Distribution:
         return call.owned(await store.lock(tx, parse_distribution(name)), OWNED, name)
+
+
+class Keeping:
+    """Distributions that are looked after."""
+
+    def __init__(self, kit: Kit, accounts: Money) -> None:
+        self._database = kit.database
+        self._outbox = kit.outbox
+        self._platform = kit.platform
+        self._money = accounts
+        self._lease = Lease(kit.database, "keeping", kit.settings.instance, _LEASE_SECONDS)
 
     async def run(self) -> None:
         """Does what the time has come for, as long as the replica lives (F-46)."""

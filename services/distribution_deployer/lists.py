@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from typing_extensions import override
+
 from contract import ids
 from contract.errors import Code, Error, invalid
 from icto.distribution.v1 import distribution_pb2 as pb
+from icto.distribution.v1.distribution_handlers import RecipientListServiceHandlers
 from services.distribution_deployer import lists_store as store
 from services.distribution_deployer import merkle_rules, spec_rules
 from services.distribution_deployer.domain import Recipient
@@ -30,8 +33,8 @@ LISTS: Final = "unused_recipient_lists"
 RECIPIENTS: Final = "unused_recipients"
 
 
-class Lists:
-    """The recipient lists."""
+class RecipientListService(RecipientListServiceHandlers[Call]):
+    """icto.distribution.v1.RecipientListService."""
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
@@ -43,7 +46,10 @@ class Lists:
         """Forgets lists that nobody uses, as long as the replica lives."""
         await keep_forgetting(self._kit, LISTS, store.forget_unused)
 
-    async def create(self, request: pb.CreateRecipientListRequest, call: Call) -> pb.RecipientList:
+    @override
+    async def CreateRecipientList(
+        self, request: pb.CreateRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
         """Begins a list."""
         if request.category_id > spec_rules.MAX_CATEGORY_ID:
             raise invalid("category_id", f"must be 1 to {spec_rules.MAX_CATEGORY_ID}")
@@ -60,7 +66,8 @@ class Lists:
             response = list_message(added)
             return tx.answer(response, subject=response.name)
 
-    async def add_page(self, request: pb.AddRecipientsRequest, call: Call) -> pb.RecipientList:
+    @override
+    async def AddRecipients(self, request: pb.AddRecipientsRequest, call: Call) -> pb.RecipientList:
         """Adds the next page; one that is there already changes nothing."""
         list_id = parse_list(request.name)
         recipients = parse_recipients(request.recipients, "recipients")
@@ -90,7 +97,10 @@ class Lists:
                 f" in all, and have {recipients}; use or delete one.",
             )
 
-    async def seal(self, request: pb.SealRecipientListRequest, call: Call) -> pb.RecipientList:
+    @override
+    async def SealRecipientList(
+        self, request: pb.SealRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
         """Seals a list by its root. The tree is built and kept chunk by chunk."""
         list_id = parse_list(request.name)
         async with call.transaction() as tx:
@@ -109,7 +119,8 @@ class Lists:
             act = call.act(details=details | {"root": request.root.hex()})
             return tx.answer(response, subject=response.name, act=act)
 
-    async def delete(
+    @override
+    async def DeleteRecipientList(
         self, request: pb.DeleteRecipientListRequest, call: Call
     ) -> pb.DeleteRecipientListResponse:
         """Deletes a list with its recipients, unless a distribution uses it."""
@@ -127,12 +138,16 @@ class Lists:
             response = pb.DeleteRecipientListResponse()
             return tx.answer(response, subject=request.name, act=call.act(details=details))
 
-    async def get(self, request: pb.GetRecipientListRequest, call: Call) -> pb.RecipientList:
+    @override
+    async def GetRecipientList(
+        self, request: pb.GetRecipientListRequest, call: Call
+    ) -> pb.RecipientList:
         """One list."""
         found = await store.get(self._database, parse_list(request.name))
         return list_message(call.owned(found, OWNED, request.name))
 
-    async def list(
+    @override
+    async def ListRecipientLists(
         self, request: pb.ListRecipientListsRequest, call: Call
     ) -> pb.ListRecipientListsResponse:
         """Lists of the caller, newest first."""
@@ -145,7 +160,10 @@ class Lists:
         )
         return pb.ListRecipientListsResponse(recipient_lists=page, next_page_token=token)
 
-    async def proof(self, request: pb.GetRecipientProofRequest, call: Call) -> pb.RecipientProof:
+    @override
+    async def GetRecipientProof(
+        self, request: pb.GetRecipientProofRequest, call: Call
+    ) -> pb.RecipientProof:
         """What a recipient shows to claim: their own, or anybody's of a public list."""
         list_id, who = parse_proof_name(request.name)
         found = await store.get(self._database, list_id)

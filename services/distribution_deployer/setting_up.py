@@ -5,6 +5,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
 from contract import ids
 from contract.errors import RemoteError, invalid
@@ -20,6 +21,7 @@ from services.distribution_deployer.domain import (
     Spec,
     State,
 )
+from services.distribution_deployer.handlers import DistributionHandlers
 from services.distribution_deployer.messages import (
     check_ledger,
     distribution_message,
@@ -28,7 +30,6 @@ from services.distribution_deployer.messages import (
     parse_spec,
     spec_message,
 )
-from services.distribution_deployer.money import Money
 from services.distribution_deployer.spec_rules import SealedList
 from services.kit import Call, Kit, amounts, not_found
 from services.kit.journal import Claim as Begun
@@ -37,19 +38,18 @@ from services.kit.statement import Statement
 from services.kit.vesting_messages import of_timestamp
 
 
-class SettingUp:
+class SettingUp(DistributionHandlers):
     """The backend's side of distributions."""
 
-    def __init__(self, kit: Kit, money: Money) -> None:
-        self._database = kit.database
+    def __init__(self, kit: Kit) -> None:
+        super().__init__(kit)
         self._environment = kit.settings.environment
-        self._faults = kit.faults
-        self._money = money
         self._states = kit.telemetry.metrics.counter(
             "icto_distributions_total", "Distributions that came into a state.", "state"
         )
 
-    async def validate(
+    @override
+    async def ValidateDistribution(
         self, request: pb.ValidateDistributionRequest, call: Call
     ) -> pb.ValidateDistributionResponse:
         """Checks a spec without creating anything."""
@@ -60,7 +60,10 @@ class SettingUp:
         await self._snapshots(spec)
         return pb.ValidateDistributionResponse(spec=spec_message(spec))
 
-    async def create(self, request: pb.CreateDistributionRequest, call: Call) -> pb.Distribution:
+    @override
+    async def CreateDistribution(
+        self, request: pb.CreateDistributionRequest, call: Call
+    ) -> pb.Distribution:
         """Reserves a distribution, or finds what an earlier call of the operation reserved."""
         check_ledger(request.ledger, "ledger")
         escrow = parse_account(request.escrow, "escrow")
@@ -164,7 +167,8 @@ class SettingUp:
             raise invalid(at, f"must not be above {newest}, the newest block")
         return replace(category, source=replace(pool, holder=replace(holder, block_index=block)))
 
-    async def activate(
+    @override
+    async def ActivateDistribution(
         self, request: pb.ActivateDistributionRequest, call: Call
     ) -> pb.Distribution:
         """Opens a distribution whose account holds what it promises."""
@@ -192,7 +196,8 @@ class SettingUp:
         self._faults.point("distribution.active.committed")
         return response
 
-    async def abandon(
+    @override
+    async def AbandonDistribution(
         self, request: pb.AbandonDistributionRequest, call: Call
     ) -> pb.AbandonDistributionResponse:
         """Gives an operation up: its tombstone first, then what lies on its account."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import asyncpg
+from typing_extensions import override
 
 from contract import ids
 from contract.errors import Code, Error, RemoteError
@@ -14,25 +15,18 @@ from services.invoice_storage.domain import (
     PaymentState,
     Settlement,
 )
+from services.invoice_storage.handlers import PaymentHandlers
 from services.invoice_storage.messages import moment, payment_message
-from services.invoice_storage.refunds import Refunds, overtaken
-from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Kit, not_found
+from services.invoice_storage.refunds import overtaken
+from services.kit import Call, not_found
 from services.kit.call import event
 
 
-class Charges:
+class Charges(PaymentHandlers):
     """Payments of operations."""
 
-    def __init__(self, kit: Kit, treasury: Treasury, refunds: Refunds) -> None:
-        self._database = kit.database
-        self._outbox = kit.outbox
-        self._platform = kit.platform
-        self._faults = kit.faults
-        self._treasury = treasury
-        self._refunds = refunds
-
-    async def charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
+    @override
+    async def Charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
         """Takes the money of an operation, or finds that it was taken."""
         payment = await self._begun(request, call)
         if payment.state is PaymentState.FAILED:
@@ -122,7 +116,8 @@ class Charges:
             charge_time=await store.now(self._database),
         )
 
-    async def settle(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
+    @override
+    async def SettlePayment(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
         """Splits a payment into what was delivered for and what goes back."""
         payment = await store.payment_of(self._database, request.operation)
         if payment is None:
@@ -152,7 +147,7 @@ class Charges:
             # The user asked for a refund just now, or another attempt settled.
             raise overtaken() from None
         self._faults.point("payment.settle.committed")
-        self._refunds.follow(owed)
+        self._refunds.follow(owed.claim)
         return response
 
     async def _settled_before(self, payment: Payment, settlement: Settlement) -> pb.Payment:

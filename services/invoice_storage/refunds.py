@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import asyncpg
-
 from contract import ids
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
-from icto.payment.v1 import payment_pb2 as pb
-from services.invoice_storage import domain, store
+from services.invoice_storage import store
 from services.invoice_storage.domain import Payment, Refund, RefundReason, RefundState
-from services.invoice_storage.messages import refund_message
 from services.invoice_storage.store import RefundEnd
 from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Effect, Kit, amounts, not_found
+from services.kit import Effect, Kit, amounts
 from services.kit.database import Connection
 from services.kit.journal import (
     Claim,
@@ -100,97 +96,26 @@ class Refunds:
         claim, *begun = self._transfer_begun(refund)
         return Owed(refund, (written, *begun), claim)
 
-    def follow(self, owed: Owed) -> None:
-        """Goes on with the transfer, once the settlement has committed."""
-        if owed.claim is not None:
-            self._pipelines.adopt(owed.claim)
+    def follow(self, claim: Claim | None) -> None:
+        """Goes on with a transfer, once what began it has committed."""
+        if claim is not None:
+            self._pipelines.adopt(claim)
 
-    async def request(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
-        """A user asks for the money of a payment."""
-        payment_id = ids.parse_name("payments", request.payment, "payment")
-        async with call.transaction() as tx:
-            row = await store.lock_payment(tx, payment_id)
-            payment = call.owned(row, "payment", request.payment)
-            domain.check_requestable(payment)
-            known = await store.refund_of(tx, payment.id)
-            if known is not None:
-                raise domain.refund_exists(known)
-            refund = Refund(
-                id=ids.new_id(payment.owner),
-                payment_id=payment.id,
-                owner=payment.owner,
-                ledger=payment.ledger,
-                amount=payment.refunded_amount or payment.amount,
-                reason=RefundReason.USER_REQUEST,
-                description=request.description,
-                state=RefundState.PENDING,
-                created_at=0,
-            )
-            try:
-                await tx.apply(store.added_refund(refund))
-            except asyncpg.UniqueViolationError:
-                raise overtaken() from None
-            response = refund_message(refund)
-            return tx.answer(response, subject=response.name)
+    async def unpark(self, tx: Effect, refund: Refund) -> bool:
+        """Has a transfer that waits for a person tried again; whether it did wait."""
+        return await self._pipelines.journal.unpark(tx, refund.id)
 
-    async def cancel(self, request: pb.CancelRefundRequest, call: Call) -> pb.Refund:
-        """A user takes a request back."""
-        async with call.transaction() as tx:
-            row = await self._locked(tx, request.name)
-            refund = call.owned(row, "refund", request.name)
-            if refund.reason is not RefundReason.USER_REQUEST:
-                raise Error(
-                    Code.FAILED_PRECONDITION,
-                    "REFUND_NOT_REQUESTED",
-                    "Only a refund that you asked for can be taken back.",
-                )
-            return await self._move(tx, call, refund, RefundState.CANCELLED)
+    async def resume(self, tx: Effect, refund: Refund) -> None:
+        """Has a transfer that failed tried again, under its key, and tells the audit."""
+        await self._pipelines.journal.resume(tx, refund.id, [_TRANSFER])
+        await tx.apply(self._outbox.added([_told(events.ACT_STATUS_INITIATED, refund)]))
 
-    async def approve(self, request: pb.ApproveRefundRequest, call: Call) -> pb.Refund:
-        """An administrator approves; the transfer begins with the approval."""
-        async with call.transaction() as tx:
-            refund = await self._found(tx, request.name)
-            domain.check_transition(refund, RefundState.APPROVED)
-            payment = await store.lock_payment(tx, refund.payment_id)
-            if payment is None:
-                raise not_found("payment", str(refund.payment_id))
-            domain.check_approvable(payment, refund)
-            response = await self._move(
-                tx, call, refund, RefundState.APPROVED, request.justification
-            )
-            approved = replace(refund, state=RefundState.APPROVED)
-            claim = await self._begin(tx, approved, call.principal)
-            response.state = pb.REFUND_STATE_PROCESSING
-        self._pipelines.adopt(claim)
-        return response
+    async def begin(self, tx: Effect, refund: Refund, decided_by: str) -> Claim:
+        """Compare-and-set to PROCESSING, and the pipeline with it.
 
-    async def reject(self, request: pb.RejectRefundRequest, call: Call) -> pb.Refund:
-        """An administrator refuses."""
-        async with call.transaction() as tx:
-            refund = await self._found(tx, request.name)
-            domain.check_transition(refund, RefundState.REJECTED)
-            return await self._move(tx, call, refund, RefundState.REJECTED, request.justification)
-
-    async def process(self, request: pb.ProcessRefundRequest, call: Call) -> pb.Refund:
-        """An administrator has a transfer that failed or was parked tried again, under its key."""
-        journal = self._pipelines.journal
-        async with call.transaction() as tx:
-            refund = await self._found(tx, request.name)
-            processing = refund.state is RefundState.PROCESSING
-            if processing and await journal.unpark(tx, refund.id):
-                response = refund_message(refund)
-                act = call.act(
-                    justification=request.justification, details={"amount": str(refund.amount)}
-                )
-                return tx.answer(response, subject=response.name, act=act)
-            domain.check_transition(refund, RefundState.PROCESSING)
-            if refund.state is RefundState.FAILED:
-                await journal.resume(tx, refund.id, [_TRANSFER])
-                await tx.apply(self._outbox.added([_told(events.ACT_STATUS_INITIATED, refund)]))
-            return await self._move(tx, call, refund, RefundState.PROCESSING, request.justification)
-
-    async def _begin(self, tx: Effect, refund: Refund, decided_by: str) -> Claim:
-        """Compare-and-set to PROCESSING, and the pipeline with it."""
+        Raises:
+            Error: ABORTED, it was decided otherwise meanwhile.
+        """
         target = RefundState.PROCESSING
         if not await store.move_refund(tx, refund, target, decided_by=decided_by):
             raise overtaken()
@@ -202,37 +127,6 @@ class Refunds:
         """A transfer that begins, and what is written of it; its end is told of by `_settle`."""
         claim, begun = self._pipelines.begin(self.definition, refund.id)
         return claim, begun, self._outbox.added([_told(events.ACT_STATUS_INITIATED, refund)])
-
-    async def _move(
-        self,
-        tx: Effect,
-        call: Call,
-        refund: Refund,
-        target: RefundState,
-        justification: str = "",
-    ) -> pb.Refund:
-        """Takes a refund to another state and tells the audit."""
-        domain.check_transition(refund, target)
-        by = call.principal
-        if not await store.move_refund(tx, refund, target, decided_by=by):
-            raise overtaken()
-        response = refund_message(replace(refund, state=target, decided_by=by))
-        act = call.act(
-            previous_value=refund.state.name,
-            new_value=target.name,
-            justification=justification,
-            details={"amount": str(refund.amount)},
-        )
-        return tx.answer(response, subject=response.name, act=act)
-
-    async def _found(self, tx: Connection, name: str) -> Refund:
-        refund = await self._locked(tx, name)
-        if refund is None:
-            raise not_found("refund", name)
-        return refund
-
-    async def _locked(self, tx: Connection, name: str) -> Refund | None:
-        return await store.lock_refund(tx, ids.parse_name("refunds", name))
 
     async def _transfer(self, context: StepContext) -> bytes:
         """Pays the refund. A treasury that is short holds it up, until it no longer is."""

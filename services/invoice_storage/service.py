@@ -8,22 +8,22 @@ from typing import Final
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error
+from contract.errors import Error
 from icto.payment.v1 import payment_pb2 as pb
-from icto.payment.v1.payment_handlers import PaymentServiceHandlers, payment_service
+from icto.payment.v1.payment_handlers import payment_service
 from services.invoice_storage import domain, store
 from services.invoice_storage.charges import Charges
-from services.invoice_storage.domain import CHARGED, Lack, Quote, RefundState
+from services.invoice_storage.domain import CHARGED, Lack, Quote
+from services.invoice_storage.handlers import visible_owner
 from services.invoice_storage.messages import (
     invoice_message,
     parse_items,
     payment_message,
     prices_of,
     quote_message,
-    refund_message,
 )
-from services.invoice_storage.refunds import Refunds
-from services.invoice_storage.treasury import Spender, Treasury
+from services.invoice_storage.refund_handlers import RefundHandlers
+from services.invoice_storage.treasury import Spender
 from services.kit import Call, Kit, amounts, paging
 from services.kit.forgetting import keep_forgetting
 from services.kit.serving import Serving
@@ -43,17 +43,13 @@ def compose(kit: Kit) -> Serving:
     return Serving(payment_service(handlers), [handlers.run])
 
 
-class PaymentService(PaymentServiceHandlers[Call]):
+class PaymentService(Charges, RefundHandlers):
     """icto.payment.v1.PaymentService."""
 
     def __init__(self, kit: Kit) -> None:
+        super().__init__(kit)
         self._kit = kit
-        self._database = kit.database
         self._most_quotes = kit.service.retention[QUOTES].per_user
-        self._platform = kit.platform
-        self._treasury = Treasury(kit)
-        self._refunds = Refunds(kit, self._treasury)
-        self._charges = Charges(kit, self._treasury, self._refunds)
         self._balance = kit.telemetry.metrics.gauge(
             "icto_treasury_balance_base_units", "What the treasury holds of the fee token."
         )
@@ -146,16 +142,6 @@ class PaymentService(PaymentServiceHandlers[Call]):
         return domain.approval_problem(lack, quote, found, unit)
 
     @override
-    async def Charge(self, request: pb.ChargeRequest, call: Call) -> pb.Payment:
-        """Takes the money of an operation, once."""
-        return await self._charges.charge(request, call)
-
-    @override
-    async def SettlePayment(self, request: pb.SettlePaymentRequest, call: Call) -> pb.Payment:
-        """Says what of a payment was delivered."""
-        return await self._charges.settle(request, call)
-
-    @override
     async def GetPayment(self, request: pb.GetPaymentRequest, call: Call) -> pb.Payment:
         """One payment."""
         payment_id = ids.parse_name("payments", request.name)
@@ -168,7 +154,7 @@ class PaymentService(PaymentServiceHandlers[Call]):
         self, request: pb.ListPaymentsRequest, call: Call
     ) -> pb.ListPaymentsResponse:
         """Payments, newest first."""
-        owner = _visible_owner(request.owner, call, "MANAGE_PAYMENTS")
+        owner = visible_owner(request.owner, call, "MANAGE_PAYMENTS")
         cursor = paging.decode_token(request.page_token, str)
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
@@ -192,7 +178,7 @@ class PaymentService(PaymentServiceHandlers[Call]):
         self, request: pb.ListInvoicesRequest, call: Call
     ) -> pb.ListInvoicesResponse:
         """Invoices, newest first."""
-        owner = _visible_owner(request.owner, call, "MANAGE_PAYMENTS")
+        owner = visible_owner(request.owner, call, "MANAGE_PAYMENTS")
         cursor = paging.decode_token(request.page_token, str)
         before = paging.as_uuid(cursor[0]) if cursor else None
         size = paging.page_size(request.page_size)
@@ -201,53 +187,6 @@ class PaymentService(PaymentServiceHandlers[Call]):
             rows, map(invoice_message, rows), size, lambda row: paging.encode_token(str(row.id))
         )
         return pb.ListInvoicesResponse(invoices=page, next_page_token=token)
-
-    @override
-    async def RequestRefund(self, request: pb.RequestRefundRequest, call: Call) -> pb.Refund:
-        """A user asks for money back."""
-        return await self._refunds.request(request, call)
-
-    @override
-    async def CancelRefund(self, request: pb.CancelRefundRequest, call: Call) -> pb.Refund:
-        """A user takes a request back."""
-        return await self._refunds.cancel(request, call)
-
-    @override
-    async def GetRefund(self, request: pb.GetRefundRequest, call: Call) -> pb.Refund:
-        """One refund."""
-        row = await store.get_refund(self._database, ids.parse_name("refunds", request.name))
-        return refund_message(call.owned(row, "refund", request.name))
-
-    @override
-    async def ListRefunds(
-        self, request: pb.ListRefundsRequest, call: Call
-    ) -> pb.ListRefundsResponse:
-        """Refunds, newest first."""
-        owner = _visible_owner(request.owner, call, "MANAGE_REFUNDS")
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        state = RefundState(request.state) if request.state else None
-        rows = await store.list_refunds(self._database, owner, before, size + 1, state)
-        page, token = paging.page(
-            rows, map(refund_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
-        return pb.ListRefundsResponse(refunds=page, next_page_token=token)
-
-    @override
-    async def ApproveRefund(self, request: pb.ApproveRefundRequest, call: Call) -> pb.Refund:
-        """An administrator approves."""
-        return await self._refunds.approve(request, call)
-
-    @override
-    async def RejectRefund(self, request: pb.RejectRefundRequest, call: Call) -> pb.Refund:
-        """An administrator refuses."""
-        return await self._refunds.reject(request, call)
-
-    @override
-    async def ProcessRefund(self, request: pb.ProcessRefundRequest, call: Call) -> pb.Refund:
-        """An administrator has a failed refund tried again."""
-        return await self._refunds.process(request, call)
 
     @override
     async def GetPaymentTotals(
@@ -285,16 +224,3 @@ class PaymentService(PaymentServiceHandlers[Call]):
                 log.debug("the treasury cannot be seen: %s", error)
                 pause = _RETRY_SECONDS
             await asyncio.sleep(pause)
-
-
-def _visible_owner(asked: str, call: Call, permission: str) -> str | None:
-    """Whose rows the caller sees: their own, or with the permission whoever's they ask for.
-
-    Raises:
-        Error: PERMISSION_DENIED, somebody else's without the permission.
-    """
-    if call.holds(permission):
-        return asked or None
-    if asked not in ("", call.principal):
-        raise Error(Code.PERMISSION_DENIED, "ACCESS_DENIED", "You may list your own only.")
-    return call.principal
