@@ -47,8 +47,8 @@ WITH RECURSIVE behind AS (
 )
 SELECT principal, role, granted_by, grant_time FROM behind
 """
-_INACTIVE: Final = """
-SELECT principal FROM user_statuses WHERE status <> 1 AND principal = ANY ($1::text[])
+_INACTIVE: Final = f"""
+SELECT principal FROM user_statuses WHERE status <> {ACTIVE:d} AND principal = ANY ($1::text[])
 """
 _REVOKE: Final = "DELETE FROM roles WHERE principal = $1 AND role = $2"
 _STATUS: Final = "SELECT status FROM user_statuses WHERE principal = $1"
@@ -56,8 +56,9 @@ _SET_STATUS: Final = """
 INSERT INTO user_statuses (principal, status) VALUES ($1, $2)
 ON CONFLICT (principal) DO UPDATE SET status = excluded.status, change_time = kit_now()
 """
-_DENIED: Final = """
-SELECT principal FROM user_statuses WHERE status <> 1 AND change_time > kit_now() - $1::interval
+_DENIED: Final = f"""
+SELECT principal FROM user_statuses WHERE status <> {ACTIVE:d}
+    AND change_time > kit_now() - $1::interval
 ORDER BY principal LIMIT $2
 """
 _IS_BOOTSTRAPPED: Final = f"""

@@ -16,8 +16,10 @@ from services.backend.domain import (
     Project,
 )
 from services.kit.database import Connection, Database, requirement
-from services.kit.statement import Statement
+from services.kit.journal import PipelineState
+from services.kit.statement import Statement, numbers
 
+_ENDED_UNPAID: Final = numbers((PipelineState.FAILED, PipelineState.CANCELLED))
 _PROFILE_COLUMNS: Final = """
     principal, display_name, email, website, deployment_count, create_time, update_time
 """
@@ -108,23 +110,25 @@ RETURNING id, owner, project_id, spec, trace_id, quote, cost, deployments.paymen
     deployments.token, create_time
 """
 # Nothing was charged, so nothing was delivered, and no other launch can draw on them.
-_FORGET_LAUNCHES: Final = """
+_FORGET_LAUNCHES: Final = f"""
 WITH gone AS (
     DELETE FROM launches WHERE id = ANY (ARRAY(
         SELECT launches.id FROM launches JOIN kit_pipelines USING (id)
         WHERE ended AND payment = '' AND quote <> '' AND drawn_by IS NULL AND withdrawal IS NULL
-          AND state IN (3, 4) AND update_time < kit_now() - $1::interval
+          AND state IN ({_ENDED_UNPAID})
+          AND update_time < kit_now() - $1::interval
           AND NOT EXISTS (SELECT FROM launches AS later WHERE later.earlier = launches.id)
         LIMIT 100 FOR UPDATE OF launches SKIP LOCKED))
     RETURNING id)
 DELETE FROM kit_pipelines USING gone WHERE kit_pipelines.id = gone.id
 """
-_FORGET_DEPLOYMENTS: Final = """
+_FORGET_DEPLOYMENTS: Final = f"""
 WITH gone AS (
     DELETE FROM deployments WHERE id = ANY (ARRAY(
         SELECT deployments.id FROM deployments JOIN kit_pipelines USING (id)
         WHERE payment = '' AND token = '' AND quote <> ''
-          AND state IN (3, 4) AND update_time < kit_now() - $1::interval
+          AND state IN ({_ENDED_UNPAID})
+          AND update_time < kit_now() - $1::interval
         LIMIT 100 FOR UPDATE OF deployments SKIP LOCKED))
     RETURNING id)
 DELETE FROM kit_pipelines USING gone WHERE kit_pipelines.id = gone.id

@@ -99,6 +99,13 @@ OPEN: Final = frozenset(state for state in State if _phase(state).runs)
 """It runs: its owner may pause it, or a category of it."""
 
 
+class ListState(IntEnum):
+    """State of a recipient list, numbered as icto.distribution.v1.RecipientListState."""
+
+    OPEN = 1
+    SEALED = 2
+
+
 class Campaign(IntEnum):
     """What a distribution is for, numbered as icto.distribution.v1.CampaignType."""
 

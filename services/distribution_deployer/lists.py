@@ -12,8 +12,8 @@ from icto.distribution.v1 import distribution_pb2 as pb
 from icto.distribution.v1.distribution_handlers import RecipientListServiceHandlers
 from services.distribution_deployer import lists_store as store
 from services.distribution_deployer import merkle_rules, spec_rules
-from services.distribution_deployer.domain import Recipient
-from services.distribution_deployer.lists_store import ListState, RecipientList
+from services.distribution_deployer.domain import ListState, Recipient
+from services.distribution_deployer.lists_store import RecipientList
 from services.distribution_deployer.merkle_rules import MAX_LEAVES, Builder
 from services.distribution_deployer.messages import (
     distribution_name,

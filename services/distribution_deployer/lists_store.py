@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Any, Final
 from uuid import UUID
 
-from services.distribution_deployer.domain import Recipient
+from services.distribution_deployer.domain import ListState, Recipient
 from services.distribution_deployer.merkle_rules import CHUNK_HASHES, HASH_BYTES, Chunk
 from services.distribution_deployer.spec_rules import SealedList
 from services.kit.database import Connection, Database
@@ -32,9 +31,10 @@ _LIST: Final = f"""
 SELECT {_COLUMNS} FROM recipient_lists
 WHERE owner = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3
 """
-_USABLE: Final = """
+_USABLE: Final = f"""
 SELECT id, category_id, total, recipient_count, smallest FROM recipient_lists
-WHERE id = ANY ($1::uuid[]) AND owner = $2 AND state = 2 AND distribution_id IS NULL
+WHERE id = ANY ($1::uuid[]) AND owner = $2 AND state = {ListState.SEALED:d}
+    AND distribution_id IS NULL
 """
 _PAGE: Final = "SELECT leaves FROM recipient_pages WHERE list_id = $1 AND page = $2"
 _ADD_PAGE: Final = "INSERT INTO recipient_pages (list_id, page, leaves) VALUES ($1, $2, $3)"
@@ -59,7 +59,8 @@ SELECT $1, * FROM unnest($2::int[], $3::int[], $4::bytea[])
 """
 _DROP_PAGES: Final = "DELETE FROM recipient_pages WHERE list_id = $1"
 _SEAL: Final = f"""
-UPDATE recipient_lists SET state = 2, root = $2, seal_time = kit_now(), change_time = kit_now()
+UPDATE recipient_lists SET state = {ListState.SEALED:d}, root = $2, seal_time = kit_now(),
+    change_time = kit_now()
 WHERE id = $1
 RETURNING {_COLUMNS}
 """
@@ -84,13 +85,6 @@ FROM unnest($2::int[], $3::int[], $4::int[]) WITH ORDINALITY AS wanted (level, c
 JOIN recipient_trees USING (level, chunk)
 WHERE list_id = $1 ORDER BY step
 """
-
-
-class ListState(IntEnum):
-    """State of a recipient list, numbered as icto.distribution.v1.RecipientListState."""
-
-    OPEN = 1
-    SEALED = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,21 +25,25 @@ from services.distribution_deployer.domain import (
 )
 from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
-from services.kit.statement import Statement
+from services.kit.statement import Statement, numbers
 from services.kit.vesting_messages import of_datetime
 
 # `now` goes on within a transaction: one that waited for a lock sees when it got it, since what
 # others did meanwhile was before that.
+_DELIVERED: Final = numbers(domain.DELIVERED)
+_CLAIMS: Final = numbers((Kind.VESTED, Kind.EARLY_UNLOCK))
+_RETURNS: Final = numbers((Kind.TO_OWNER, Kind.TO_ESCROW))
 _COLUMNS: Final = """
     id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec, state, create_time,
     funding_deadline, activate_time, start_time, end_time, claim_deadline, cancel_time, closed,
     checks, kit_clock_now() AS now, ARRAY(SELECT categories.id FROM categories
         WHERE categories.distribution_id = distributions.id AND paused) AS paused
 """
-_ADD: Final = """
+_ADD: Final = f"""
 INSERT INTO distributions (id, operation, payment, owner, ledger, escrow_owner, escrow_subaccount,
     spec, fingerprint, public, total, state, create_time, funding_deadline, next_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, $13, $13)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, {State.CREATED:d}, $12, $13,
+    $13)
 """
 _USE_PAYMENT: Final = """
 INSERT INTO distribution_payments (payment, work) VALUES ($1, $2)
@@ -69,21 +73,23 @@ _GET: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 AND owner <> 
 _LOCK: Final = f"SELECT {_COLUMNS} FROM distributions WHERE id = $1 FOR UPDATE"
 _BY_OPERATION: Final = f"SELECT {_COLUMNS}, fingerprint FROM distributions WHERE operation = $1"
 _LOCK_OPERATION: Final = f"{_BY_OPERATION} FOR UPDATE"
-_GIVE_UP: Final = """
+_GIVE_UP: Final = f"""
 INSERT INTO distributions (id, operation, owner, ledger, escrow_owner, escrow_subaccount, spec,
     fingerprint, public, total, state)
-VALUES ($1, $2, '', $3, $4, $5, '', '', false, 0, 7)
+VALUES ($1, $2, '', $3, $4, $5, '', '', false, 0, {State.ABANDONED:d})
 ON CONFLICT (operation) DO UPDATE
-SET state = CASE WHEN distributions.state IN (1, 6) THEN 7 ELSE distributions.state END
+SET state = CASE WHEN distributions.state IN ({State.CREATED:d}, {State.FAILED:d})
+    THEN {State.ABANDONED:d} ELSE distributions.state END
 """
 _LOOK: Final = f"""
 SELECT kit_now() AS moment, known.* FROM (SELECT) AS always
 LEFT JOIN ({_BY_OPERATION}) AS known ON true
 """
-_ACTIVATE: Final = """
-UPDATE distributions SET state = 2, activate_time = $2, start_time = $3, end_time = $4,
+_ACTIVATE: Final = f"""
+UPDATE distributions SET state = {State.ACTIVE:d}, activate_time = $2, start_time = $3,
+    end_time = $4,
     claim_deadline = $5, next_time = $6
-WHERE id = $1 AND kit_require(state = 1, $7)
+WHERE id = $1 AND kit_require(state = {State.CREATED:d}, $7)
 """
 # Claims share it; what they must not overlap with has it alone. Held until the transaction ends.
 # It is taken in a statement of its own, so that the next one sees what the holder before committed.
@@ -99,7 +105,7 @@ UPDATE categories SET paused = $3 WHERE distribution_id = $1 AND id = $2
 """
 _LIST_PUBLIC: Final = f"""
 SELECT {_COLUMNS} FROM distributions
-WHERE public AND state IN (2, 3, 4, 5) AND ($1::uuid IS NULL OR id < $1)
+WHERE public AND state IN ({_DELIVERED}) AND ($1::uuid IS NULL OR id < $1)
   AND ($3::text IS NULL OR ledger = $3)
 ORDER BY id DESC LIMIT $2
 """
@@ -116,7 +122,7 @@ _RECEIVING: Final = """
 """
 _LIST_RECEIVING: Final = f"""
 SELECT {_COLUMNS} FROM distributions
-WHERE id IN ({_RECEIVING}) AND state IN (2, 3, 4, 5) AND ($1::uuid IS NULL OR id < $1)
+WHERE id IN ({_RECEIVING}) AND state IN ({_DELIVERED}) AND ($1::uuid IS NULL OR id < $1)
   AND ($3::text IS NULL OR ledger = $3)
 ORDER BY id DESC LIMIT $2
 """
@@ -140,11 +146,11 @@ WHERE distribution_id = $1 AND id = $2 AND registered < seats AND reserved + $3 
 RETURNING true
 """
 _ROOT: Final = "SELECT list_id, root FROM categories WHERE distribution_id = $1 AND id = $2"
-_RECENT: Final = """
+_RECENT: Final = f"""
 SELECT count(*) AS claims,
     extract(epoch FROM min(create_time) + $3::interval - kit_now())::float8 AS wait
 FROM (SELECT create_time FROM disbursements
-    WHERE distribution_id = $1 AND principal = $2 AND kind IN (1, 2)
+    WHERE distribution_id = $1 AND principal = $2 AND kind IN ({_CLAIMS})
       AND create_time > kit_now() - $3::interval
     ORDER BY create_time DESC LIMIT $4) AS recent
 """
@@ -164,9 +170,9 @@ FROM unnest($1::uuid[], $2::bigint[], $3::numeric[]) AS paid (paid_id, block_ind
 WHERE id = paid_id
 RETURNING disbursements.*
 """
-_RETURN_OPEN: Final = """
+_RETURN_OPEN: Final = f"""
 SELECT EXISTS (SELECT FROM disbursements
-WHERE distribution_id = $1 AND kind = 5 AND block_index IS NULL)
+WHERE distribution_id = $1 AND kind = {Kind.TO_ESCROW:d} AND block_index IS NULL)
 """
 _DUE: Final = """
 SELECT id, ledger, state FROM distributions WHERE next_time <= kit_now()
@@ -219,22 +225,22 @@ FROM categories LEFT JOIN allocations ON allocations.distribution_id = categorie
 WHERE categories.distribution_id = $1
 GROUP BY categories.distribution_id, categories.id ORDER BY categories.id
 """
-_SUMS: Final = """
-SELECT coalesce(sum(gross) FILTER (WHERE kind IN (1, 2)), 0)::numeric AS claimed,
-    coalesce(sum(gross) FILTER (WHERE kind IN (1, 2) AND block_index IS NOT NULL), 0)::numeric
+_SUMS: Final = f"""
+SELECT coalesce(sum(gross) FILTER (WHERE kind IN ({_CLAIMS})), 0)::numeric AS claimed,
+    coalesce(sum(gross) FILTER (WHERE kind IN ({_CLAIMS}) AND block_index IS NOT NULL), 0)::numeric
         AS paid,
     coalesce(sum(penalty), 0)::numeric AS penalties,
-    coalesce(sum(gross) FILTER (WHERE kind IN (4, 5)), 0)::numeric AS returned,
+    coalesce(sum(gross) FILTER (WHERE kind IN ({_RETURNS})), 0)::numeric AS returned,
     coalesce(sum(gross), 0)::numeric AS sent,
-    count(*) FILTER (WHERE kind IN (1, 2)) AS claims
+    count(*) FILTER (WHERE kind IN ({_CLAIMS})) AS claims
 FROM disbursements WHERE distribution_id = $1
 """
-_GET_CLAIM: Final = """
-SELECT * FROM disbursements WHERE id = $2 AND distribution_id = $1 AND kind IN (1, 2)
+_GET_CLAIM: Final = f"""
+SELECT * FROM disbursements WHERE id = $2 AND distribution_id = $1 AND kind IN ({_CLAIMS})
 """
-_LIST_CLAIMS: Final = """
+_LIST_CLAIMS: Final = f"""
 SELECT * FROM disbursements
-WHERE distribution_id = $1 AND kind IN (1, 2) AND ($2::uuid IS NULL OR id < $2)
+WHERE distribution_id = $1 AND kind IN ({_CLAIMS}) AND ($2::uuid IS NULL OR id < $2)
   AND ($4::text IS NULL OR principal = $4)
 ORDER BY id DESC LIMIT $3
 """

@@ -10,6 +10,7 @@ import asyncpg
 
 from contract.errors import Code, Error
 from services.invoice_storage.domain import (
+    CHARGED,
     Payment,
     PaymentState,
     Quote,
@@ -20,8 +21,10 @@ from services.invoice_storage.domain import (
 )
 from services.invoice_storage.messages import decode_lines, encode_lines
 from services.kit.database import Connection, Database, requirement
-from services.kit.statement import Statement
+from services.kit.statement import Statement, numbers
 
+_CHARGED: Final = numbers(CHARGED)
+_REFUSED: Final = numbers((RefundState.REJECTED, RefundState.CANCELLED))
 _QUOTE_COLUMNS: Final = """
     id, owner, lines, total, discount_basis_points, ledger, ledger_fee, price_revision, expire_time,
     used_by
@@ -76,14 +79,14 @@ WHERE ($1::text IS NULL OR owner = $1) AND ($2::uuid IS NULL OR id < $2)
     AND state = ANY ($4::smallint[])
 ORDER BY id DESC LIMIT $3
 """
-_COMPLETE: Final = """
-UPDATE payments SET state = 2, block_index = $2, charge_time = kit_now()
-WHERE id = $1 AND kit_require(state = 1, $3)
+_COMPLETE: Final = f"""
+UPDATE payments SET state = {PaymentState.COMPLETED:d}, block_index = $2, charge_time = kit_now()
+WHERE id = $1 AND kit_require(state = {PaymentState.IN_FLIGHT:d}, $3)
 """
 # What the ledger was told to give up is the attempt of this time.
-_FAIL: Final = """
-UPDATE payments SET state = 3, failure = $2
-WHERE id = $1 AND kit_require(state = 1 AND created_at_ns = $3, $4)
+_FAIL: Final = f"""
+UPDATE payments SET state = {PaymentState.FAILED:d}, failure = $2
+WHERE id = $1 AND kit_require(state = {PaymentState.IN_FLIGHT:d} AND created_at_ns = $3, $4)
 """
 _GIVE_QUOTE_BACK: Final = "UPDATE quotes SET used_by = NULL WHERE id = $1 AND used_by = $2"
 # Compare and set: of two attempts that found one time too old, the second gets the first one's.
@@ -92,11 +95,12 @@ _RENEWED: Final = """CASE WHEN created_at_ns = $2
 _OVERTAKEN: Final = "Another attempt was faster; look again."
 _PAYMENT_CHANGED: Final = requirement(Code.ABORTED, "PAYMENT_CHANGED", _OVERTAKEN)
 _RENEW_CHARGE: Final = f"""
-UPDATE payments SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = 1 RETURNING created_at_ns
+UPDATE payments SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = {PaymentState.IN_FLIGHT:d}
+RETURNING created_at_ns
 """
-_SETTLE: Final = """
-UPDATE payments SET state = 4, delivered_amount = $2, refunded_amount = $3
-WHERE id = $1 AND kit_require(state = 2, $4)
+_SETTLE: Final = f"""
+UPDATE payments SET state = {PaymentState.SETTLED:d}, delivered_amount = $2, refunded_amount = $3
+WHERE id = $1 AND kit_require(state = {PaymentState.COMPLETED:d}, $4)
 """
 _REFUND_COLUMNS: Final = """
     id, payment_id, owner, ledger, amount, reason, description, state, created_at_ns, problem,
@@ -111,7 +115,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
 _GET_REFUND: Final = f"SELECT {_REFUND_COLUMNS} FROM refunds WHERE id = $1"
 _LOCK_REFUND: Final = f"{_GET_REFUND} FOR UPDATE"
 _REFUND_OF: Final = f"""
-SELECT {_REFUND_COLUMNS} FROM refunds WHERE payment_id = $1 AND state NOT IN (6, 7)
+SELECT {_REFUND_COLUMNS} FROM refunds WHERE payment_id = $1 AND state NOT IN ({_REFUSED})
 """
 _LIST_REFUNDS: Final = f"""
 SELECT {_REFUND_COLUMNS} FROM refunds
@@ -125,36 +129,42 @@ UPDATE refunds SET state = $3, decided_by = coalesce($4, decided_by), problem = 
     update_time = kit_now()
 WHERE id = $1 AND state = $2
 """
-_CHANGE_REQUEST: Final = """
+_CHANGE_REQUEST: Final = f"""
 UPDATE refunds SET amount = $2, reason = $3, description = $4, state = $5, decided_by = $6,
     update_time = kit_now()
-WHERE id = $1 AND kit_require(state = 1, $7)
+WHERE id = $1 AND kit_require(state = {RefundState.PENDING:d}, $7)
 """
 _RENEW_REFUND: Final = f"""
-UPDATE refunds SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = 3 RETURNING created_at_ns
+UPDATE refunds SET created_at_ns = {_RENEWED} WHERE id = $1 AND state = {RefundState.PROCESSING:d}
+RETURNING created_at_ns
 """
 _SET_PROBLEM: Final = """
 UPDATE refunds SET problem = $2, update_time = kit_now() WHERE id = $1 AND problem <> $2
 """
-_FINISH_REFUNDS: Final = """
+_FINISH_REFUNDS: Final = f"""
 UPDATE refunds SET state = ended.state, block_index = ended.block_index, problem = ended.problem,
     update_time = kit_now()
 FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::text[])
     AS ended (ended_id, state, block_index, problem)
-WHERE id = ended_id AND refunds.state = 3
+WHERE id = ended_id AND refunds.state = {RefundState.PROCESSING:d}
 RETURNING refunds.*
 """
-_MARK_REFUNDED: Final = "UPDATE payments SET state = 5 WHERE id = ANY ($1::uuid[]) AND state = 4"
-_TOTALS: Final = """
-SELECT coalesce(sum(amount) FILTER (WHERE state IN (2, 4, 5)), 0)::numeric AS charged,
+_MARK_REFUNDED: Final = f"""
+UPDATE payments SET state = {PaymentState.REFUNDED:d}
+WHERE id = ANY ($1::uuid[]) AND state = {PaymentState.SETTLED:d}
+"""
+_TOTALS: Final = f"""
+SELECT coalesce(sum(amount) FILTER (WHERE state IN ({_CHARGED})), 0)::numeric AS charged,
     coalesce(sum(delivered_amount), 0)::numeric AS delivered,
-    coalesce(sum(amount) FILTER (WHERE state = 2), 0)::numeric AS held,
+    coalesce(sum(amount) FILTER (WHERE state = {PaymentState.COMPLETED:d}), 0)::numeric AS held,
     coalesce(sum(refunded_amount), 0)::numeric AS owed_back
 FROM payments
 """
-_REFUND_TOTALS: Final = """
-SELECT coalesce(sum(amount) FILTER (WHERE state = 4), 0)::numeric AS refunded,
-    count(*) FILTER (WHERE problem = 'TREASURY_SHORT' AND state = 3) AS short
+_REFUND_TOTALS: Final = f"""
+SELECT coalesce(sum(amount) FILTER (WHERE state = {RefundState.COMPLETED:d}), 0)::numeric
+        AS refunded,
+    count(*) FILTER (
+        WHERE problem = 'TREASURY_SHORT' AND state = {RefundState.PROCESSING:d}) AS short
 FROM refunds
 """
 

@@ -6,10 +6,10 @@ see each other's rows, only their constraints; a part that fails takes all of th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
@@ -42,3 +42,41 @@ def _composed(parts: tuple[tuple[str, int], ...]) -> str:
 
 def _renumbered(sql: str, offset: int) -> str:
     return _PARAMETER.sub(lambda match: f"${int(match.group(1)) + offset}", sql.strip())
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Values of an enum as SQL lists them: `2, 5` for `IN (2, 5)`.
+
+    They are constants of a statement, and no parameters, where an index is for some of them alone.
+    """
+    return ", ".join(str(int(value)) for value in sorted(values))
+
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """One column of the rows that a statement takes as arrays: its name, its type, its values."""
+
+    name: str
+    type: str
+    value: Callable[[R], Any]
+
+
+def rows_of(columns: Sequence[Column[Any]], alias: str, first: int) -> str:
+    """Rows as a table in FROM: `unnest($1::uuid[], $2::text[]) AS alias (id, name)`.
+
+    Args:
+        columns: its columns.
+        alias: what it is called.
+        first: number of the parameter that has the first column; the others follow.
+    """
+    numbered = enumerate(columns, first)
+    parameters = ", ".join(f"${number}::{column.type}[]" for number, column in numbered)
+    return f"unnest({parameters}) AS {alias} ({', '.join(column.name for column in columns)})"
+
+
+def arrays_of(columns: Sequence[Column[R]], rows: Sequence[R]) -> list[list[Any]]:
+    """The parameters of `rows_of`: an array a column."""
+    return [[column.value(row) for row in rows] for column in columns]

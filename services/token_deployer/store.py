@@ -11,10 +11,11 @@ import asyncpg
 from contract import ids
 from icto.token.v1 import token_pb2
 from services.kit.database import Database, refusal
-from services.kit.statement import Statement
+from services.kit.statement import Statement, numbers
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import Account, State, Token
 
+_ENDED: Final = numbers((State.ACTIVE, State.ABANDONED))
 _PAYMENT_KEY: Final = "tokens_payment_key"
 _COLUMNS: Final = """
     id, operation, owner, spec, state, failure, retry_count, cycles_used, create_time, deploy_time,
@@ -28,25 +29,26 @@ ON CONFLICT (operation) DO NOTHING RETURNING create_time
 """
 _BY_OPERATION: Final = f"SELECT {_COLUMNS} FROM tokens WHERE operation = $1"
 _GET: Final = f"SELECT {_COLUMNS} FROM tokens WHERE id = $1"
-_ENTER: Final = """
+_ENTER: Final = f"""
 UPDATE tokens SET state = $2, failure = '', retry_count = retry_count + $3
-WHERE id = $1 AND state NOT IN (5, 9)
+WHERE id = $1 AND state NOT IN ({_ENDED})
 """
-_FAIL: Final = """
-UPDATE tokens SET state = $2, failure = $3 WHERE id = $1 AND state NOT IN (5, 9)
+_FAIL: Final = f"""
+UPDATE tokens SET state = $2, failure = $3 WHERE id = $1 AND state NOT IN ({_ENDED})
 """
-_ACTIVATE: Final = """
-UPDATE tokens SET state = 5, failure = '', cycles_used = $2,
+_ACTIVATE: Final = f"""
+UPDATE tokens SET state = {State.ACTIVE:d}, failure = '', cycles_used = $2,
     deploy_time = coalesce(deploy_time, $3)
-WHERE id = $1 AND kit_require(state <> 9, $4)
+WHERE id = $1 AND kit_require(state <> {State.ABANDONED:d}, $4)
 """
 # One statement, so that a late deployment either finds the tombstone or is found by it. Its payment
 # stays consumed: what was paid for it goes back, and pays for nothing else.
-_GIVE_UP: Final = """
+_GIVE_UP: Final = f"""
 INSERT INTO tokens (id, operation, owner, display_name, symbol, spec, state)
-VALUES ($1, $2, '', '', '', '', 9)
+VALUES ($1, $2, '', '', '', '', {State.ABANDONED:d})
 ON CONFLICT (operation) DO UPDATE SET
-    state = CASE WHEN tokens.state = 5 THEN 5 ELSE 9 END
+    state = CASE WHEN tokens.state = {State.ACTIVE:d} THEN {State.ACTIVE:d}
+        ELSE {State.ABANDONED:d} END
 RETURNING id, state
 """
 _ADD_TERMS: Final = """
@@ -58,7 +60,7 @@ UPDATE tokens SET custodian_owner = NULL, custodian_subaccount = NULL WHERE id =
 """
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM tokens
-WHERE state = 5 AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
+WHERE state = {State.ACTIVE:d} AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
 """
 _LIST_OWNED: Final = f"""
 SELECT {_COLUMNS} FROM tokens
@@ -73,8 +75,9 @@ WHERE term >= $1 AND term < $2 AND (term, token_id) > ($3, $4)
     AND smaller.term >= $1 AND smaller.term < token_terms.term)
 ORDER BY term, token_id LIMIT $5
 """
-_SYMBOL_TAKEN: Final = """
-SELECT EXISTS (SELECT FROM tokens WHERE upper(symbol) = upper($1) AND state <> 9)
+_SYMBOL_TAKEN: Final = f"""
+SELECT EXISTS (
+    SELECT FROM tokens WHERE upper(symbol) = upper($1) AND state <> {State.ABANDONED:d})
 """
 
 

@@ -373,8 +373,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "refund: a request that was taken back holds its settlement up",
         "services/invoice_storage/store.py",
-        "WHERE id = $1 AND kit_require(state = 1, $7)",
-        "WHERE id = $1 AND (state = 1 OR $7::text IS NULL)",
+        "kit_require(state = {RefundState.PENDING:d}, $7)",
+        "(state = {RefundState.PENDING:d} OR $7::text IS NULL)",
         [_MONEY + "test_a_request_that_was_taken_back_meanwhile_holds_its_settlement_up"],
     ),
     Mutant(
@@ -394,7 +394,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "payment: settled once",
         "services/invoice_storage/store.py",
-        "WHERE id = $1 AND kit_require(state = 2, $4)",
+        "WHERE id = $1 AND kit_require(state = {PaymentState.COMPLETED:d}, $4)",
         "WHERE id = $1 AND $4::text IS NOT NULL",
         [
             _MONEY + "test_a_payment_is_settled_once",
@@ -481,15 +481,15 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "charge: ends once",
         "services/invoice_storage/store.py",
-        "WHERE id = $1 AND kit_require(state = 1, $3)",
+        "WHERE id = $1 AND kit_require(state = {PaymentState.IN_FLIGHT:d}, $3)",
         "WHERE id = $1 AND $3::text IS NOT NULL",
         [_MONEY + "test_a_charge_ends_once"],
     ),
     Mutant(
         "charge: failed under the time that was given up",
         "services/invoice_storage/store.py",
-        "kit_require(state = 1 AND created_at_ns = $3, $4)",
-        "kit_require(state = 1 OR created_at_ns = $3, $4)",
+        "kit_require(state = {PaymentState.IN_FLIGHT:d} AND created_at_ns = $3, $4)",
+        "kit_require(state = {PaymentState.IN_FLIGHT:d} OR created_at_ns = $3, $4)",
         [_MONEY + "test_a_charge_that_is_tried_under_another_time_has_not_failed"],
     ),
     Mutant(
@@ -516,7 +516,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "token: the tombstone of an operation on its way",
         "services/token_deployer/store.py",
-        "WHERE id = $1 AND kit_require(state <> 9, $4)",
+        "WHERE id = $1 AND kit_require(state <> {State.ABANDONED:d}, $4)",
         "WHERE id = $1 AND $4::text IS NOT NULL",
         [
             _TOKENS + "test_what_was_given_up_on_its_way_is_never_delivered",
@@ -602,8 +602,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "journal: what holds no place is not claimed past the queue",
         "services/kit/journal/postgres.py",
-        "    WHERE state = 1 AND holds_place AND wake_time <= clock_timestamp()\n",
-        "    WHERE state = 1 AND wake_time <= clock_timestamp()\n",
+        "    WHERE state = {_RUNNING} AND holds_place AND wake_time <= clock_timestamp()\n",
+        "    WHERE state = {_RUNNING} AND wake_time <= clock_timestamp()\n",
         [
             _JOURNAL
             + "test_what_waits_for_its_next_attempt_holds_no_place_and_is_next_when_it_is_due"
@@ -1058,8 +1058,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "distribution: what was delivered is not given up",
         "services/distribution_deployer/store.py",
-        "SET state = CASE WHEN distributions.state IN (1, 6) THEN 7",
-        "SET state = CASE WHEN distributions.state IN (1, 2, 6) THEN 7",
+        "WHEN distributions.state IN ({State.CREATED:d}, {State.FAILED:d})",
+        "WHEN distributions.state IN ({State.CREATED:d}, {State.ACTIVE:d}, {State.FAILED:d})",
         [_DISTRIBUTED + "test_what_was_delivered_is_not_given_up_and_what_was_not_is"],
     ),
     Mutant(
@@ -1124,7 +1124,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "distribution: open once, and never when it was given up",
         "services/distribution_deployer/store.py",
-        "kit_require(state = 1, $7)",
+        "kit_require(state = {State.CREATED:d}, $7)",
         "$7::text IS NOT NULL",
         [
             _DISTRIBUTED + "test_a_distribution_is_opened_once",

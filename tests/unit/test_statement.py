@@ -1,11 +1,18 @@
 """Statements as values: put together, each keeps its own arguments."""
 
 import re
+from enum import IntEnum
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.statement import Statement, compose
+from services.kit.statement import Column, Statement, arrays_of, compose, numbers, rows_of
+
+ROOT: Final = Path(__file__).parents[2]
+_BARE: Final = re.compile(r"\b(?:state|kind|status) (?:=|<>|(?:NOT )?IN) \(?\d")
 
 
 def test_one_statement_stays_as_it_is() -> None:
@@ -51,3 +58,25 @@ def test_the_same_text_with_other_arguments_is_not_mixed_up() -> None:
     first, second = (compose([Statement("A $1", (n,)), Statement("B $1", (-n,))]) for n in (1, 2))
     assert first.sql == second.sql
     assert (first.args, second.args) == ((1, -1), (2, -2))
+
+
+class Colour(IntEnum):
+    RED = 1
+    BLUE = 5
+
+
+def test_values_of_an_enum_are_listed_in_order() -> None:
+    assert numbers(frozenset({Colour.BLUE, Colour.RED})) == "1, 5"
+
+
+def test_no_value_of_an_enum_stands_in_sql_as_a_bare_number() -> None:
+    sources = [*ROOT.glob("services/**/*.py"), *ROOT.glob("gateway/*.py")]
+    assert len(sources) > 100
+    assert not [path.name for path in sources if _BARE.search(path.read_text())]
+
+
+def test_rows_are_given_as_an_array_a_column() -> None:
+    columns = (Column("id", "uuid", itemgetter(0)), Column("name", "text", itemgetter(1)))
+    assert rows_of(columns, "new", 3) == "unnest($3::uuid[], $4::text[]) AS new (id, name)"
+    assert arrays_of(columns, [("a", "b"), ("c", "d")]) == [["a", "c"], ["b", "d"]]
+    assert arrays_of(columns, []) == [[], []]

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,7 +32,7 @@ from services.kit.journal.port import (
     Sleep,
 )
 from services.kit.outbox import Outbox
-from services.kit.statement import Statement
+from services.kit.statement import Column, Statement, arrays_of, numbers, rows_of
 
 LEASE_SECONDS: Final = 5.0
 WAITING: Final = 2
@@ -39,25 +40,31 @@ WAITING: Final = 2
 _BATCH: Final = 128
 _ALL: Final = "journal"
 
-_BEGIN: Final = """
+_RUNNING: Final = f"{PipelineState.RUNNING:d}"
+_PARKED: Final = f"{PipelineState.PARKED:d}"
+_QUEUED: Final = f"{PipelineState.QUEUED:d}"
+_OPEN: Final = numbers(state for state in PipelineState if not state.final)
+_UNPLACED: Final = f"state = {_QUEUED} OR state = {_RUNNING} AND NOT holds_place"
+
+_BEGIN: Final = f"""
 INSERT INTO kit_pipelines
     (id, definition, version, input, traceparent, state, epoch, worker, lease_time)
-VALUES ($1, $2, $3, $4, $5, 1, 1, $6, clock_timestamp() + make_interval(secs => $7))
+VALUES ($1, $2, $3, $4, $5, {_RUNNING}, 1, $6, clock_timestamp() + make_interval(secs => $7))
 """
-_CLAIM: Final = """
+_CLAIM: Final = f"""
 UPDATE kit_pipelines SET epoch = epoch + 1, worker = $1, idle_claims = idle_claims + 1,
     lease_time = clock_timestamp() + make_interval(secs => $3)
 WHERE id = ANY (ARRAY(
     SELECT id FROM kit_pipelines
-    WHERE state = 1 AND holds_place AND wake_time <= clock_timestamp()
+    WHERE state = {_RUNNING} AND holds_place AND wake_time <= clock_timestamp()
       AND (lease_time IS NULL OR lease_time < clock_timestamp())
       AND (definition, version) IN (SELECT * FROM unnest($4::text[], $5::int[]))
     ORDER BY wake_time LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims
 """
-_ENQUEUE: Final = """
+_ENQUEUE: Final = f"""
 INSERT INTO kit_pipelines (id, definition, version, input, traceparent, owner, state, holds_place)
-VALUES ($1, $2, $3, $4, $5, $6, 6, false)
+VALUES ($1, $2, $3, $4, $5, $6, {_QUEUED}, false)
 """
 # One replica at a time admits, so that the limit holds.
 _ADMITTING: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || $1))"
@@ -68,11 +75,11 @@ _IN_ORDER: Final = f"""
 begun AS (
     SELECT owner, count(*) AS begun,
         count(*) FILTER (WHERE holds_place OR wake_time <= clock_timestamp()) AS busy
-    FROM kit_pipelines WHERE state = 1 AND definition = $1 GROUP BY owner),
+    FROM kit_pipelines WHERE state = {_RUNNING} AND definition = $1 GROUP BY owner),
 turns AS (
     SELECT id, version, owner, row_number() OVER (
         PARTITION BY owner, CASE WHEN owner = '' THEN id END ORDER BY id) AS turn
-    FROM kit_pipelines WHERE state = 6 AND definition = $1),
+    FROM kit_pipelines WHERE state = {_QUEUED} AND definition = $1),
 counted AS (
     SELECT turns.id, version, coalesce(begun, 0) + turn AS layer,
         coalesce(busy, 0) + turn <= $2
@@ -88,7 +95,7 @@ _ADMIT: Final = f"""
 WITH {_IN_ORDER},
 held AS (
     SELECT owner, count(*) AS held FROM kit_pipelines
-    WHERE state = 1 AND holds_place AND definition = $1 GROUP BY owner),
+    WHERE state = {_RUNNING} AND holds_place AND definition = $1 GROUP BY owner),
 total AS (
     SELECT least($4, $3 - coalesce((SELECT sum(held) FROM held), 0)::bigint) AS room,
         {WAITING} * $3 - coalesce((SELECT sum(begun) FROM begun), 0)::bigint AS startable),
@@ -98,20 +105,21 @@ due AS (
         ) <= $2 AS fits
     FROM kit_pipelines AS waiting
     LEFT JOIN held ON held.owner = waiting.owner AND waiting.owner <> ''
-    WHERE state = 1 AND NOT holds_place AND wake_time <= clock_timestamp() AND definition = $1),
+    WHERE state = {_RUNNING} AND NOT holds_place AND wake_time <= clock_timestamp()
+      AND definition = $1),
 resumed AS (
     SELECT id FROM due WHERE fits AND version = $5 ORDER BY wake_time, id
     LIMIT (SELECT greatest(0, room) FROM total)),
 started AS (
     SELECT id FROM in_order WHERE fits AND version = $5 ORDER BY place
     LIMIT (SELECT greatest(0, least(room - (SELECT count(*) FROM resumed), startable)) FROM total))
-UPDATE kit_pipelines SET state = 1, holds_place = true, epoch = epoch + 1, worker = $6,
+UPDATE kit_pipelines SET state = {_RUNNING}, holds_place = true, epoch = epoch + 1, worker = $6,
     lease_time = clock_timestamp() + make_interval(secs => $7),
-    idle_claims = idle_claims + CASE WHEN state = 6 THEN 0 ELSE 1 END,
-    sequence = sequence + CASE WHEN state = 6 THEN $8 ELSE 0 END,
-    update_time = CASE WHEN state = 6 THEN kit_now() ELSE update_time END
-WHERE (state = 6 OR state = 1 AND NOT holds_place) AND id = ANY (ARRAY(
-    SELECT id FROM kit_pipelines WHERE (state = 6 OR state = 1 AND NOT holds_place)
+    idle_claims = idle_claims + CASE WHEN state = {_QUEUED} THEN 0 ELSE 1 END,
+    sequence = sequence + CASE WHEN state = {_QUEUED} THEN $8 ELSE 0 END,
+    update_time = CASE WHEN state = {_QUEUED} THEN kit_now() ELSE update_time END
+WHERE ({_UNPLACED}) AND id = ANY (ARRAY(
+    SELECT id FROM kit_pipelines WHERE ({_UNPLACED})
       AND id IN (SELECT id FROM resumed UNION ALL SELECT id FROM started)
     FOR UPDATE SKIP LOCKED))
 RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_claims, sequence
@@ -119,91 +127,62 @@ RETURNING id, definition, version, epoch, input, traceparent, cancelled, idle_cl
 _POSITIONS: Final = f"""
 WITH {_IN_ORDER} SELECT id, place FROM in_order WHERE id = ANY ($3::uuid[])
 """
-_WAITING: Final = """
-SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = 6 AND definition = $1)
-    OR EXISTS (SELECT FROM kit_pipelines WHERE state = 1 AND NOT holds_place AND definition = $1
-        AND wake_time <= clock_timestamp())
+_WAITING: Final = f"""
+SELECT EXISTS (SELECT FROM kit_pipelines WHERE state = {_QUEUED} AND definition = $1)
+    OR EXISTS (SELECT FROM kit_pipelines WHERE state = {_RUNNING} AND NOT holds_place
+        AND definition = $1 AND wake_time <= clock_timestamp())
 """
-_STEP_COLUMNS: Final = """
-    pipeline_id, name, state, attempts, result, error_reason, error_message, start_time, end_time,
-    replica, counted, error_service
-"""
+_RECORD: Final = {
+    "name": "text",
+    "state": "smallint",
+    "attempts": "int",
+    "result": "bytea",
+    "error_reason": "text",
+    "error_message": "text",
+    "start_time": "timestamptz",
+    "end_time": "timestamptz",
+    "replica": "text",
+    "counted": "int",
+    "error_service": "text",
+}
+"""What is kept of a step: columns of kit_steps with their types, named as in `StepRecord`."""
+_STEP_COLUMNS: Final = ", ".join(("pipeline_id", *_RECORD))
+_RECORDED_AGAIN: Final = ", ".join(
+    f"{name} = excluded.{name}" for name in _RECORD if name not in ("name", "start_time")
+)
 _STEPS: Final = f"SELECT {_STEP_COLUMNS} FROM kit_steps WHERE pipeline_id = ANY ($1::uuid[])"
 # One that is being written is left out: a heartbeat never waits for a batch, or deadlocks with it.
-_RENEW: Final = """
+_RENEW: Final = f"""
 WITH good AS (
     SELECT p.id, p.cancelled FROM kit_pipelines AS p
     JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
         ON p.id = mine.id AND p.epoch = mine.epoch
-    WHERE p.state = 1),
+    WHERE p.state = {_RUNNING}),
 renewed AS (
     UPDATE kit_pipelines SET lease_time = clock_timestamp() + make_interval(secs => $3)
     WHERE id IN (
         SELECT p.id FROM kit_pipelines AS p
         JOIN unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
             ON p.id = mine.id AND p.epoch = mine.epoch
-        WHERE p.state = 1 FOR UPDATE OF p SKIP LOCKED))
+        WHERE p.state = {_RUNNING} FOR UPDATE OF p SKIP LOCKED))
 SELECT id, cancelled FROM good
 """
-_RELEASE: Final = """
+_RELEASE: Final = f"""
 UPDATE kit_pipelines SET lease_time = NULL, worker = NULL
 FROM unnest($1::uuid[], $2::bigint[]) AS mine (id, epoch)
-WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = 1
+WHERE kit_pipelines.id = mine.id AND kit_pipelines.epoch = mine.epoch AND state = {_RUNNING}
 """
-# Goes on with the pipelines of a batch whose claims are good, and writes what their steps came to.
-# A change that watchers are told of has a number: the last one of the batch is the pipeline's own.
-_ADVANCE: Final = f"""
-WITH fenced AS (
-    UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
-        update_time = kit_now(), sequence = sequence + batch.changes,
-        worker = CASE WHEN batch.release THEN NULL ELSE worker END,
-        lease_time = CASE WHEN batch.release THEN NULL
-            ELSE clock_timestamp() + make_interval(secs => $9) END,
-        wake_time = clock_timestamp() + make_interval(secs => batch.sleep),
-        holds_place = batch.holds_place
-    FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::boolean[], $6::float8[],
-        $7::int[], $8::boolean[], $25::boolean[])
-        AS batch (id, epoch, state, reason, release, sleep, changes, turns, holds_place)
-    WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
-      AND kit_pipelines.state = 1
-    RETURNING kit_pipelines.id AS pipeline_id, kit_pipelines.epoch, cancelled,
-        kit_pipelines.sequence, kit_pipelines.state, parked_reason, turns),
-step AS (
-    SELECT step.*, fenced.sequence - behind AS sequence
-    FROM unnest($10::uuid[], $11::bigint[], $12::int[], $13::text[], $14::smallint[], $15::int[],
-        $16::bytea[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-        $21::text[], $22::int[], $24::text[]) AS step (pipeline_id, epoch, behind, name, state,
-        attempts, result, error_reason, error_message, start_time, end_time, replica, counted,
-        error_service)
-    JOIN fenced USING (pipeline_id, epoch)),
-recorded AS (
-    INSERT INTO kit_steps ({_STEP_COLUMNS}) SELECT {_STEP_COLUMNS} FROM step
-    ON CONFLICT (pipeline_id, name) DO UPDATE SET state = excluded.state,
-        attempts = excluded.attempts, result = excluded.result,
-        error_reason = excluded.error_reason, error_message = excluded.error_message,
-        end_time = excluded.end_time, replica = excluded.replica, counted = excluded.counted,
-        error_service = excluded.error_service),
-logged AS (
-    INSERT INTO kit_changes ({change_log.COLUMNS})
-    SELECT pipeline_id, sequence, name, state, attempts, error_reason, error_message, start_time,
-        end_time, replica, error_service FROM step WHERE $23
-    UNION ALL
-    SELECT pipeline_id, sequence, '', state, 0, '', parked_reason, NULL, NULL, '', '' FROM fenced
-    WHERE turns AND $23)
-SELECT pipeline_id, epoch, cancelled FROM fenced
-"""
-_STEP_ARRAYS: Final = 13  # from $10 to $22: the columns of `_Advance.rows`; one more is $24
 # What is left of it is done at once, without waiting for a place.
-_CANCEL: Final = """
-UPDATE kit_pipelines SET cancelled = true, state = 1, holds_place = true, parked_reason = '',
-    idle_claims = 0,
+_CANCEL: Final = f"""
+UPDATE kit_pipelines SET cancelled = true, state = {_RUNNING}, holds_place = true,
+    parked_reason = '', idle_claims = 0,
     wake_time = least(wake_time, clock_timestamp()), update_time = kit_now(),
     sequence = sequence + $2
-WHERE id = $1 AND state IN (1, 5, 6)
+WHERE id = $1 AND state IN ({_OPEN})
 RETURNING sequence
 """
-_RESUME: Final = """
-UPDATE kit_pipelines SET state = 1, idle_claims = 0, parked_reason = '', worker = NULL,
+_RESUME: Final = f"""
+UPDATE kit_pipelines SET state = {_RUNNING}, idle_claims = 0, parked_reason = '', worker = NULL,
     lease_time = NULL, epoch = epoch + 1, wake_time = clock_timestamp(), update_time = kit_now(),
     sequence = sequence + $3
 WHERE id = $1 AND state = $2
@@ -222,9 +201,9 @@ SELECT run.*, {_STEP_COLUMNS} FROM (SELECT {_RUN_COLUMNS} FROM kit_pipelines %s)
 LEFT JOIN kit_steps ON pipeline_id = run.id ORDER BY run.id
 """
 _GET: Final = _RUNS % "WHERE id = ANY ($1::uuid[])"
-_PARKED: Final = _RUNS % "WHERE state = 5 AND id > $1 ORDER BY id LIMIT $2"
-_PARKED_COUNTS: Final = """
-SELECT definition, count(*) AS parked FROM kit_pipelines WHERE state = 5 GROUP BY definition
+_LIST_PARKED: Final = _RUNS % f"WHERE state = {_PARKED} AND id > $1 ORDER BY id LIMIT $2"
+_PARKED_COUNTS: Final = f"""
+SELECT definition, count(*) AS parked FROM kit_pipelines WHERE state = {_PARKED} GROUP BY definition
 """
 
 
@@ -233,6 +212,8 @@ _Key = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class _Advance:
+    """How a pipeline goes on, and what its steps came to."""
+
     claim: Claim
     records: Sequence[StepRecord]
     then: Next
@@ -252,10 +233,71 @@ class _Advance:
         """How many changes a watcher is told of."""
         return len(self.records) + self.turns
 
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        """A row for each step: whose it is, how many changes follow, and what is kept of it."""
+    def steps(self) -> Iterator["_Recorded"]:
+        """Its steps, as they are written."""
         for number, record in enumerate(self.records, start=1):
-            yield *self.key, self.changes - number, *_row(record)
+            yield _Recorded(self.claim, self.changes - number, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What a step came to: under which claim, and how many changes of its batch follow."""
+
+    claim: Claim
+    behind: int
+    record: StepRecord
+
+
+_ADVANCES: Final[Sequence[Column[_Advance]]] = (
+    Column("id", "uuid", lambda one: one.claim.id),
+    Column("epoch", "bigint", lambda one: one.claim.epoch),
+    Column("state", "smallint", lambda one: int(_state(one.then))),
+    Column("reason", "text", lambda one: _parked_reason(one.then)),
+    Column("release", "boolean", lambda one: not isinstance(one.then, Continue)),
+    Column("sleep", "float8", lambda one: _pause(one.then)),
+    Column("changes", "int", lambda one: one.changes),
+    Column("turns", "boolean", lambda one: one.turns),
+    Column("holds_place", "boolean", lambda one: _keeps_place(one.then)),
+)
+_RECORDS: Final[Sequence[Column[_Recorded]]] = (
+    Column("pipeline_id", "uuid", lambda one: one.claim.id),
+    Column("epoch", "bigint", lambda one: one.claim.epoch),
+    Column("behind", "int", lambda one: one.behind),
+    *(Column(name, kind, attrgetter(f"record.{name}")) for name, kind in _RECORD.items()),
+)
+# Goes on with the pipelines of a batch whose claims are good, and writes what their steps came to.
+# A change that watchers are told of has a number: the last one of the batch is the pipeline's own.
+# $1: seconds of a lease, $2: whether changes are logged; then the columns of both tables.
+_ADVANCE: Final = f"""
+WITH fenced AS (
+    UPDATE kit_pipelines SET state = batch.state, parked_reason = batch.reason, idle_claims = 0,
+        update_time = kit_now(), sequence = sequence + CASE WHEN $2 THEN batch.changes ELSE 0 END,
+        worker = CASE WHEN batch.release THEN NULL ELSE worker END,
+        lease_time = CASE WHEN batch.release THEN NULL
+            ELSE clock_timestamp() + make_interval(secs => $1) END,
+        wake_time = clock_timestamp() + make_interval(secs => batch.sleep),
+        holds_place = batch.holds_place
+    FROM {rows_of(_ADVANCES, "batch", 3)}
+    WHERE kit_pipelines.id = batch.id AND kit_pipelines.epoch = batch.epoch
+      AND kit_pipelines.state = {_RUNNING}
+    RETURNING kit_pipelines.id AS pipeline_id, kit_pipelines.epoch, cancelled,
+        kit_pipelines.sequence, kit_pipelines.state, parked_reason, turns),
+step AS (
+    SELECT step.*, fenced.sequence - behind AS sequence
+    FROM {rows_of(_RECORDS, "step", 3 + len(_ADVANCES))}
+    JOIN fenced USING (pipeline_id, epoch)),
+recorded AS (
+    INSERT INTO kit_steps ({_STEP_COLUMNS}) SELECT {_STEP_COLUMNS} FROM step
+    ON CONFLICT (pipeline_id, name) DO UPDATE SET {_RECORDED_AGAIN}),
+logged AS (
+    INSERT INTO kit_changes ({change_log.COLUMNS})
+    SELECT pipeline_id, sequence, name, state, attempts, error_reason, error_message, start_time,
+        end_time, replica, error_service FROM step WHERE $2
+    UNION ALL
+    SELECT pipeline_id, sequence, '', state, 0, '', parked_reason, NULL, NULL, '', '' FROM fenced
+    WHERE turns AND $2)
+SELECT pipeline_id, epoch, cancelled FROM fenced
+"""
 
 
 class PostgresJournal:
@@ -389,22 +431,13 @@ class PostgresJournal:
         self, source: Database | Connection, batch: Sequence[_Advance]
     ) -> Mapping[_Key, bool]:
         """Claims of the batch that are good, each with whether it was asked to stop."""
-        steps = [row for advance in batch for row in advance.rows()]
+        steps = [step for advance in batch for step in advance.steps()]
         rows = await source.fetch(
             _ADVANCE,
-            [a.claim.id for a in batch],
-            [a.claim.epoch for a in batch],
-            [int(_state(a.then)) for a in batch],
-            [a.then.reason if isinstance(a.then, Park) else "" for a in batch],
-            [not isinstance(a.then, Continue) for a in batch],
-            [a.then.seconds if isinstance(a.then, Sleep) else 0.0 for a in batch],
-            [a.changes if self._logged else 0 for a in batch],
-            [a.turns for a in batch],
             LEASE_SECONDS,
-            *([row[column] for row in steps] for column in range(_STEP_ARRAYS)),
             self._logged,
-            [row[_STEP_ARRAYS] for row in steps],
-            [_keeps_place(a.then) for a in batch],
+            *arrays_of(_ADVANCES, batch),
+            *arrays_of(_RECORDS, steps),
         )
         return {(row["pipeline_id"], row["epoch"]): row["cancelled"] for row in rows}
 
@@ -464,7 +497,7 @@ class PostgresJournal:
 
     async def parked(self, after: UUID, limit: int) -> Sequence[Run]:
         """Pipelines that wait for a person."""
-        rows = await self._database.fetch(_PARKED, after, limit)
+        rows = await self._database.fetch(_LIST_PARKED, after, limit)
         return _runs(rows)
 
     async def parked_counts(self) -> Mapping[str, int]:
@@ -526,9 +559,10 @@ def _keeps_place(then: Next) -> bool:
     return not isinstance(then, Sleep | Park) or then.keeps_place
 
 
-def _row(record: StepRecord) -> tuple[Any, ...]:
-    return (
-        record.name, int(record.state), record.attempts, record.result, record.error_reason,
-        record.error_message, record.start_time, record.end_time, record.replica, record.counted,
-        record.error_service,
-    )  # fmt: skip
+def _parked_reason(then: Next) -> str:
+    return then.reason if isinstance(then, Park) else ""
+
+
+def _pause(then: Next) -> float:
+    """Seconds until it is looked at again."""
+    return then.seconds if isinstance(then, Sleep) else 0.0
