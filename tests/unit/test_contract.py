@@ -476,3 +476,17 @@ def test_what_a_service_forgets_is_read_and_every_service_forgets_answers() -> N
     assert found["drafts"] == Retention("they were made", timedelta(days=30), 7)
     assert found[ANSWERS] == ANSWER_RETENTION
     assert ANSWER_RETENTION.period == timedelta(hours=24)
+
+
+def test_large_requests_are_counted_by_principal_and_by_a_class_that_is_named() -> None:
+    """A bucket of an address is everybody's behind it; without a class only that is told."""
+
+    def told(rate_limit: policy.RateLimitClass.ValueType) -> str:
+        large = method(max_request_bytes=65537, rate_limit=rate_limit, level=WRITES, http=POST)
+        return " ".join(problems(large, WITH_ID))
+
+    by_address = told(policy.RATE_LIMIT_CLASS_SIGN_IN)
+    assert "counted by principal, not by address" in by_address
+    unnamed = told(policy.RATE_LIMIT_CLASS_UNSPECIFIED)
+    assert "no rate_limit class" in unnamed
+    assert "64 KiB" not in unnamed
