@@ -5,6 +5,21 @@
 
 A reason is a constant that a program can switch on; the message tells a person what to do. Both
 leave the platform as `google.rpc.ErrorInfo`, so they never hold a secret or a stack trace.
+
+Three questions are asked of a failure, each by one who has something else to decide:
+
+    May it be recorded as the end?         definite          the journal; a charge
+    May it have taken effect?              outcome_unknown   what must not happen twice
+    May another replica be asked at once?  retriable         Envoy, where repeats are safe
+
+    code                                          definite  outcome_unknown  retriable
+    CANCELLED, UNKNOWN, DEADLINE_EXCEEDED,
+      INTERNAL, UNAVAILABLE                       no        yes              no
+    ABORTED, RESOURCE_EXHAUSTED                   no        no               no
+    every other                                   yes       no               no
+    any, for REQUEST_TOO_LARGE or
+      HEADERS_TOO_LARGE                           yes       as its code      no
+    any, marked as retriable                      no        as its code      yes
 """
 
 from collections.abc import Mapping

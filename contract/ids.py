@@ -14,6 +14,8 @@ from uuid import UUID
 from contract.errors import invalid
 
 BUCKETS: Final = 1024
+FEE_LEDGER: Final = "ledgers/icp"
+"""Name of the ledger that fees are paid on: the one whose name has no id."""
 _BUCKET_SHIFT: Final = 52
 
 

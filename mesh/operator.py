@@ -7,6 +7,7 @@ from uuid import uuid4
 import grpc
 
 from contract.identities import OPERATOR
+from contract.ids import FEE_LEDGER
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from icto.ledger.v1 import ledger_pb2
@@ -14,7 +15,6 @@ from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.render import Paths
 
 S = TypeVar("S")
-FEE_LEDGER = "ledgers/icp"
 _SECONDS = 5.0
 
 

@@ -47,13 +47,9 @@ class DeadLetterService(DeadLetterServiceHandlers[Call]):
     ) -> pb.ListDeadLettersResponse:
         """Dead letters, oldest first."""
         del call
-        cursor = paging.decode_token(request.page_token, str)
-        after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
-        size = paging.page_size(request.page_size)
-        rows = await store.list_after(self._database, after, size + 1)
-        page, token = paging.page(
-            rows, map(_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_after(self._database, asked.after or UUID(int=0), asked.limit)
+        page, token = asked.page(rows, map(_message, rows))
         return pb.ListDeadLettersResponse(dead_letters=page, next_page_token=token)
 
     @override

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
 from contract.errors import Code, Error, invalid
+from contract.ids import FEE_LEDGER
 from icto.config.v1 import config_pb2 as pb
 from icto.payment.v1 import payment_pb2 as payment
 from services.kit import amounts
@@ -48,7 +49,7 @@ def initial() -> pb.SystemConfig:
             max_concurrent_pipelines=150,
         ),
         payment=pb.PaymentConfig(
-            ledger="ledgers/icp",
+            ledger=FEE_LEDGER,
             minimum_payment_amount=str(_E8S // 10),
             quote_lifetime=Duration(seconds=3600),
             automatic_refund_limit=str(5 * _E8S),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from contract import ids, wire
+from contract import ids
 from contract.errors import Code, Error
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.backend.v1.deployments_handlers import DeploymentServiceHandlers
@@ -23,6 +23,7 @@ from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
 from services.kit import Call, Effect, Kit, not_found, paging
+from services.kit.client import on_behalf_of
 from services.kit.forgetting import keep_forgetting
 from services.kit.journal import (
     ChangeFeed,
@@ -118,7 +119,7 @@ class DeploymentService(DeploymentServiceHandlers[Call]):
 
     async def _checked(self, request: pb.DeployTokenRequest, call: Call) -> _Checked:
         """Everything that can be known before anything is charged (F-12), asked at one time."""
-        metadata = ((wire.HEADER_ON_BEHALF_OF, call.principal),)
+        metadata = on_behalf_of(call.principal)
         validating = self._tokens.ValidateToken(
             token_pb2.ValidateTokenRequest(spec=request.spec), metadata=metadata
         )
@@ -140,14 +141,12 @@ class DeploymentService(DeploymentServiceHandlers[Call]):
         self, request: pb.ListDeploymentsRequest, call: Call
     ) -> pb.ListDeploymentsResponse:
         """The caller's deployments, newest first."""
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_deployments(self._database, call.principal, before, size + 1)
-        messages = await self._messages(rows[:size])
-        page, token = paging.page(
-            rows, messages, size, lambda row: paging.encode_token(str(row.id))
+        asked = paging.by_id(request)
+        rows = await store.list_deployments(
+            self._database, call.principal, asked.after, asked.limit
         )
+        messages = await self._messages(rows[: asked.size])
+        page, token = asked.page(rows, messages)
         return pb.ListDeploymentsResponse(deployments=page, next_page_token=token)
 
     @override
@@ -189,18 +188,14 @@ class DeploymentService(DeploymentServiceHandlers[Call]):
     ) -> pb.ListPendingDeploymentsResponse:
         """Deployments that wait for a person, oldest first."""
         del call
-        cursor = paging.decode_token(request.page_token, str)
-        after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
-        size = paging.page_size(request.page_size)
-        runs = await self._journal.parked(after, size + 1)
-        rows = await store.get_deployments(self._database, [run.id for run in runs[:size]])
+        asked = paging.by_id(request)
+        runs = await self._journal.parked(asked.after or UUID(int=0), asked.limit)
+        rows = await store.get_deployments(self._database, [run.id for run in runs[: asked.size]])
         messages = (
             deployment_message(rows[run.id], self._definition, run) if run.id in rows else None
             for run in runs
         )
-        page, token = paging.page(
-            runs, messages, size, lambda run: paging.encode_token(str(run.id))
-        )
+        page, token = asked.page(runs, messages)
         return pb.ListPendingDeploymentsResponse(deployments=page, next_page_token=token)
 
     @override

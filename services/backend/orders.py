@@ -13,10 +13,10 @@ from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from services.backend import domain, store
 from services.backend.domain import Approval, Limits
 from services.kit import Effect
+from services.kit.client import Metadata
 from services.kit.database import Database
 from services.kit.platform import Platform
 
-Metadata = tuple[tuple[str, str], ...]
 Order = Mapping[str, "payment_pb2.PaidService.ValueType"]
 """Steps that are paid for, and what each is."""
 

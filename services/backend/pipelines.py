@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from contract import ids, wire
+from contract import ids
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2
@@ -14,6 +14,7 @@ from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from services.backend import store
 from services.backend.domain import Deployment
 from services.kit import Kit
+from services.kit.client import on_behalf_of
 from services.kit.database import Connection
 from services.kit.journal import (
     Definition,
@@ -90,7 +91,7 @@ class DeployTokenPipeline:
             quote=deployment.quote,
         )
         request.accept_time.FromDatetime(deployment.accept_time)
-        payment = await self._payments.Charge(request, metadata=_for(deployment))
+        payment = await self._payments.Charge(request, metadata=on_behalf_of(deployment.owner))
         return payment.name.encode()
 
     async def _create_token(self, context: StepContext) -> bytes:
@@ -102,7 +103,7 @@ class DeployTokenPipeline:
             spec=token_pb2.TokenSpec.FromString(deployment.spec),
             payment=context.result("charge").decode(),
         )
-        token = await self._tokens.DeployToken(request, metadata=_for(deployment))
+        token = await self._tokens.DeployToken(request, metadata=on_behalf_of(deployment.owner))
         return token.name.encode()
 
     async def _abandon(self, context: StepContext) -> bytes:
@@ -146,11 +147,6 @@ class DeployTokenPipeline:
 
 def _name(deployment: Deployment) -> str:
     return ids.resource_name("deployments", deployment.id)
-
-
-def _for(deployment: Deployment) -> tuple[tuple[str, str], ...]:
-    """Metadata of a call for the deployment's owner."""
-    return ((wire.HEADER_ON_BEHALF_OF, deployment.owner),)
 
 
 def _delivered(records: Mapping[str, StepRecord]) -> str:

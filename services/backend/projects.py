@@ -45,13 +45,9 @@ class ProjectService(ProjectServiceHandlers[Call]):
         self, request: pb.ListProjectsRequest, call: Call
     ) -> pb.ListProjectsResponse:
         """The caller's projects, newest first."""
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_projects(self._database, call.principal, before, size + 1)
-        page, token = paging.page(
-            rows, map(project_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_projects(self._database, call.principal, asked.after, asked.limit)
+        page, token = asked.page(rows, map(project_message, rows))
         return pb.ListProjectsResponse(projects=page, next_page_token=token)
 
     @override

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from contract.errors import Error
+from contract.ids import FEE_LEDGER
 from icto.backend.v1 import system_pb2 as pb
 from icto.backend.v1.system_handlers import SystemServiceHandlers
 from services.backend import restrictions
@@ -18,7 +19,6 @@ from services.kit.register import Register
 
 log = logging.getLogger(__name__)
 
-FEE_LEDGER = "ledgers/icp"
 # What it takes to answer, once all is known or waiting is over.
 _ANSWER_SECONDS = 0.05
 

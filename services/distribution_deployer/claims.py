@@ -259,13 +259,9 @@ class Claims(DistributionHandlers):
                     Code.PERMISSION_DENIED, "ACCESS_DENIED", "You may list your own claims only."
                 )
             whose = call.principal
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_claims(self._database, found.id, before, size + 1, whose)
-        page, token = paging.page(
-            rows, map(claim_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_claims(self._database, found.id, asked.after, asked.limit, whose)
+        page, token = asked.page(rows, map(claim_message, rows))
         return pb.ListClaimsResponse(claims=page, next_page_token=token)
 
     async def _shared(self, tx: Effect, distribution_id: UUID) -> Distribution:

@@ -32,10 +32,11 @@ from services.distribution_deployer.messages import (
 )
 from services.distribution_deployer.money import Money
 from services.kit import Call, Kit
-from services.kit.call import Effect, event
+from services.kit.call import Effect
 from services.kit.database import Connection
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
+from services.kit.operations import Operation
 
 log = logging.getLogger(__name__)
 
@@ -248,20 +249,16 @@ class Keeping:
         **details: str,
     ) -> None:
         """Tells the audit what time did."""
-        failed = bool(failure)
-        act = events.Act(
-            action=action,
-            status=events.ACT_STATUS_FAILED if failed else events.ACT_STATUS_COMPLETED,
+        told = Operation(action).told(
+            events.ACT_STATUS_FAILED if failure else events.ACT_STATUS_COMPLETED,
+            distribution.operation,
+            subject=distribution_name(distribution.id),
             principal=distribution.owner,
-            actor=events.ACTOR_KIND_SERVICE,
             caller=MESH_NAME,
-            operation=distribution.operation,
-            severity=events.SEVERITY_ERROR if failed else events.SEVERITY_INFO,
             error_reason=failure,
             new_value=distribution.state.name,
             details=details,
         )
-        told = event(distribution_name(distribution.id), act)
         await connection.apply(self._outbox.added([told]))
 
 

@@ -151,13 +151,9 @@ class RecipientListService(RecipientListServiceHandlers[Call]):
         self, request: pb.ListRecipientListsRequest, call: Call
     ) -> pb.ListRecipientListsResponse:
         """Lists of the caller, newest first."""
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_owned(self._database, call.principal, before, size + 1)
-        page, token = paging.page(
-            rows, map(list_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_owned(self._database, call.principal, asked.after, asked.limit)
+        page, token = asked.page(rows, map(list_message, rows))
         return pb.ListRecipientListsResponse(recipient_lists=page, next_page_token=token)
 
     @override

@@ -38,7 +38,6 @@ from services.kit.vesting_messages import of_timestamp, parse, schedule_message,
 
 COLLECTION: Final = "distributions"
 LISTS: Final = "recipientLists"
-_FEE_LEDGER: Final = "ledgers/icp"
 
 
 def distribution_name(distribution_id: UUID) -> str:
@@ -116,7 +115,7 @@ def check_ledger(name: str, field: str) -> None:
     Raises:
         Error: INVALID_ARGUMENT, it is not.
     """
-    if name != _FEE_LEDGER:
+    if name != ids.FEE_LEDGER:
         ids.parse_name("ledgers", name, field)
 
 

@@ -58,24 +58,17 @@ class DistributionService(SettingUp, Claims, Control):
         self, request: pb.ListDistributionsRequest, call: Call
     ) -> pb.ListDistributionsResponse:
         """Distributions, newest first."""
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
+        asked = paging.by_id(request)
         if request.ledger:
             check_ledger(request.ledger, "ledger")
         ledger = request.ledger or None
         if request.view in (pb.DISTRIBUTION_VIEW_UNSPECIFIED, pb.DISTRIBUTION_VIEW_PUBLIC):
-            rows = await store.list_public(self._database, before, size + 1, ledger)
+            rows = await store.list_public(self._database, asked.after, asked.limit, ledger)
         else:
             mine = request.view == pb.DISTRIBUTION_VIEW_CREATED
             listing = store.list_created if mine else store.list_receiving
-            rows = await listing(self._database, before, size + 1, ledger, _signed_in(call))
-        page, token = paging.page(
-            rows,
-            map(distribution_message, rows),
-            size,
-            lambda row: paging.encode_token(str(row.id)),
-        )
+            rows = await listing(self._database, asked.after, asked.limit, ledger, _signed_in(call))
+        page, token = asked.page(rows, map(distribution_message, rows))
         return pb.ListDistributionsResponse(distributions=page, next_page_token=token)
 
     @override

@@ -19,7 +19,7 @@ from services.invoice_storage.handlers import PaymentHandlers
 from services.invoice_storage.messages import moment, payment_message
 from services.invoice_storage.refunds import overtaken
 from services.kit import Call, not_found
-from services.kit.call import event
+from services.kit.audit_events import event
 
 
 class Charges(PaymentHandlers):

@@ -75,14 +75,10 @@ class RefundHandlers(PaymentHandlers):
     ) -> pb.ListRefundsResponse:
         """Refunds, newest first."""
         owner = visible_owner(request.owner, call, "MANAGE_REFUNDS")
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
+        asked = paging.by_id(request)
         state = RefundState(request.state) if request.state else None
-        rows = await store.list_refunds(self._database, owner, before, size + 1, state)
-        page, token = paging.page(
-            rows, map(refund_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        rows = await store.list_refunds(self._database, owner, asked.after, asked.limit, state)
+        page, token = asked.page(rows, map(refund_message, rows))
         return pb.ListRefundsResponse(refunds=page, next_page_token=token)
 
     @override

@@ -155,13 +155,9 @@ class PaymentService(Charges, RefundHandlers):
     ) -> pb.ListPaymentsResponse:
         """Payments, newest first."""
         owner = visible_owner(request.owner, call, "MANAGE_PAYMENTS")
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_payments(self._database, owner, before, size + 1)
-        page, token = paging.page(
-            rows, map(payment_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_payments(self._database, owner, asked.after, asked.limit)
+        page, token = asked.page(rows, map(payment_message, rows))
         return pb.ListPaymentsResponse(payments=page, next_page_token=token)
 
     @override
@@ -179,13 +175,9 @@ class PaymentService(Charges, RefundHandlers):
     ) -> pb.ListInvoicesResponse:
         """Invoices, newest first."""
         owner = visible_owner(request.owner, call, "MANAGE_PAYMENTS")
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_payments(self._database, owner, before, size + 1, CHARGED)
-        page, token = paging.page(
-            rows, map(invoice_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_payments(self._database, owner, asked.after, asked.limit, CHARGED)
+        page, token = asked.page(rows, map(invoice_message, rows))
         return pb.ListInvoicesResponse(invoices=page, next_page_token=token)
 
     @override

@@ -16,12 +16,11 @@ or nothing of it is.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
 import asyncpg
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from opentelemetry import trace
 
@@ -30,6 +29,7 @@ from contract.method import Method
 from contract.roles import permission_holders
 from icto.events.v1 import events_pb2 as events
 from services.kit import idempotency, preconditions
+from services.kit.audit_events import event
 from services.kit.database import Connection, Database
 from services.kit.identity import Identity
 from services.kit.outbox import Outbox
@@ -116,9 +116,17 @@ class Call:
         Raises:
             Error: NOT_FOUND, whether it is missing or belongs to somebody else.
         """
+        return self.visible(row, lookup, name, to=())
+
+    def visible(self, row: R | None, lookup: str, name: str = "", *, to: Collection[str]) -> R:
+        """The row, if the caller may see it: as `owned`, and for those principals `to` whom it is.
+
+        Raises:
+            Error: NOT_FOUND, whether it is missing or not for the caller.
+        """
         if lookup != self.method.audience.owner:
             raise OwnershipUncheckedError(f"{self.method.full_name} checked {lookup!r}")
-        if row is None or not (self.permitted or row.owner == self.principal):
+        if row is None or not (self.permitted or self.principal in (row.owner, *to)):
             raise not_found(lookup, name)
         self._owner_checked = True
         return row
@@ -297,16 +305,6 @@ class Effect(Connection):
             parts.append(idempotency.kept(key, self._answer.SerializeToString()))
         if parts:
             await self.apply(*parts)
-
-
-def event(subject: str, act: events.Act | None, data: Message | None = None) -> events.Event:
-    """An event about a resource; the outbox fills in the rest of the envelope."""
-    made = events.Event(subject=subject, partition_key=subject, act=act)
-    if data is not None:
-        packed = AnyMessage()
-        packed.Pack(data)
-        made.data.CopyFrom(packed)
-    return made
 
 
 def _actor(identity: Identity, permitted: bool) -> "events.ActorKind.ValueType":

@@ -40,6 +40,14 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
+Metadata = tuple[tuple[str, str], ...]
+
+
+def on_behalf_of(principal: str) -> Metadata:
+    """Metadata of a call that a service makes for a user; the method's policy must admit it."""
+    return ((wire.HEADER_ON_BEHALF_OF, principal),)
+
+
 class Clients:
     """Makes stubs on one channel."""
 

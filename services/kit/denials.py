@@ -14,6 +14,7 @@ from contract import principal, wire
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Database
+from services.kit.operations import Operation
 from services.kit.outbox import Outbox
 
 ACTION: Final = "AccessDenied"
@@ -74,19 +75,17 @@ class Denials:
 
 
 def _event(denial: Denial, count: int) -> events.Event:
-    act = events.Act(
-        action=ACTION,
-        status=events.ACT_STATUS_DENIED,
+    return Operation(ACTION, denial.method).told(
+        events.ACT_STATUS_DENIED,
+        "",
+        subject=f"principals/{denial.principal}",
         principal=denial.principal,
         actor=_actor(denial),
         caller=denial.caller,
-        method=denial.method,
         severity=events.SEVERITY_WARNING,
         error_reason=denial.reason,
         details={"count": str(count)},
     )
-    subject = f"principals/{denial.principal}"
-    return events.Event(subject=subject, partition_key=subject, act=act)
 
 
 def _actor(denial: Denial) -> "events.ActorKind.ValueType":

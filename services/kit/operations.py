@@ -12,6 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from icto.events.v1 import events_pb2 as events
 from icto.policy.v1 import policy_pb2
+from services.kit.audit_events import event
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Operation:
         actor: "events.ActorKind.ValueType" = events.ACTOR_KIND_SERVICE,
         severity: "events.Severity.ValueType" = events.SEVERITY_UNSPECIFIED,
         error_reason: str = "",
+        new_value: str = "",
         details: Mapping[str, str] | None = None,
         traceparent: str = "",
     ) -> events.Event:
@@ -57,6 +59,7 @@ class Operation:
             actor: in which capacity it was asked for.
             severity: of a failure ERROR, else INFO, unless said.
             error_reason: of the failure.
+            new_value: of what the act changed.
             details: facts worth keeping.
             traceparent: of the call that asked for it.
         """
@@ -71,7 +74,7 @@ class Operation:
             operation=operation,
             severity=severity or (events.SEVERITY_ERROR if failed else events.SEVERITY_INFO),
             error_reason=error_reason,
+            new_value=new_value,
             details=details,
         )
-        about = subject or operation
-        return events.Event(subject=about, partition_key=about, act=act, traceparent=traceparent)
+        return event(subject or operation, act, traceparent=traceparent)

@@ -7,7 +7,8 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -17,7 +18,25 @@ from contract.limits import PAGE_BYTES, PAGE_SIZE_LIMIT
 from services.kit.answers import json_bytes, json_bytes_at_most
 from services.kit.summaries import summarize
 
+
+class PageRequest(Protocol):
+    """A request of a list."""
+
+    page_size: int
+    page_token: str
+
+
+class Identified(Protocol):
+    """A row that has an id."""
+
+    @property
+    def id(self) -> UUID:
+        """By which the list is in order."""
+        ...
+
+
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Identified)
 M = TypeVar("M", bound=Message)
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_POSITION: Final = 2**63 - 1
@@ -112,3 +131,35 @@ def _measure(messages: Sequence[Message]) -> Callable[[Message], float]:
     if sum(map(json_bytes_at_most, messages)) <= PAGE_BYTES:
         return json_bytes_at_most
     return json_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ById:
+    """The page that a request asks for, of a list in the order of its rows' ids.
+
+    Attributes:
+        after: the id that the page before ended with; None on the first.
+        size: rows that it may have.
+    """
+
+    after: UUID | None
+    size: int
+
+    @property
+    def limit(self) -> int:
+        """Rows to fetch: one more than the page has tells that there is another."""
+        return self.size + 1
+
+    def page(self, rows: Sequence[Row], messages: Iterable[M | None]) -> tuple[list[M], str]:
+        """The page, as `page` makes it, and the token for the next one."""
+        return page(rows, messages, self.size, lambda row: encode_token(str(row.id)))
+
+
+def by_id(request: PageRequest) -> ById:
+    """What a request asks for of a list in the order of ids.
+
+    Raises:
+        Error: INVALID_ARGUMENT, its page token is none of ours.
+    """
+    cursor = decode_token(request.page_token, str)
+    return ById(as_uuid(cursor[0]) if cursor else None, page_size(request.page_size))

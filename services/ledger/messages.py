@@ -23,7 +23,6 @@ from services.ledger.domain import (
     Transfer,
 )
 
-_ICP_NAME = "ledgers/icp"
 _BLOCK_INDEX: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _LATEST: Final = 2**63 - 1
 """The latest moment that is kept, nanoseconds since the epoch: in the year 2262."""
@@ -31,7 +30,7 @@ _LATEST: Final = 2**63 - 1
 
 def ledger_name(ledger_id: UUID) -> str:
     """`ledgers/{id}`; the fee token's is `ledgers/icp`."""
-    return _ICP_NAME if ledger_id == ICP_LEDGER else ids.resource_name("ledgers", ledger_id)
+    return ids.FEE_LEDGER if ledger_id == ICP_LEDGER else ids.resource_name("ledgers", ledger_id)
 
 
 def parse_ledger(name: str, field: str = "name") -> UUID:
@@ -40,7 +39,7 @@ def parse_ledger(name: str, field: str = "name") -> UUID:
     Raises:
         Error: INVALID_ARGUMENT, the name has another form.
     """
-    return ICP_LEDGER if name == _ICP_NAME else ids.parse_name("ledgers", name, field)
+    return ICP_LEDGER if name == ids.FEE_LEDGER else ids.parse_name("ledgers", name, field)
 
 
 def parse_block(name: str) -> tuple[UUID, int]:

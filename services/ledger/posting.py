@@ -12,6 +12,7 @@ from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from services.kit import idempotency, not_found
+from services.kit.audit_events import event
 from services.kit.database import Connection, Database
 from services.kit.idempotency import Key
 from services.kit.outbox import Outbox
@@ -188,9 +189,6 @@ def _apply(book: Book, posting: Posting) -> Outcome:
 
 
 def _event(book: Book, posting: Posting, outcome: Response) -> events.Event:
-    name = ledger_name(book.ledger.id)
     posting.act.details["block_index"] = str(outcome.block_index)
     posting.act.details["amount"] = str(posting.request.amount)
-    return events.Event(
-        subject=name, partition_key=name, act=posting.act, traceparent=posting.traceparent
-    )
+    return event(ledger_name(book.ledger.id), posting.act, traceparent=posting.traceparent)

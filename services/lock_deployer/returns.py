@@ -18,6 +18,7 @@ from services.kit.database import Connection
 from services.kit.escrow import account_of
 from services.kit.journal import Claim as Begun
 from services.kit.lease import Lease
+from services.kit.operations import Operation
 from services.kit.payouts import Payout, Payouts
 from services.kit.transfers import Transfers
 from services.lock_deployer import domain, store
@@ -135,28 +136,23 @@ def _tell_of(lock_id: UUID, error: Exception) -> None:
 def returned(row: Any, traceparent: str) -> events.Event:
     """What the audit is told of a return that was paid."""
     details = {"amount": str(row["amount"]), "block_index": str(row["block_index"])}
-    act = events.Act(
-        action="ReturnLocked",
-        status=events.ACT_STATUS_COMPLETED,
-        actor=events.ACTOR_KIND_SERVICE,
+    return Operation("ReturnLocked").told(
+        events.ACT_STATUS_COMPLETED,
+        "",
+        subject=lock_name(row["lock_id"]),
+        principal="",
         caller=MESH_NAME,
-        severity=events.SEVERITY_INFO,
         details=details | {"to": "owner" if row["revoked"] else "escrow"},
+        traceparent=traceparent,
     )
-    name = lock_name(row["lock_id"])
-    return events.Event(subject=name, partition_key=name, act=act, traceparent=traceparent)
 
 
 def _failed(lock: Lock) -> events.Event:
-    act = events.Act(
-        action="ActivateLock",
-        status=events.ACT_STATUS_FAILED,
+    return Operation("ActivateLock").told(
+        events.ACT_STATUS_FAILED,
+        lock.operation,
+        subject=lock_name(lock.id),
         principal=lock.owner,
-        actor=events.ACTOR_KIND_SERVICE,
         caller=MESH_NAME,
-        operation=lock.operation,
-        severity=events.SEVERITY_ERROR,
         error_reason="NOT_FUNDED_IN_TIME",
     )
-    name = lock_name(lock.id)
-    return events.Event(subject=name, partition_key=name, act=act)

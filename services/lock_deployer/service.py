@@ -51,9 +51,8 @@ _UNLOCKS: Final = "EMERGENCY_STOP"
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A lock as the caller sees it, who passes as its owner when they have a part in it."""
+    """A lock as the caller sees it: with all shares, or with their own."""
 
-    owner: str
     lock: Lock
     shares: Sequence[Share]
 
@@ -237,14 +236,16 @@ class LockService(LockServiceHandlers[Call]):
         lock = await store.get(self._database, ids.parse_name("locks", name))
         if lock is None:
             raise not_found("lock", name)
+        shares: Sequence[Share]
         if lock.owner == call.principal or call.permitted or call.identity.is_service:
-            everybody = await store.shares(self._database, lock.id)
-            seen = _Seen(lock.owner, lock, everybody)
+            shares = await store.shares(self._database, lock.id)
         else:
             own = await store.share(self._database, lock.id, call.principal)
-            has_part = own is not None or call.principal in lock.attestors
-            seen = _Seen(call.principal if has_part else lock.owner, lock, [own] if own else [])
-        return seen if call.identity.is_service else call.owned(seen, "lock", name)
+            shares = [own] if own else []
+        if not call.identity.is_service:
+            involved = (*lock.attestors, *(share.owner for share in shares))
+            call.visible(lock, "lock", name, to=involved)
+        return _Seen(lock, shares)
 
     @override
     async def ListLocks(self, request: pb.ListLocksRequest, call: Call) -> pb.ListLocksResponse:
@@ -258,13 +259,9 @@ class LockService(LockServiceHandlers[Call]):
                     "ACCESS_DENIED",
                     "You may list locks that you created or benefit from.",
                 )
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_locks(self._database, owner, beneficiary, before, size + 1)
-        page, token = paging.page(
-            rows, map(lock_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_locks(self._database, owner, beneficiary, asked.after, asked.limit)
+        page, token = asked.page(rows, map(lock_message, rows))
         return pb.ListLocksResponse(locks=page, next_page_token=token)
 
     @override
@@ -337,19 +334,15 @@ class LockService(LockServiceHandlers[Call]):
         """Claims of a lock, newest first."""
         seen = await self._seen(request.parent, call)
         everybody = call.permitted or seen.lock.owner == call.principal
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
+        asked = paging.by_id(request)
         rows = await store.list_claims(
             self._database,
             seen.lock.id,
             None if everybody else call.principal,
-            before,
-            size + 1,
+            asked.after,
+            asked.limit,
         )
-        page, token = paging.page(
-            rows, map(claim_message, rows), size, lambda row: paging.encode_token(str(row.id))
-        )
+        page, token = asked.page(rows, map(claim_message, rows))
         return pb.ListClaimsResponse(claims=page, next_page_token=token)
 
     @override
@@ -430,7 +423,7 @@ class LockService(LockServiceHandlers[Call]):
             lock = await store.lock(tx, lock_id)
             if lock is None or call.principal not in lock.attestors:
                 raise not_found("lock", request.name)
-            call.owned(_Seen(call.principal, lock, ()), "lock", request.name)
+            call.visible(lock, "lock", request.name, to=lock.attestors)
             if lock.state not in VESTING:
                 raise domain.not_active(lock)
             everybody = await store.shares(tx, lock_id)

@@ -173,16 +173,12 @@ class TokenService(TokenServiceHandlers[Call]):
     async def ListTokens(self, request: pb.ListTokensRequest, call: Call) -> pb.ListTokensResponse:
         """Tokens, newest first."""
         del call
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
+        asked = paging.by_id(request)
         if request.owner:
-            rows = await store.list_owned(self._database, request.owner, before, size + 1)
+            rows = await store.list_owned(self._database, request.owner, asked.after, asked.limit)
         else:
-            rows = await store.list_active(self._database, before, size + 1)
-        page, token = paging.page(
-            rows, map(_message, rows), size, lambda row: paging.encode_token(str(row.token.id))
-        )
+            rows = await store.list_active(self._database, asked.after, asked.limit)
+        page, token = asked.page(rows, map(_message, rows))
         return pb.ListTokensResponse(tokens=page, next_page_token=token)
 
     @override

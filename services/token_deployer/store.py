@@ -90,6 +90,11 @@ class StoredToken:
     deploy_time: datetime | None
     found: bool = True
 
+    @property
+    def id(self) -> UUID:
+        """Its token's."""
+        return self.token.id
+
 
 async def reserve(database: Database, token: Token, payment: str) -> StoredToken:
     """Reserves the symbol for the operation, or returns what the operation reserved before.

@@ -738,7 +738,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     Mutant(
         "ownership: a row is its owner's",
         "services/kit/call.py",
-        "if row is None or not (self.permitted or row.owner == self.principal):",
+        "if row is None or not (self.permitted or self.principal in (row.owner, *to)):",
         "if row is None:",
         [_PLATFORM + "test_a_row_is_its_owners_and_whose_permission_says_so"],
     ),

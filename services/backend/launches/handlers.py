@@ -9,7 +9,7 @@ from uuid import UUID
 from google.api.httpbody_pb2 import HttpBody
 from typing_extensions import override
 
-from contract import ids, principal, wire
+from contract import ids, principal
 from contract.errors import Code, Error, RemoteError, invalid
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_handlers import LaunchServiceHandlers
@@ -33,6 +33,7 @@ from services.backend.launches.escrow import Escrow
 from services.backend.launches.messages import change_message, launch_message, state_of
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
 from services.kit import Call, Effect, Kit, not_found, paging, sse
+from services.kit.client import on_behalf_of
 from services.kit.database import Connection
 from services.kit.journal import (
     ChangeFeed,
@@ -162,7 +163,11 @@ class LaunchService(LaunchServiceHandlers[Call]):
         """Everything that can be known before anything is charged (F-12)."""
         checked = await self._checked(request.spec, launch_id, owner)
         cost = await orders.cost(
-            self._payments, self._platform, request.quote, _order(checked.shape), _for(owner)
+            self._payments,
+            self._platform,
+            request.quote,
+            _order(checked.shape),
+            on_behalf_of(owner),
         )
         if request.project and not checked.shape.makes_token:
             raise invalid("project", "takes a new token; this launch makes none")
@@ -187,7 +192,7 @@ class LaunchService(LaunchServiceHandlers[Call]):
                 token_pb2.ValidateTokenRequest(
                     spec=spec.new_token, custodian=self._accounts.account(launch_id)
                 ),
-                metadata=_for(owner),
+                metadata=on_behalf_of(owner),
             ),
         )
         spec.new_token.CopyFrom(validated.spec)
@@ -231,7 +236,7 @@ class LaunchService(LaunchServiceHandlers[Call]):
                 f"spec.locks[{position}]",
                 self._locks.ValidateLock(
                     lock_pb2.ValidateLockRequest(spec=lock, transfer_fee=str(fee)),
-                    metadata=_for(owner),
+                    metadata=on_behalf_of(owner),
                 ),
             )
             for position, lock in enumerate(spec.locks)
@@ -243,7 +248,7 @@ class LaunchService(LaunchServiceHandlers[Call]):
                     distribution_pb2.ValidateDistributionRequest(
                         spec=distribution, transfer_fee=str(fee)
                     ),
-                    metadata=_for(owner),
+                    metadata=on_behalf_of(owner),
                 ),
             )
             for position, distribution in enumerate(spec.distributions)
@@ -294,14 +299,10 @@ class LaunchService(LaunchServiceHandlers[Call]):
         self, request: pb.ListLaunchesRequest, call: Call
     ) -> pb.ListLaunchesResponse:
         """The caller's launches, newest first."""
-        cursor = paging.decode_token(request.page_token, str)
-        before = paging.as_uuid(cursor[0]) if cursor else None
-        size = paging.page_size(request.page_size)
-        rows = await store.list_owned(self._database, call.principal, before, size + 1)
-        messages = await self._messages(rows[:size])
-        page, token = paging.page(
-            rows, messages, size, lambda row: paging.encode_token(str(row.id))
-        )
+        asked = paging.by_id(request)
+        rows = await store.list_owned(self._database, call.principal, asked.after, asked.limit)
+        messages = await self._messages(rows[: asked.size])
+        page, token = asked.page(rows, messages)
         return pb.ListLaunchesResponse(launches=page, next_page_token=token)
 
     @override
@@ -415,15 +416,11 @@ class LaunchService(LaunchServiceHandlers[Call]):
     ) -> pb.ListPendingLaunchesResponse:
         """Launches that wait for a person, oldest first."""
         del call
-        cursor = paging.decode_token(request.page_token, str)
-        after = paging.as_uuid(cursor[0]) if cursor else UUID(int=0)
-        size = paging.page_size(request.page_size)
-        runs = await self._journal.parked(after, size + 1)
-        rows = await store.get_all(self._database, [run.id for run in runs[:size]])
+        asked = paging.by_id(request)
+        runs = await self._journal.parked(asked.after or UUID(int=0), asked.limit)
+        rows = await store.get_all(self._database, [run.id for run in runs[: asked.size]])
         messages = (self._message(rows[run.id], run) if run.id in rows else None for run in runs)
-        page, token = paging.page(
-            runs, messages, size, lambda run: paging.encode_token(str(run.id))
-        )
+        page, token = asked.page(runs, messages)
         return pb.ListPendingLaunchesResponse(launches=page, next_page_token=token)
 
     @override
@@ -582,11 +579,6 @@ def _project(request: pb.CreateLaunchRequest) -> UUID | None:
     if not request.project:
         return None
     return ids.parse_name("projects", request.project, "project")
-
-
-def _for(owner: str) -> orders.Metadata:
-    """Metadata of a call on behalf of a user."""
-    return ((wire.HEADER_ON_BEHALF_OF, owner),)
 
 
 def _sequence(last_event_id: str) -> int:

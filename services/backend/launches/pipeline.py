@@ -16,7 +16,7 @@ from uuid import UUID
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from contract import ids, wire
+from contract import ids
 from contract.errors import RemoteError
 from icto.backend.v1 import launches_pb2 as pb
 from icto.distribution.v1 import distribution_pb2
@@ -35,6 +35,7 @@ from services.backend.launches import domain, store
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outcome, Shape
 from services.backend.launches.escrow import Escrow
 from services.kit import Kit, escrow
+from services.kit.client import on_behalf_of
 from services.kit.database import Connection
 from services.kit.journal import (
     Definition,
@@ -149,7 +150,7 @@ class LaunchPipeline:
             request_id=context.request_id, operation=launch.name, quote=launch.quote
         )
         request.accept_time.FromDatetime(launch.accept_time)
-        payment = await self._payments.Charge(request, metadata=_for(launch))
+        payment = await self._payments.Charge(request, metadata=on_behalf_of(launch.owner))
         return payment.name.encode()
 
     async def _create_token(self, context: StepContext) -> bytes:
@@ -162,7 +163,7 @@ class LaunchPipeline:
             payment=context.result(CHARGE).decode(),
             custodian=self._accounts.account(launch.id),
         )
-        token = await self._tokens.DeployToken(request, metadata=_for(launch))
+        token = await self._tokens.DeployToken(request, metadata=on_behalf_of(launch.owner))
         return token.name.encode()
 
     async def _abandon_token(self, context: StepContext) -> bytes:
@@ -200,7 +201,7 @@ class LaunchPipeline:
             escrow=self._accounts.account(launch.id),
         )
         request.accept_time.FromDatetime(launch.accept_time)
-        lock = await self._locks.CreateLock(request, metadata=_for(launch))
+        lock = await self._locks.CreateLock(request, metadata=on_behalf_of(launch.owner))
         await self._fund(launch, part, ledger, lock.account, lock_spec.total_amount)
         active = await self._locks.ActivateLock(
             lock_pb2.ActivateLockRequest(
@@ -237,7 +238,9 @@ class LaunchPipeline:
             escrow=self._accounts.account(launch.id),
         )
         request.accept_time.FromDatetime(launch.accept_time)
-        made = await self._distributions.CreateDistribution(request, metadata=_for(launch))
+        made = await self._distributions.CreateDistribution(
+            request, metadata=on_behalf_of(launch.owner)
+        )
         await self._fund(launch, part, ledger, made.account, distribution_spec.total_amount)
         active = await self._distributions.ActivateDistribution(
             distribution_pb2.ActivateDistributionRequest(
@@ -379,11 +382,6 @@ def _operation(launch: Launch, part: str) -> str:
 def _token(context: StepContext, launch: Launch) -> str:
     """The token of a launch whose origin has succeeded."""
     return context.result(launch.shape.origin).decode()
-
-
-def _for(launch: Launch) -> tuple[tuple[str, str], ...]:
-    """Metadata of a call for the launch's owner."""
-    return ((wire.HEADER_ON_BEHALF_OF, launch.owner),)
 
 
 def _made(launch: Launch) -> str:
