@@ -28,8 +28,7 @@ from icto.events.v1 import events_pb2 as events
 from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_handlers import IdentityServiceHandlers, identity_service
 from icto.policy.v1 import policy_pb2 as policy
-from services.kit import Call, Effect, Kit, settings
-from services.kit.serving import Serving
+from services.kit import Call, Effect, Kit, Serving, settings
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,8 @@ from services.invoice_storage.messages import (
 )
 from services.invoice_storage.refund_handlers import RefundHandlers
 from services.invoice_storage.treasury import Spender
-from services.kit import Call, Kit, amounts, paging
+from services.kit import Call, Kit, Serving, amounts, paging
 from services.kit.forgetting import keep_forgetting
-from services.kit.serving import Serving
 
 log = logging.getLogger(__name__)
 

@@ -3,5 +3,16 @@
 from contract.errors import Code, Error, RemoteError, invalid, not_found
 from services.kit.call import Call, Effect
 from services.kit.kit import Kit
+from services.kit.serving import Serving
 
-__all__ = ["Call", "Code", "Effect", "Error", "Kit", "RemoteError", "invalid", "not_found"]
+__all__ = [
+    "Call",
+    "Code",
+    "Effect",
+    "Error",
+    "Kit",
+    "RemoteError",
+    "Serving",
+    "invalid",
+    "not_found",
+]

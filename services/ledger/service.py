@@ -16,9 +16,8 @@ from contract.identities import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
 from icto.ledger.v1.ledger_handlers import LedgerServiceHandlers, ledger_service
 from observability.tracing import current_traceparent
-from services.kit import Call, Kit, not_found, paging
+from services.kit import Call, Kit, Serving, not_found, paging
 from services.kit.group_commit import GroupCommit
-from services.kit.serving import Serving
 from services.ledger import domain, store
 from services.ledger.domain import Account, Ledger, Request
 from services.ledger.messages import (

@@ -12,8 +12,7 @@ from contract.errors import Code, Error
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.token.v1 import token_pb2 as pb
 from icto.token.v1.token_handlers import TokenServiceHandlers, token_service
-from services.kit import Call, Kit, RemoteError, not_found, paging
-from services.kit.serving import Serving
+from services.kit import Call, Kit, RemoteError, Serving, not_found, paging
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import Account, State, Token, TokenSpec
