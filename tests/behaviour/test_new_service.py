@@ -1,19 +1,13 @@
 """A new service is what CONTRIBUTING.md says: a folder and a proto, and it answers over REST."""
 
-import asyncio
-import os
 import re
-import shutil
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from mesh.cli.client import CallError
+from tests.support.house_copy import copy_of_the_house, run
 from tests.support.installation import Installation, installation, until
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +18,6 @@ FILES = dict(
         re.MULTILINE | re.DOTALL,
     )
 )
-_LEFT_OUT = shutil.ignore_patterns(".*", "gen", "tests", "__pycache__")
 _ONE_REPLICA = "[services.{}]\nreplicas = 1\n"
 _OTHERS = ("audit_storage", "backend", "invoice_storage", "token_deployer")
 
@@ -84,28 +77,3 @@ async def check_notes(running: Installation) -> None:
     await until(audited)
     await user.close()
     await other.close()
-
-
-def copy_of_the_house(house: Path) -> None:
-    """The project as it is, and what is installed here in an environment of its own."""
-    shutil.copytree(ROOT, house, ignore=_LEFT_OUT)
-    venv.create(house / ".venv", symlinks=True)
-    (house / ".venv/.locked").touch()
-    packages = Path(sysconfig.get_paths()["purelib"])
-    theirs = house / ".venv" / packages.relative_to(sys.prefix)
-    for entry in packages.iterdir():
-        if not re.match(r"_?icto_mesh", entry.name):
-            (theirs / entry.name).symlink_to(entry)
-    for program in Path(sysconfig.get_paths()["scripts"]).iterdir():
-        target = house / ".venv/bin" / program.name
-        if program.name != "icto" and not target.exists():
-            target.symlink_to(program)
-
-
-async def run(house: Path, *command: str) -> None:
-    """Runs a command in the copy."""
-    child = await asyncio.create_subprocess_exec(
-        *command, cwd=house, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
-    )
-    output, _ = await child.communicate()
-    assert child.returncode == 0, output.decode()
