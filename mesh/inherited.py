@@ -17,7 +17,7 @@ _ALIKE: Final = 0.9
 _LEFT: Final = f"{PREFIX}LEFT_BEHIND"
 
 # Read by `icto` itself.
-_COMMANDS: Final = ("ICTO_DATABASE_URL", "ICTO_EDGE", "ICTO_RUN_DIR")
+_COMMANDS: Final = ("ICTO_DATABASE_URL", "ICTO_EDGE", "ICTO_RUN_DIR", "ICTO_START")
 # Read by replicas. Whatever else they are told, the supervisor tells them.
 _REPLICAS: Final = (
     "ICTO_AUDIT_CHECKPOINT_SECONDS",
@@ -66,6 +66,11 @@ ICTO: Final = Kind(
 REPLICA: Final = Kind(
     (*_REPLICAS, *_PYTHON, *_CLOCK, "HOME"),  # asyncpg looks for certificates at home
     {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
+)
+FORK_SERVER: Final = Kind(
+    # What replicas have as well, and cannot be given later; nothing that is meant for them alone.
+    (*_PYTHON, *_CLOCK),
+    {**REPLICA.given, "GRPC_ENABLE_FORK_SUPPORT": "0"},
 )
 HELPER: Final = Kind((*_PYTHON, *_CLOCK), {**REPLICA.given, **_QUIET})
 POSTGRES: Final = Kind(_CLOCK, {"LC_ALL": "C.UTF-8"})

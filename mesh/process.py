@@ -11,16 +11,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from mesh.tracebacks import Joiner
 
 log = logging.getLogger(__name__)
 
-_FIRST_BACKOFF: Final = 0.1
-_LONGEST_BACKOFF: Final = 10.0
-_STABLE_SECONDS: Final = 30.0
-_LINE_LIMIT: Final = 256 * 1024
+FIRST_BACKOFF: Final = 0.1
+LONGEST_BACKOFF: Final = 10.0
+STABLE_SECONDS: Final = 30.0
+LINE_LIMIT: Final = 256 * 1024
+"""Bytes of a line that a child prints."""
 # A traceback is printed at once: what comes later is something else.
 _QUIET_SECONDS: Final = 0.5
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
@@ -40,6 +41,7 @@ class Command:
         user: whom to run it as, None for ourselves.
         death_signal: what it is sent when the supervisor dies.
         direct: it watches the supervisor itself and needs no launcher.
+        stdin: a descriptor that it reads; a pipe whose other end this process keeps if None.
     """
 
     arguments: Sequence[str]
@@ -47,19 +49,56 @@ class Command:
     user: str | None = None
     death_signal: signal.Signals = signal.SIGKILL
     direct: bool = False
+    stdin: int | None = None
+
+
+class Child(Protocol):
+    """A process that runs, or has ended; as asyncio has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code once it has ended, the negative number of a signal that ended it."""
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """What it prints, on both of its streams."""
+
+    async def wait(self) -> int:
+        """Waits for its end; returns its exit code."""
+
+    def send_signal(self, signal: int, /) -> None:
+        """Sends it a signal.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+
+
+Start = Callable[[str, Command], Awaitable[Child]]
+"""Starts what a command says, under a name.
+
+Raises:
+    OSError: it cannot be started now.
+"""
 
 
 class Process:
     """One child and its successors."""
 
-    def __init__(self, name: str, output: Output) -> None:
+    def __init__(self, name: str, output: Output, start: Start | None = None) -> None:
         self.name = name
         self.restarts = 0
         self.refusal = ""
         """What it said last when it ended by itself, for a reason that the next start will meet."""
-        self._last_words = ""
+        self.last_words = ""
+        """What it said last that tells of its end."""
         self._output = output
-        self._child: asyncio.subprocess.Process | None = None
+        self._start = start or spawn
+        self._child: Child | None = None
         self._started = 0.0
         self._end_is_planned = False
 
@@ -77,16 +116,8 @@ class Process:
     async def start(self, command: Command) -> None:
         """Starts the program in a session of its own: Ctrl-C reaches only the supervisor."""
         self._started = time.monotonic()
-        self._child = await asyncio.create_subprocess_exec(
-            *_launched(command),
-            env=dict(command.environment) | {"ICTO_PARENT_PID": str(os.getpid())},
-            # Held open by us alone: its end tells a child on systems without a death signal.
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            limit=_LINE_LIMIT,
-        )
+        self._child = await self._start(self.name, command)
+        self._started = time.monotonic()
 
     async def wait(self) -> int:
         """Passes output on until the program ends; returns its exit code."""
@@ -112,7 +143,7 @@ class Process:
     def _tell(self, records: Sequence[str]) -> None:
         for record in records:
             self._output(self.name, record)
-            self._last_words = last_words(record) or self._last_words
+            self.last_words = last_words(record) or self.last_words
 
     async def keep_running(
         self,
@@ -123,24 +154,24 @@ class Process:
 
         Each start asks `prepare` for a fresh command; `ended` is told of each end.
         """
-        backoff = _FIRST_BACKOFF
+        backoff = FIRST_BACKOFF
         while True:
             code = await self._run(prepare, ended)
             self.restarts += 1
             if self._end_is_planned:
                 self._end_is_planned = False
                 continue
-            if self.uptime_at_end > _STABLE_SECONDS:
-                backoff = _FIRST_BACKOFF
+            if self.uptime_at_end > STABLE_SECONDS:
+                backoff = FIRST_BACKOFF
             log.warning(
                 "%s ended with %s; starting it again in %.1f s%s",
                 self.name,
                 code,
                 backoff,
-                f" ({self._last_words})" if self._last_words else "",
+                f" ({self.last_words})" if self.last_words else "",
             )
             await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            backoff = min(2 * backoff, LONGEST_BACKOFF)
 
     async def _run(
         self,
@@ -148,12 +179,12 @@ class Process:
         ended: Callable[[], Awaitable[None]] | None,
     ) -> int | OSError:
         """One life of the program; how it ended. No memory or disk is an end like any other."""
-        self._last_words = ""
+        self.last_words = ""
         try:
             await self.start(await prepare())
             code = await self.wait()
             if code > 0 and code != os.EX_TEMPFAIL:
-                self.refusal = self._last_words or f"it ended with {code}"
+                self.refusal = self.last_words or f"it ended with {code}"
             if ended is not None:
                 await ended()
         except OSError as error:
@@ -189,6 +220,26 @@ class Process:
             log.warning("%s did not stop in %.0f s; killing it", self.name, seconds)
             self.send(signal.SIGKILL)
             await child.wait()
+
+
+async def spawn(name: str, command: Command) -> Child:
+    """Starts a program of its own; `name` is for those who look."""
+    del name
+    return await asyncio.create_subprocess_exec(
+        *_launched(command),
+        env=environment_of(command),
+        # Held open by us alone: its end tells a child on systems without a death signal.
+        stdin=asyncio.subprocess.PIPE if command.stdin is None else command.stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=LINE_LIMIT,
+    )
+
+
+def environment_of(command: Command) -> dict[str, str]:
+    """The environment of a child: what was ordered, and whose child it is."""
+    return dict(command.environment) | {"ICTO_PARENT_PID": str(os.getpid())}
 
 
 def last_words(line: str) -> str:

@@ -13,10 +13,13 @@ from typing import Final
 from contract.service import Service
 from mesh import inherited
 from mesh.envoy import Envoy
-from mesh.process import Command, Output, Process
+from mesh.fork_server.client import CodeError, ForkServers
+from mesh.process import Command, Output, Process, Start
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 
+PROGRAM: Final = "services.kit.server"
+"""The module that runs one replica, or prepares a fork server for all."""
 _STOP_SECONDS: Final = 12.0
 # Envoy reads a changed file within milliseconds; it says so when it is asked.
 _UNLISTED_SECONDS: Final = 2.0
@@ -31,10 +34,12 @@ class RestartError(Exception):
 class Replica:
     """One replica and the socket that its present process listens on."""
 
-    def __init__(self, name: str, service: Service, output: Output) -> None:
+    def __init__(
+        self, name: str, service: Service, output: Output, start: Start | None = None
+    ) -> None:
         self.name = name
         self.service = service
-        self.process = Process(name, output)
+        self.process = Process(name, output, start)
         self.socket: Path | None = None
         self.listed = False
         self.restarting = asyncio.Lock()
@@ -50,14 +55,18 @@ class Replicas:
         envoy: Envoy,
         environment: Mapping[str, Mapping[str, str]],
         output: Output,
+        fork_servers: ForkServers | None = None,
     ) -> None:
+        """Without fork servers each replica is a program of its own."""
         self._run = run
+        self._fork_servers = fork_servers
+        start = fork_servers.start if fork_servers is not None else None
         self._envoy = envoy
         self._environment = environment
         # A second server on a live path would take it over silently: no path is used twice.
         self._starts = itertools.count(1)
         self.all = [
-            Replica(f"{service.mesh_name}-{number}", service, output)
+            Replica(f"{service.mesh_name}-{number}", service, output, start)
             for number, service in _by_turns(topology)
         ]
 
@@ -101,8 +110,10 @@ class Replicas:
             "ICTO_LISTEN": f"unix:{socket}",
             "ICTO_STATE_DIRECTORY": str(state),
         }
+        if self._fork_servers is not None:
+            return Command((PROGRAM, mesh_name), environment)
         # -P: whatever lies in the folder where somebody typed `icto up`, it is not our code.
-        arguments = (sys.executable, "-P", "-m", "services.kit.server", mesh_name)
+        arguments = (sys.executable, "-P", "-m", PROGRAM, mesh_name)
         return Command(arguments, environment, direct=True)
 
     async def restart(self, name: str) -> None:
@@ -112,11 +123,13 @@ class Replicas:
         calls once Envoy found it healthy.
 
         Raises:
-            RestartError: there is no such replica, or its successor does not become healthy.
+            RestartError: there is no such replica, its successor could not be started, or does not
+                become healthy.
         """
         replica = next((replica for replica in self.all if replica.name == name), None)
         if replica is None:
             raise RestartError(f"There is no replica {name!r}.")
+        await self._check_code(name)
         async with replica.restarting:
             before = replica.socket
             self._list(replica, listed=False)
@@ -136,6 +149,17 @@ class Replicas:
                     f"{name} was started again and is not healthy after"
                     f" {_HEALTHY_SECONDS:.0f} s; see its log."
                 ) from None
+
+    async def _check_code(self, name: str) -> None:
+        """Passes when there is something to start in the place of a replica."""
+        if self._fork_servers is None:
+            return
+        try:
+            await self._fork_servers.check()
+        except (CodeError, OSError) as error:
+            raise RestartError(
+                f"{name} runs as before: its successor's code cannot be loaded ({error})."
+            ) from None
 
     async def end(self, replica: Replica) -> None:
         """Ends a replica that hangs, and starts it again. SIGTERM would not reach it.

@@ -27,13 +27,16 @@ from contract.identities import GATEWAY, OPERATOR
 from contract.model import Contract
 from mesh import control, descriptors, inherited, topology
 from mesh.envoy import Envoy
+from mesh.fork_server import linux
+from mesh.fork_server.client import ForkServers, Program
+from mesh.fork_server.start_method import StartMethod
 from mesh.jaeger import Jaeger
 from mesh.occupancy import Occupancy
 from mesh.operator import Operator
 from mesh.postgres import EmbeddedPostgres, Server, check_room, provision, role_name
 from mesh.process import Command, Output, Process
 from mesh.render import Paths, Renderer
-from mesh.replicas import Replicas, RestartError
+from mesh.replicas import PROGRAM, Replicas, RestartError
 from mesh.rundir import RunDirectory
 from mesh.topology import Topology
 from mesh.watchdog import Watchdog
@@ -69,6 +72,7 @@ class Options:
         jaeger: start the Jaeger on PATH and pass traces on to it.
         forward_traces: another collector to pass traces on to.
         adopt: go on with the data of an installation whose run directory was lost.
+        start: how replicas are started.
     """
 
     run: RunDirectory
@@ -78,6 +82,7 @@ class Options:
     jaeger: bool = False
     forward_traces: Destination | None = None
     adopt: bool = False
+    start: StartMethod = StartMethod.FORK
 
 
 class Supervisor:
@@ -105,6 +110,7 @@ class Supervisor:
         forward = Destination(self._jaeger.otlp) if self._jaeger else options.forward_traces
         self._store = SpanStore()
         self._receiver = Receiver(self._store, forward)
+        self._fork_servers = self._chosen_fork_servers()
         self._replicas: Replicas | None = None
         self.bootstrap_key = ""
 
@@ -127,6 +133,7 @@ class Supervisor:
             tasks = await stack.enter_async_context(_children())
             await stack.enter_async_context(self._collector())
             try:
+                self._start_fork_server(tasks, stack)
                 self._start_helpers(tasks, stack)
                 if self._jaeger:
                     tasks.create_task(self._jaeger.keep_running())
@@ -180,6 +187,19 @@ class Supervisor:
                 f" {self._run.path} and is gone. 'icto up --adopt' goes on with it, its users and"
                 f" tokens included; 'rm -rf {' '.join(map(str, left))}' gives it up."
             )
+
+    def _chosen_fork_servers(self) -> ForkServers | None:
+        if self._options.start is not StartMethod.FORK or not linux.has_what_it_takes():
+            return None
+        environment = inherited.environment(inherited.FORK_SERVER, os.environ)
+        program = Program(PROGRAM, (self._options.environment.value,), environment)
+        return ForkServers(program, self._output)
+
+    def _start_fork_server(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> None:
+        """Before all else: it loads the code while the database is made ready."""
+        if self._fork_servers is not None:
+            stack.push_async_callback(self._fork_servers.end)
+            tasks.create_task(self._fork_servers.run())
 
     def _start_helpers(self, tasks: "_Tasks", stack: contextlib.AsyncExitStack) -> None:
         """Starts what must neither hold this process up nor be held up by it."""
@@ -283,7 +303,7 @@ class Supervisor:
             for mesh_name in self.contract.services
         }
         self._replicas = replicas = Replicas(
-            self._run, self.topology, self._envoy, environment, self._output
+            self._run, self.topology, self._envoy, environment, self._output, self._fork_servers
         )
         stack.push_async_callback(replicas.stop)
         tasks.create_task(replicas.run())
@@ -346,7 +366,8 @@ class Supervisor:
             StartError: one ended for a reason that its next start will meet, too: with its words.
         """
         replicas = [replica.process for replica in self._started_replicas().all]
-        for process in (self._envoy.process, *replicas):
+        servers = (self._fork_servers,) if self._fork_servers is not None else ()
+        for process in (self._envoy.process, *servers, *replicas):
             if process.refusal:
                 log_file = self._run.logs / f"{process.name}.log"
                 told = " ".join(process.refusal.split())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -14,6 +15,7 @@ from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
 from mesh.cli.terminal import fail, out, plain, run
 from mesh.cli.up import Progress, stop_on_signals, told_in_words
+from mesh.fork_server import start_method
 from mesh.logfiles import LogFiles
 from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, Supervisor
@@ -42,8 +44,11 @@ async def _demo(directory: RunDirectory) -> None:
     directory.create()
     edge_port, metrics_port = free_ports(2)
     files = LogFiles(directory.logs)
+    with told_in_words():
+        start = start_method.chosen(os.environ)
     options = Options(
         run=directory,
+        start=start,
         overrides={"edge": {"port": edge_port}, "observability": {"metrics_port": metrics_port}},
     )
     outcomes: list[str] = []

@@ -17,6 +17,8 @@ from contract.environment import Environment
 from mesh.cli.client import CallError
 from mesh.cli.story import Story, StoryError
 from mesh.cli.terminal import RUN_DIR, RunDirOption, fail, out, plain, run
+from mesh.fork_server import start_method
+from mesh.fork_server.start_method import StartMethodError
 from mesh.jaeger import JaegerMissingError
 from mesh.logfiles import LogFiles, readable
 from mesh.postgres import PostgresError
@@ -28,6 +30,8 @@ from observability.logs import JsonFormatter
 from observability.receiver import Destination, DestinationError
 
 _SUPERVISOR: Final = "supervisor"
+_TOLD: Final = (StartError, StartMethodError, TopologyError, PostgresError, JaegerMissingError)
+"""What keeps an installation from starting, and says what to do."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +64,8 @@ def up(
         overrides["observability"] = {"metrics_port": metrics_port}
     try:
         forward = Destination.of_environment(os.environ)
-    except DestinationError as error:
+        start = start_method.chosen(os.environ)
+    except (DestinationError, StartMethodError) as error:
         fail(str(error))
     options = Options(
         run=RunDirectory(run_dir),
@@ -70,6 +75,7 @@ def up(
         jaeger=jaeger,
         forward_traces=forward,
         adopt=adopt,
+        start=start,
     )
     run(serve(options, story=story, quiet=quiet))
 
@@ -120,7 +126,7 @@ def told_in_words() -> Iterator[None]:
     """Ends the command with what a person can mend, where an installation does not start."""
     try:
         yield
-    except* (StartError, TopologyError, PostgresError, JaegerMissingError) as group:
+    except* _TOLD as group:
         fail("\n".join(plain(error) for error in _leaves(group)))
 
 

@@ -7,6 +7,7 @@ handlers of each proto service that it serves.
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 
@@ -28,6 +29,13 @@ def package_of(mesh_name: str) -> str:
 def module_of(mesh_name: str) -> ModuleType:
     """The module with the handlers of a mesh service."""
     return importlib.import_module(f"{package_of(mesh_name)}.service")
+
+
+def load_all(package: str) -> None:
+    """Loads every module of a package, and so whatever those need."""
+    folders = importlib.import_module(package).__path__
+    for found in pkgutil.walk_packages(folders, f"{package}."):
+        importlib.import_module(found.name)
 
 
 def compose(service: Service, kit: Kit) -> Serving:

@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -60,8 +61,20 @@ _OPTIONS: Final = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one replica until it is told to stop."""
+def prepare(environment: str) -> Callable[[Sequence[str]], None]:
+    """Loads what replicas have in common, for processes that are forked; it opens nothing.
+
+    Returns:
+        What runs one replica, as `main` does.
+    """
+    contract = loader.load(environment, proven=True)
+    for package in ("services.kit", *map(discovery.package_of, contract.services)):
+        discovery.load_all(package)
+    return partial(main, contract=contract)
+
+
+def main(arguments: Sequence[str] | None = None, contract: Contract | None = None) -> None:
+    """Runs one replica until it is told to stop. A contract that was loaded before is used."""
     (mesh_name,) = arguments or sys.argv[1:]
     logs.configure(mesh_name, mesh_name, "info")  # until the settings say how
     lifeline.follow_parent()
@@ -70,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except settings.SettingsError as error:
         raise SystemExit(f"{mesh_name}: {error}") from None
     os.umask(0o077)
-    uvloop.run(_run(mesh_name, chosen))
+    contract = contract or loader.load(chosen.environment, proven=True)
+    uvloop.run(_run(contract, mesh_name, chosen))
 
 
-async def _run(mesh_name: str, chosen: Settings) -> None:
-    contract = loader.load(chosen.environment, proven=True)
+async def _run(contract: Contract, mesh_name: str, chosen: Settings) -> None:
     service = contract.services[mesh_name]
     telemetry = setup.configure(
         service=mesh_name,

@@ -19,6 +19,9 @@ def parts(state: Mapping[str, Any]) -> dict[str, set[int]]:
     }
     for replica in state["replicas"]:
         found.setdefault(replica["service"], set()).add(replica["pid"])
+    told = set[int]().union(*found.values())
+    # What serves metrics, keeps the deny list, and forks replicas.
+    found["helpers"] = {process.pid for process in descendants(state["pid"])} - told
     return found
 
 

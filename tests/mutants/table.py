@@ -72,6 +72,8 @@ _TWO_PEOPLE: Final = "tests/behaviour/test_two_people.py::"
 _PRIVATE: Final = "tests/behaviour/test_private_distributions.py::"
 _BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
 _TEXTS: Final = "tests/unit/test_texts.py::"
+_CHANGED_CODE: Final = "tests/behaviour/test_changed_code.py::"
+_FORKS: Final = "tests/behaviour/test_forks.py::"
 _TERMINAL: Final = "tests/behaviour/test_terminal.py::"
 _LINKS: Final = "tests/unit/test_links.py::"
 _REQUESTS: Final = "tests/behaviour/test_edge_requests.py::"
@@ -1696,5 +1698,50 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if heard[-1] != self._own:",
         "if heard:",
         [_CHANGES + "test_a_change_wakes_each_watcher_once_here_and_elsewhere"],
+    ),
+    Mutant(
+        "fork server: a fork ends with its supervisor",
+        "mesh/fork_server/child.py",
+        "    linux.die_with_parent()\n",
+        "",
+        [_FORKS + "test_nothing_outlives_a_killed_supervisor_that_forks"],
+    ),
+    Mutant(
+        "fork server: a fork has no descriptor of the server's",
+        "mesh/fork_server/child.py",
+        "    for descriptor in [int",
+        "    for descriptor in [] and [int",
+        [_FORKS + "test_a_forked_process_is_what_a_spawned_one_is"],
+    ),
+    Mutant(
+        "fork server: code that changed is loaded anew",
+        "mesh/fork_server/client.py",
+        "before.stands and before.code == code",
+        "before.stands",
+        [_FORKS + "test_changed_code_gets_a_new_server_and_the_old_one_ends"],
+    ),
+    Mutant(
+        "fork server: a fork loads no code of ours",
+        "mesh/fork_server/child.py",
+        "    NoMoreCode.install()\n",
+        "",
+        [_FORKS + "test_a_replica_loads_no_module_of_ours_after_it_was_forked"],
+    ),
+    Mutant(
+        "fork server: orphans of others are collected",
+        "mesh/fork_server/adoption.py",
+        "        for pid in dead & self._dead:\n",
+        "        for pid in ():\n",
+        [_FORKS + "test_orphans_of_others_are_taken_off_the_process_table"],
+    ),
+    Mutant(
+        "restart: nothing ends whose successor cannot be loaded",
+        "mesh/replicas.py",
+        "        await self._check_code(name)\n",
+        "",
+        [
+            _CHANGED_CODE
+            + "test_what_starts_after_a_change_runs_the_new_code_and_none_runs_a_mixture"
+        ],
     ),
 )
