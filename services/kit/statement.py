@@ -6,10 +6,11 @@ see each other's rows, only their constraints; a part that fails takes all of th
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from operator import attrgetter
+from typing import Any, Final
 
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
@@ -52,23 +53,26 @@ def numbers(values: Iterable[int]) -> str:
     return ", ".join(str(int(value)) for value in sorted(values))
 
 
-R = TypeVar("R")
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the rows that a statement takes as arrays.
 
-
-@dataclass(frozen=True)
-class Column(Generic[R]):
-    """One column of the rows that a statement takes as arrays: its name, its type, its values."""
+    Attributes:
+        name: in the statement.
+        type: of SQL.
+        path: where a row has its value: an attribute, or one of an attribute: `claim.id`.
+    """
 
     name: str
     type: str
-    value: Callable[[R], Any]
+    path: str
 
 
-def rows_of(columns: Sequence[Column[Any]], alias: str, first: int) -> str:
+def rows_of(columns: Sequence[Column], alias: str, first: int) -> str:
     """Rows as a table in FROM: `unnest($1::uuid[], $2::text[]) AS alias (id, name)`.
 
     Args:
-        columns: its columns.
+        columns: its columns, two at least.
         alias: what it is called.
         first: number of the parameter that has the first column; the others follow.
     """
@@ -77,6 +81,7 @@ def rows_of(columns: Sequence[Column[Any]], alias: str, first: int) -> str:
     return f"unnest({parameters}) AS {alias} ({', '.join(column.name for column in columns)})"
 
 
-def arrays_of(columns: Sequence[Column[R]], rows: Sequence[R]) -> list[list[Any]]:
+def arrays_of(columns: Sequence[Column], rows: Sequence[object]) -> list[list[Any]]:
     """The parameters of `rows_of`: an array a column."""
-    return [[column.value(row) for row in rows] for column in columns]
+    values = map(attrgetter(*(column.path for column in columns)), rows)
+    return [list(column) for column in zip(*values, strict=True)] or [[] for _ in columns]

@@ -1,5 +1,6 @@
 """Handler classes implement the Protocols that the build writes from the protos."""
 
+import ast
 import inspect
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from services.kit import discovery
 from services.kit.discovery import IncompleteServiceError
 from services.kit.kit import Kit
 from services.kit.serving import Serving
-from tests.support.type_check import complaints
+from tests.support.type_check import ROOT, complaints
 
 CONTRACT: Final = loader.load("test")
 OURS: Final = [method for method in CONTRACT.methods() if method.service.startswith("icto.")]
@@ -81,3 +82,33 @@ def test_a_service_that_leaves_a_method_out_does_not_start(monkeypatch: pytest.M
     del module.compose
     with pytest.raises(IncompleteServiceError, match=r"x has no function compose\(kit\)"):
         discovery.compose(ledger, kit)
+
+
+def forwards(path: Path) -> list[str]:
+    """Methods of a module that do nothing but hand `request` and `call` on to another object's."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
+            continue
+        match [one for one in node.body if not isinstance(one, ast.Expr)]:
+            case [
+                ast.Return(
+                    value=ast.Await(
+                        value=ast.Call(
+                            func=ast.Attribute(value=ast.Attribute()),
+                            args=[ast.Name("request"), ast.Name("call")],
+                            keywords=[],
+                        )
+                    )
+                )
+            ]:
+                found.append(f"{path.name}:{node.name}")
+            case _:
+                pass
+    return found
+
+
+def test_no_handler_only_forwards() -> None:
+    files = [*ROOT.glob("services/*/*.py"), *ROOT.glob("services/backend/launches/*.py")]
+    assert len(files) > 60
+    assert not [method for path in files for method in forwards(path)]

@@ -2,7 +2,7 @@
 
 import re
 from enum import IntEnum
-from operator import itemgetter
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +76,7 @@ def test_no_value_of_an_enum_stands_in_sql_as_a_bare_number() -> None:
 
 
 def test_rows_are_given_as_an_array_a_column() -> None:
-    columns = (Column("id", "uuid", itemgetter(0)), Column("name", "text", itemgetter(1)))
+    columns = (Column("id", "uuid", "numerator"), Column("name", "text", "denominator.real"))
     assert rows_of(columns, "new", 3) == "unnest($3::uuid[], $4::text[]) AS new (id, name)"
-    assert arrays_of(columns, [("a", "b"), ("c", "d")]) == [["a", "c"], ["b", "d"]]
+    assert arrays_of(columns, [Fraction(1, 2), Fraction(3, 4)]) == [[1, 3], [2, 4]]
     assert arrays_of(columns, []) == [[], []]

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from icto.events.v1 import events_pb2 as events
@@ -208,6 +207,9 @@ SELECT definition, count(*) AS parked FROM kit_pipelines WHERE state = {_PARKED}
 
 
 _Key = tuple[UUID, int]
+# Tuples: a union would be made anew for each row.
+_ENDS_TURN: Final = (Finish, Park)
+_RESTS: Final = (Sleep, Park)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +228,39 @@ class _Advance:
     @property
     def turns(self) -> bool:
         """Whether the pipeline itself changes its state."""
-        return isinstance(self.then, Finish | Park)
+        return isinstance(self.then, _ENDS_TURN)
 
     @property
     def changes(self) -> int:
         """How many changes a watcher is told of."""
         return len(self.records) + self.turns
+
+    @property
+    def state(self) -> PipelineState:
+        """The state that the pipeline comes into."""
+        if isinstance(self.then, Finish):
+            return self.then.state
+        return PipelineState.PARKED if isinstance(self.then, Park) else PipelineState.RUNNING
+
+    @property
+    def parked_reason(self) -> str:
+        """Why it is parked, if it is."""
+        return self.then.reason if isinstance(self.then, Park) else ""
+
+    @property
+    def releases(self) -> bool:
+        """Whether the worker gives it back."""
+        return not isinstance(self.then, Continue)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until it may be claimed."""
+        return self.then.seconds if isinstance(self.then, Sleep) else 0.0
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it holds its place among those at work."""
+        return not isinstance(self.then, _RESTS) or self.then.keeps_place
 
     def steps(self) -> Iterator["_Recorded"]:
         """Its steps, as they are written."""
@@ -239,8 +268,7 @@ class _Advance:
             yield _Recorded(self.claim, self.changes - number, record)
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
+class _Recorded(NamedTuple):
     """What a step came to: under which claim, and how many changes of its batch follow."""
 
     claim: Claim
@@ -248,22 +276,22 @@ class _Recorded:
     record: StepRecord
 
 
-_ADVANCES: Final[Sequence[Column[_Advance]]] = (
-    Column("id", "uuid", lambda one: one.claim.id),
-    Column("epoch", "bigint", lambda one: one.claim.epoch),
-    Column("state", "smallint", lambda one: int(_state(one.then))),
-    Column("reason", "text", lambda one: _parked_reason(one.then)),
-    Column("release", "boolean", lambda one: not isinstance(one.then, Continue)),
-    Column("sleep", "float8", lambda one: _pause(one.then)),
-    Column("changes", "int", lambda one: one.changes),
-    Column("turns", "boolean", lambda one: one.turns),
-    Column("holds_place", "boolean", lambda one: _keeps_place(one.then)),
+_ADVANCES: Final = (
+    Column("id", "uuid", "claim.id"),
+    Column("epoch", "bigint", "claim.epoch"),
+    Column("state", "smallint", "state"),
+    Column("reason", "text", "parked_reason"),
+    Column("release", "boolean", "releases"),
+    Column("sleep", "float8", "pause"),
+    Column("changes", "int", "changes"),
+    Column("turns", "boolean", "turns"),
+    Column("holds_place", "boolean", "keeps_place"),
 )
-_RECORDS: Final[Sequence[Column[_Recorded]]] = (
-    Column("pipeline_id", "uuid", lambda one: one.claim.id),
-    Column("epoch", "bigint", lambda one: one.claim.epoch),
-    Column("behind", "int", lambda one: one.behind),
-    *(Column(name, kind, attrgetter(f"record.{name}")) for name, kind in _RECORD.items()),
+_RECORDS: Final = (
+    Column("pipeline_id", "uuid", "claim.id"),
+    Column("epoch", "bigint", "claim.epoch"),
+    Column("behind", "int", "behind"),
+    *(Column(name, kind, f"record.{name}") for name, kind in _RECORD.items()),
 )
 # Goes on with the pipelines of a batch whose claims are good, and writes what their steps came to.
 # A change that watchers are told of has a number: the last one of the batch is the pipeline's own.
@@ -547,22 +575,3 @@ def _steps(rows: Iterable[Any]) -> dict[UUID, dict[str, StepRecord]]:
         )
         found.setdefault(row["pipeline_id"], {})[record.name] = record
     return found
-
-
-def _state(then: Next) -> PipelineState:
-    if isinstance(then, Finish):
-        return then.state
-    return PipelineState.PARKED if isinstance(then, Park) else PipelineState.RUNNING
-
-
-def _keeps_place(then: Next) -> bool:
-    return not isinstance(then, Sleep | Park) or then.keeps_place
-
-
-def _parked_reason(then: Next) -> str:
-    return then.reason if isinstance(then, Park) else ""
-
-
-def _pause(then: Next) -> float:
-    """Seconds until it is looked at again."""
-    return then.seconds if isinstance(then, Sleep) else 0.0
