@@ -155,13 +155,10 @@ class AuditService(AuditServiceHandlers[Call]):
                     Code.PERMISSION_DENIED, "ACCESS_DENIED", "You may list your own entries only."
                 )
             principal = call.principal
-        cursor = paging.decode_token(request.page_token, int)
-        wanted = parse_filter(request, principal, int(cursor[0]) if cursor else None)
-        size = paging.page_size(request.page_size)
-        rows = await store.list_entries(self._database, wanted, size + 1)
-        page, token = paging.page(
-            rows, map(entry_message, rows), size, lambda entry: paging.encode_token(entry.sequence)
-        )
+        asked = paging.by_number(request)
+        wanted = parse_filter(request, principal, asked.after)
+        rows = await store.list_entries(self._database, wanted, asked.limit)
+        page, token = asked.page(rows, map(entry_message, rows), lambda entry: entry.sequence)
         return pb.ListEntriesResponse(entries=page, next_page_token=token)
 
     @override
@@ -230,17 +227,9 @@ class AuditService(AuditServiceHandlers[Call]):
     ) -> pb.ListCheckpointsResponse:
         """Checkpoints, newest first."""
         del call
-        cursor = paging.decode_token(request.page_token, int)
-        size = paging.page_size(request.page_size)
-        rows = await store.list_checkpoints(
-            self._database, int(cursor[0]) if cursor else None, size + 1
-        )
-        page, token = paging.page(
-            rows,
-            map(checkpoint_message, rows),
-            size,
-            lambda row: paging.encode_token(row.head.sequence),
-        )
+        asked = paging.by_number(request)
+        rows = await store.list_checkpoints(self._database, asked.after, asked.limit)
+        page, token = asked.page(rows, map(checkpoint_message, rows), lambda row: row.head.sequence)
         return pb.ListCheckpointsResponse(checkpoints=page, next_page_token=token)
 
     async def _keep_signing(self) -> None:

@@ -242,19 +242,15 @@ class ConfigService(ConfigServiceHandlers[Call]):
     ) -> pb.ListConfigRevisionsResponse:
         """Configurations, newest first."""
         del call
-        cursor = paging.decode_token(request.page_token, int)
-        size = paging.page_size(request.page_size)
-        before = int(cursor[0]) if cursor else None
-        rows = await config_store.history(self._database, before, size + 1)
+        asked = paging.by_number(request)
+        rows = await config_store.history(self._database, asked.after, asked.limit)
         messages = (
             pb.ConfigRevision(
                 config=row.config, changed_by=row.changed_by, justification=row.justification
             )
             for row in rows
         )
-        page, token = paging.page(
-            rows, messages, size, lambda row: paging.encode_token(row.config.revision)
-        )
+        page, token = asked.page(rows, messages, lambda row: row.config.revision)
         return pb.ListConfigRevisionsResponse(revisions=page, next_page_token=token)
 
 

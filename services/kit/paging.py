@@ -134,15 +134,13 @@ def _measure(messages: Sequence[Message]) -> Callable[[Message], float]:
 
 
 @dataclass(frozen=True, slots=True)
-class ById:
-    """The page that a request asks for, of a list in the order of its rows' ids.
+class _Asked:
+    """The page that a request asks for.
 
     Attributes:
-        after: the id that the page before ended with; None on the first.
         size: rows that it may have.
     """
 
-    after: UUID | None
     size: int
 
     @property
@@ -150,9 +148,37 @@ class ById:
         """Rows to fetch: one more than the page has tells that there is another."""
         return self.size + 1
 
+
+@dataclass(frozen=True, slots=True)
+class ById(_Asked):
+    """Of a list in the order of its rows' ids.
+
+    Attributes:
+        after: the id that the page before ended with; None on the first.
+    """
+
+    after: UUID | None
+
     def page(self, rows: Sequence[Row], messages: Iterable[M | None]) -> tuple[list[M], str]:
         """The page, as `page` makes it, and the token for the next one."""
         return page(rows, messages, self.size, lambda row: encode_token(str(row.id)))
+
+
+@dataclass(frozen=True, slots=True)
+class ByNumber(_Asked):
+    """Of a list in the order of a number that each row has.
+
+    Attributes:
+        after: the number that the page before ended with; None on the first.
+    """
+
+    after: int | None
+
+    def page(
+        self, rows: Sequence[T], messages: Iterable[M | None], number: Callable[[T], int]
+    ) -> tuple[list[M], str]:
+        """The page, as `page` makes it, and the token for the next one."""
+        return page(rows, messages, self.size, lambda row: encode_token(number(row)))
 
 
 def by_id(request: PageRequest) -> ById:
@@ -162,4 +188,14 @@ def by_id(request: PageRequest) -> ById:
         Error: INVALID_ARGUMENT, its page token is none of ours.
     """
     cursor = decode_token(request.page_token, str)
-    return ById(as_uuid(cursor[0]) if cursor else None, page_size(request.page_size))
+    return ById(page_size(request.page_size), as_uuid(cursor[0]) if cursor else None)
+
+
+def by_number(request: PageRequest) -> ByNumber:
+    """What a request asks for of a list in the order of a number.
+
+    Raises:
+        Error: INVALID_ARGUMENT, its page token is none of ours.
+    """
+    cursor = decode_token(request.page_token, int)
+    return ByNumber(page_size(request.page_size), int(cursor[0]) if cursor else None)

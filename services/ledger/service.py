@@ -247,18 +247,14 @@ class LedgerService(LedgerServiceHandlers[Call]):
         """Blocks of a ledger, oldest first."""
         del call
         ledger_id = parse_ledger(request.parent, "parent")
-        cursor = paging.decode_token(request.page_token, int)
-        size = paging.page_size(request.page_size)
-        start = int(cursor[0]) + 1 if cursor else 0
-        blocks = await store.list_blocks(self._database, ledger_id, start, size + 1, request.memo)
+        asked = paging.by_number(request)
+        start = 0 if asked.after is None else asked.after + 1
+        blocks = await store.list_blocks(
+            self._database, ledger_id, start, asked.limit, request.memo
+        )
         if not blocks and await store.get_ledger(self._database, ledger_id) is None:
             raise not_found("ledger", request.parent)
-        page, token = paging.page(
-            blocks,
-            map(block_message, blocks),
-            size,
-            lambda block: paging.encode_token(block.index),
-        )
+        page, token = asked.page(blocks, map(block_message, blocks), lambda block: block.index)
         return pb.ListBlocksResponse(blocks=page, next_page_token=token)
 
     async def _keep_house(self) -> None:

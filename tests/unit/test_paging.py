@@ -2,7 +2,10 @@
 
 import base64
 import json
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -152,3 +155,34 @@ def test_a_page_ends_by_bytes_and_has_something_on_it(
 def test_a_page_shows_summaries() -> None:
     page, _ = paging.page([1], [text_message("a")], 1, str)
     assert page == [token_pb2.Token(name="a", spec=token_pb2.TokenSpec(symbol="X"))]
+
+
+def tokens(count: int, size: int) -> tuple[list[SimpleNamespace], Iterator[token_pb2.Token]]:
+    """Rows as they are fetched for a page, and their messages."""
+    rows = [SimpleNamespace(id=UUID(int=n), number=n) for n in range(1, count + 1)]
+    return rows[: size + 1], (token_pb2.Token(name=f"tokens/{row.number}") for row in rows)
+
+
+@pytest.mark.parametrize("asked", [paging.by_id, paging.by_number])
+def test_a_list_begins_at_its_first_row_and_asks_for_one_more_than_it_shows(asked: Any) -> None:
+    first = asked(token_pb2.ListTokensRequest(page_size=2))
+    assert (first.after, first.size, first.limit) == (None, 2, 3)
+    with pytest.raises(Error, match="INVALID_PAGE_TOKEN"):
+        asked(token_pb2.ListTokensRequest(page_token="made up"))
+
+
+def test_a_list_by_id_goes_on_after_the_last_id_of_the_page_before() -> None:
+    request = token_pb2.ListTokensRequest(page_size=2)
+    shown, token = paging.by_id(request).page(*tokens(3, 2))
+    assert [one.name for one in shown] == ["tokens/1", "tokens/2"]
+    following = paging.by_id(token_pb2.ListTokensRequest(page_token=token))
+    assert following.after == UUID(int=2)
+    assert following.page(*tokens(1, 50))[1] == ""
+
+
+def test_a_list_by_number_goes_on_after_the_last_number_of_the_page_before() -> None:
+    request = token_pb2.ListTokensRequest(page_size=2)
+    _, token = paging.by_number(request).page(*tokens(3, 2), lambda row: int(row.number))
+    assert paging.by_number(token_pb2.ListTokensRequest(page_token=token)).after == 2
+    with pytest.raises(Error, match="INVALID_PAGE_TOKEN"):
+        paging.by_id(token_pb2.ListTokensRequest(page_token=token))
