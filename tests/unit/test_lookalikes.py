@@ -52,3 +52,9 @@ def test_other_mixes_are_refused(text: str) -> None:
     with pytest.raises(Error) as caught:
         lookalikes.check_scripts("name", text)
     assert caught.value.reason == "MIXED_SCRIPTS"
+
+
+def test_what_could_be_taken_for_another_says_for_which() -> None:
+    told = lookalikes.lookalike("display_name", "ICP")
+    assert told.reason == "LOOKALIKE"
+    assert told.violations == (("display_name", "looks like ICP, which it is not."),)

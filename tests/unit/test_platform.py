@@ -149,6 +149,17 @@ def test_a_role_opens_what_its_permission_covers(method: Method) -> None:
 
 
 @by_name
+def test_nobody_who_is_not_signed_in_does_more_than_the_public_may(method: Method) -> None:
+    told = refused(method, Identity(wire.EDGE, principal.ANONYMOUS, frozenset()))
+    if method.audience.public:
+        assert told is None
+    elif method.audience.signed_in:
+        assert told == (Code.UNAUTHENTICATED, "TOKEN_MISSING")
+    else:
+        assert told == (Code.PERMISSION_DENIED, "ACCESS_DENIED"), "of services, whoever asks"
+
+
+@by_name
 def test_a_suspended_user_does_only_what_they_may(method: Method) -> None:
     verdict = refused(method, outside("SUPER_ADMIN", suspended=True))
     if not method.allowed_when_suspended:
