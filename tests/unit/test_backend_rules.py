@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import ids
 from contract.environment import Environment
 from contract.errors import Code, Error
 from services.backend import config_rules, domain
@@ -189,3 +190,10 @@ def test_whoever_may_not_order_now_is_told_from_when_on(
 )
 def test_others_may_order(ordered: Ordered) -> None:
     domain.check_limits(ordered, LIMITS)
+
+
+def test_a_deployment_was_accepted_when_its_row_says_or_else_its_id() -> None:
+    stored = datetime(2026, 1, 1, tzinfo=UTC)
+    made = domain.Deployment(UUID(int=1), "owner", None, b"", "trace")
+    assert made.accept_time == ids.time_of(UUID(int=1))
+    assert replace(made, create_time=stored).accept_time == stored

@@ -23,7 +23,7 @@ from services.kit.journal import (
     StepRecord,
     StepState,
 )
-from services.kit.journal.model import DefinitionError
+from services.kit.journal.model import DefinitionError, Places
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -256,3 +256,32 @@ def test_what_runs_now_is_what_is_ready_at_a_replica_that_has_the_pipeline() -> 
 def test_a_family_makes_the_definition_of_what_a_pipeline_began_with() -> None:
     made = {b"launch": LAUNCH}
     assert Family("test", 1, made.__getitem__, lambda: 1).shaped(b"launch") is LAUNCH
+
+
+async def test_what_does_not_change_is_read_once_for_all_steps_of_a_pipeline() -> None:
+    asked: list[UUID] = []
+
+    async def read(pipeline_id: UUID) -> str:
+        asked.append(pipeline_id)
+        return "what it read"
+
+    context = StepContext(UUID(int=1), "id", b"", {}, 1, cancelled=False)
+    assert [await context.once(read), await context.once(read)] == ["what it read"] * 2
+    assert asked == [UUID(int=1)]
+
+
+def test_a_cancelled_pipeline_leaves_out_what_did_not_begin_and_never_what_cleans_up() -> None:
+    charge, create = Step("charge", work), Step("create", work, after=("charge",))
+    undo = Step("undo", work, after=("create",), needs=("charge",), unless=("create",))
+    made = definition(charge, create, undo)
+    assert made.drops(charge, begun=False)
+    assert not made.drops(charge, begun=True)
+    assert made.drops(create, begun=True), "the step after it undoes whatever it did"
+    assert not made.drops(undo, begun=False)
+    assert made.shaped(b"whatever it was begun with") is made
+
+
+def test_an_owner_has_all_places_of_a_family_unless_it_says_how_many() -> None:
+    alone = Family("test", 1, lambda _: definition(Step("a", work)), lambda: 7)
+    assert alone.places == Places(7, 7)
+    assert replace(alone, share=lambda: 2).places == Places(7, 2)

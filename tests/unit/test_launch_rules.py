@@ -1,5 +1,6 @@
 """Whether an escrow covers a launch, and who may take what out of it."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,11 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract import ids
 from contract.errors import Error
 from contract.units import Unit
 from services.backend.launches import domain
-from services.backend.launches.domain import CREATE_TOKEN, Coverage, Launch, Outcome, Shape
-from services.kit.journal import PipelineState
+from services.backend.launches.domain import (
+    BASE_FEE,
+    CREATE_TOKEN,
+    TAKE_IN,
+    Coverage,
+    Launch,
+    Outcome,
+    Shape,
+)
+from services.kit.journal import PipelineState, StepRecord, StepState
 
 SHAPE = Shape(CREATE_TOKEN, locks=1, distributions=0)
 TOKEN = f"tokens/{UUID(int=1)}"
@@ -138,3 +148,42 @@ def test_a_user_has_the_share_that_is_chosen_or_a_tenth(
     limit: int, chosen: int, share: int
 ) -> None:
     assert domain.share_of_places(limit, chosen) == share
+
+
+def record(step: str, state: StepState, result: bytes = b"") -> StepRecord:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return StepRecord(step, state, 1, moment, moment, "backend-1", result)
+
+
+def test_a_shape_names_its_steps_and_survives_its_pipeline() -> None:
+    shape = Shape(CREATE_TOKEN, locks=2, distributions=1)
+    assert shape.paid_steps == (CREATE_TOKEN, "lock_1", "lock_2", "distribution_1", BASE_FEE)
+    assert Shape(TAKE_IN, 0, 1).paid_steps == ("distribution_1", BASE_FEE)
+    assert [domain.part_number(step) for step in shape.parts] == [0, 1, 0]
+    assert Shape.decode(shape.encode()) == shape
+
+
+def test_what_was_delivered_is_known_from_its_step_or_from_the_one_that_gave_it_up() -> None:
+    """A step that came too late was looked for by the one that undoes it, and found there."""
+    shape = Shape(CREATE_TOKEN, locks=3, distributions=0)
+    records = {
+        one.name: one
+        for one in (
+            record(CREATE_TOKEN, StepState.FAILED),
+            record("abandon_token", StepState.SUCCEEDED, b"tokens/1"),
+            record("lock_1", StepState.SUCCEEDED, b"locks/1"),
+            record("lock_2", StepState.FAILED),
+            record("abandon_lock_2", StepState.SUCCEEDED),
+        )
+    }
+    assert domain.delivered(records, CREATE_TOKEN) == "tokens/1"
+    assert domain.delivered(records, "lock_1") == "locks/1"
+    assert domain.delivered(records, "lock_2") == ""
+    assert list(domain.delivered_steps(records, shape)) == [CREATE_TOKEN, "lock_1"]
+
+
+def test_a_launch_was_accepted_when_its_row_says_or_else_its_id() -> None:
+    stored = datetime(2026, 1, 1, tzinfo=UTC)
+    assert ended(create_time=stored).accept_time == stored
+    assert ended().accept_time == ids.time_of(UUID(int=1))
+    assert ended().name == f"launches/{UUID(int=1)}"

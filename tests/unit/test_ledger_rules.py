@@ -597,3 +597,7 @@ def test_a_block_tells_no_account_from_any_account(account: Account | None) -> N
 
 def others(account: Account | None) -> Iterator[Account | None]:
     yield from (other for other in (None, *ACCOUNTS) if other != account)
+
+
+def test_a_ledger_that_changed_meanwhile_is_asked_again() -> None:
+    assert (domain.moved().code, domain.moved().reason) == (Code.ABORTED, "LEDGER_MOVED")

@@ -356,3 +356,13 @@ def test_refusals_say_what_is_missing() -> None:
 
 def test_of_a_claim_arrives_what_the_fee_leaves() -> None:
     assert Claim(UUID(int=2), LOCK.id, ANN, 100, FEE).net == 90
+
+
+def test_a_lock_begins_with_what_its_spec_names_and_starts_when_it_is_active() -> None:
+    made = domain.created(replace(LOCK, state=State.CREATED, start=None), NOW)
+    assert (made.beneficiary_count, made.attestors, made.times.create) == (2, (), NOW)
+    for asked, start in ((None, NOW), (NOW + YEAR, NOW + YEAR)):
+        funded = replace(made, spec=replace(SPEC, start=asked))
+        active = domain.activated(funded)
+        assert (active.state, active.start, active.times.activate) == (State.LOCKED, start, NOW)
+    assert domain.changed().code is Code.ABORTED
