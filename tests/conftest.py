@@ -53,7 +53,10 @@ async def edge(mesh: Installation) -> AsyncIterator[Edge]:
 
 @pytest.fixture(scope="session")
 async def narrow() -> AsyncIterator[Installation]:
-    """A mesh with a page of its own, little patience, and few sign-ins for an address."""
+    """A mesh with a page of its own, little patience, and few sign-ins for an address.
+
+    Its replicas are programs of their own; those of the others are forked.
+    """
     async with installation(
         f"""
         [edge]
@@ -65,6 +68,7 @@ async def narrow() -> AsyncIterator[Installation]:
         streams_per_principal = {NARROW_STREAMS_PER_PRINCIPAL}
         streams_per_address = {NARROW_STREAMS_PER_ADDRESS}
         """,
+        environment={"ICTO_START": "spawn"},
         limits={"SIGN_IN": {"capacity": NARROW_SIGN_INS, "per_second": 1}},
     ) as running:
         yield running

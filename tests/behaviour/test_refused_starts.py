@@ -76,6 +76,12 @@ async def test_an_address_that_this_machine_lacks_is_refused_with_its_key(run: P
     await refused(output, "on 2001:db8::1, for the edge, cannot be used", "set edge.port")
 
 
+async def test_a_start_method_that_does_not_exist_is_refused_with_those_that_do(run: Path) -> None:
+    for command in (("up", "--run-dir", str(run)), ("demo",)):
+        output = await icto(*command, ICTO_START="forkserver")
+        await refused(output, "ICTO_START is 'forkserver'", "fork, spawn")
+
+
 async def test_too_few_open_files_are_refused_with_the_key(run: Path) -> None:
     output = await icto("up", "--run-dir", str(run), open_files=256)
     await refused(output, "the limit is 256", "ulimit -n", "edge.max_connections in mesh.toml")
