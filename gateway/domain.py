@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
 from contract.errors import Code, Error, invalid
+from contract.tokens import COOKIE, ISSUER
 from contract.wire import SUSPENDED
 
 CHALLENGE_LIFETIME: Final = timedelta(seconds=60)
@@ -29,9 +30,6 @@ DENY_MARGIN: Final = timedelta(minutes=1)
 """How much longer than any token a user stays on the edge's deny list."""
 
 DENY_LIMIT: Final = 50_000
-ISSUER: Final = "icto"
-COOKIE: Final = "icto_session"
-"""Cookie with a token, for what a browser follows by EventSource."""
 
 SUPER_ADMIN: Final = "SUPER_ADMIN"
 _POINT_BYTES: Final = 32
@@ -117,11 +115,6 @@ def challenge_refused() -> Error:
         "CHALLENGE_INVALID",
         "The challenge was used or has expired; ask for a fresh one.",
     )
-
-
-def cookie_audience(audience: str) -> str:
-    """Audience of the token in the cookie, which lives longer and opens event streams alone."""
-    return f"{audience}/events"
 
 
 def cookie_lifetime(longest_stream: float) -> timedelta:

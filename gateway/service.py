@@ -19,6 +19,7 @@ from typing_extensions import override
 from contract import ids, principal, sign_in
 from contract.errors import Code, Error, invalid
 from contract.roles import permissions_of, role_name
+from contract.tokens import cookie_audience
 from gateway import domain, store
 from gateway.access_log import LogsService
 from gateway.domain import SigningKey
@@ -129,7 +130,7 @@ class IdentityService(IdentityServiceHandlers[Call]):
             roles,
             status,
             issued,
-            domain.cookie_audience(audience),
+            cookie_audience(audience),
             self._cookie_lifetime,
         )
         cookie = domain.session_cookie(followed, self._cookie_lifetime, https=self._settings.https)

@@ -25,10 +25,10 @@ from contract.identities import GATEWAY, PROXY
 from contract.limits import JSON_FACTOR, LARGEST_ANSWER, MAX_HEADER_KB
 from contract.method import Method
 from contract.model import Contract
-from gateway import local_replies
-from gateway.domain import COOKIE, ISSUER, cookie_audience
-from gateway.request_rules import request_rules
+from contract.tokens import COOKIE, ISSUER, cookie_audience
 from mesh import denylist
+from mesh.edge import local_replies
+from mesh.edge.request_rules import request_rules
 from mesh.topology import Topology
 from observability import EXPORT_MILLISECONDS, names
 from observability.metrics import DURATION_BUCKETS
@@ -198,7 +198,7 @@ class Renderer:
             "detail_cel": local_replies.cel("detail"),
             "title_cel": local_replies.title_cel(),
             "error_shape": error_shape(),
-            "media_type": (resources.files("gateway") / "media_type.lua").read_text(),
+            "media_type": (resources.files("mesh.edge") / "media_type.lua").read_text(),
             "request_rules": request_rules(self._contract),
             "role_regex": role_regex,
             "route_class": _flow(_of_route("class")),
@@ -294,7 +294,7 @@ def _untyped(resource: dict[str, Any]) -> dict[str, Any]:
 
 def error_shape() -> str:
     """The Lua filter that gives errors their shape."""
-    source = (resources.files("gateway") / "error_shape.lua").read_text()
+    source = (resources.files("mesh.edge") / "error_shape.lua").read_text()
     return f"{local_replies.lua_tables()}\n{source}"
 
 

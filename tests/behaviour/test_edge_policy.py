@@ -35,6 +35,7 @@ from contract import loader, principal, wire
 from contract.errors import Code
 from contract.method import Method
 from contract.status import from_rpc_error
+from contract.tokens import COOKIE
 from gateway import domain
 from icto.identity.v1 import identity_pb2
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
@@ -253,7 +254,7 @@ async def test_a_token_counts_in_its_place_alone(edge: Edge, mint: Mint, place: 
 
 def with_cookie(token: str) -> dict[str, str]:
     """What a browser sends, among cookies of other people's."""
-    return {"cookie": f"theme=dark; {domain.COOKIE}={token}; other=1"}
+    return {"cookie": f"theme=dark; {COOKIE}={token}; other=1"}
 
 
 @pytest.mark.parametrize("kind", [USER, BAD])
@@ -295,7 +296,7 @@ async def test_signing_in_sets_the_cookie_for_browsers(edge: Edge, narrow_edge: 
         answer = signer.answer(await signer.challenge(place))
         outcome = await place.rest(Rest("POST", "/v1/sessions", body_of(answer), JSON))
         cookie, *attributes = outcome.headers["set-cookie"].split("; ")
-        assert cookie.startswith(f"{domain.COOKIE}=")
+        assert cookie.startswith(f"{COOKIE}=")
         assert [a for a in attributes if not a.startswith("Max-Age=")] == [
             "HttpOnly", "SameSite=Strict", "Path=/v1", *secure,
         ]  # fmt: skip

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from gateway.domain import COOKIE, SUPER_ADMIN
+from contract.tokens import COOKIE
+from gateway.domain import SUPER_ADMIN
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli import follow

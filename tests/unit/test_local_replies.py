@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from gateway import local_replies
-from gateway.local_replies import FALLBACK, TITLES, replies
+from mesh.edge import local_replies
+from mesh.edge.local_replies import FALLBACK, TITLES, replies
 from mesh.render import error_shape
 
 _TEXT = r"'(?:[^'\\]|\\.)*'"

@@ -5,7 +5,7 @@ from typing import Any, Final
 from contract import loader
 from contract.descriptors import messages
 from contract.method import Http
-from gateway.request_rules import _leaf, _lua, _Tables, request_rules
+from mesh.edge.request_rules import _leaf, _lua, _Tables, request_rules
 
 CONTRACT: Final = loader.load("test")
 LEDGER: Final = "/icto.ledger.v1.LedgerService"

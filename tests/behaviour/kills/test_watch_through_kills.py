@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
-from gateway.domain import COOKIE
+from contract.tokens import COOKIE
 from mesh.cli import follow
 from mesh.cli.client import Client
 from tests.conftest import tool

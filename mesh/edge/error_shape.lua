@@ -134,7 +134,7 @@ function envoy_on_request(handle)
   if plain and plain ~= media_type then headers:replace("content-type", plain) end
 end
 
--- HEAD was asked for (gateway/request_rules.lua made it GET): all of the answer but its body.
+-- HEAD was asked for (mesh/edge/request_rules.lua made it GET): all of the answer but its body.
 local function without_body(handle)
   local asked = handle:streamInfo():dynamicMetadata():get("icto")
   local body = asked and asked.head and handle:body()

@@ -31,7 +31,7 @@ def request_rules(contract: Contract) -> str:
         if method.audience.from_outside:
             for http in method.http:
                 _leaf(tree, http.path)[http.verb] = tables.rule(method, http)
-    source = (resources.files("gateway") / "request_rules.lua").read_text()
+    source = (resources.files("mesh.edge") / "request_rules.lua").read_text()
     return f"local TREE = {_lua(tree)}\nlocal TYPES = {_lua(tables.types)}\n{source}"
 
 

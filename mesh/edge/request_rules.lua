@@ -3,7 +3,7 @@
 -- The transcoder lets a query overwrite what the path or the body says, and drops what it does not
 -- know from a body. So both are decided here, from tables that the contract gives: a query names no
 -- field that the path or the body gives, and a body names none that the method does not know.
--- HEAD becomes GET; gateway/error_shape.lua takes its body away again.
+-- HEAD becomes GET; mesh/edge/error_shape.lua takes its body away again.
 
 -- TREE leads along the parts of a path to the rules of its verbs, TYPES has the fields of messages:
 -- both are put in front when this is rendered. A rule has `bound`, the fields that the path or the

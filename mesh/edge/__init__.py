@@ -1,0 +1,1 @@
+"""What Envoy is given for the edge: the words of its refusals, and filters in Lua."""
