@@ -30,7 +30,9 @@ from mesh import database_url, inherited
 from mesh.process import Command, Output, Process
 from mesh.rundir import RunDirectory, new_secret, write_atomically
 from mesh.topology import Topology
-from services.kit import discovery, durability, migrations
+from schema_setup import migrations
+from schema_setup.connections import CONNECTIONS
+from schema_setup.packages import package_of
 
 MAJOR: Final = 18
 """Version of the server and of the programs that come along."""
@@ -334,7 +336,7 @@ async def check_room(server: Server, topology: Topology) -> None:
         TopologyError: it has too little room.
     """
     async with server.connection() as connection:
-        available = await connection.fetchval(durability.CONNECTIONS)
+        available = await connection.fetchval(CONNECTIONS)
     # One is the supervisor's own, which holds the lock on the database.
     topology.check_connections(available - 1, f"Raise max_connections of {server}")
 
@@ -364,7 +366,7 @@ async def provision(
                 role = role_name(installation, mesh_name)
                 await _provision_role(connection, database, mesh_name, role, passwords[mesh_name])
                 await connection.execute(f"SET search_path = {mesh_name}")
-                package = discovery.package_of(mesh_name)
+                package = package_of(mesh_name)
                 applied += await migrations.migrate(connection, package, environment)
         except asyncpg.InsufficientPrivilegeError as error:
             raise PostgresError(

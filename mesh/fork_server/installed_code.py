@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("buf", "contract", "gateway", "icto", "mesh", "observability", "services")
+PACKAGES: Final = (
+    "buf", "contract", "gateway", "icto", "mesh", "observability", "schema_setup", "services",
+)  # fmt: skip
 """Our packages, and those that are compiled from the protos."""
 _CACHE: Final = "__pycache__"
 _METADATA: Final = ".dist-info"

@@ -6,24 +6,18 @@ handlers of each proto service that it serves.
 """
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 
 from contract.service import Service
+from schema_setup.packages import package_of
 from services.kit.kit import Kit
 from services.kit.serving import Serving
 
 
 class IncompleteServiceError(Exception):
     """A service lacks a handler that its proto declares. The message names it."""
-
-
-def package_of(mesh_name: str) -> str:
-    """The package of a mesh service."""
-    inside = f"services.{mesh_name}"
-    return inside if importlib.util.find_spec(inside) else mesh_name
 
 
 def module_of(mesh_name: str) -> ModuleType:

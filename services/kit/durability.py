@@ -7,6 +7,7 @@ must be room for the connections of every replica, not only of this one.
 from typing import Final
 
 from contract.errors import Code, Error
+from schema_setup.connections import CONNECTIONS
 from services.kit.database import Database
 from services.kit.settings import Settings
 
@@ -15,16 +16,6 @@ _UNLOGGED: Final = """
 SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = current_schema() AND relpersistence = 'u' ORDER BY relname
 """
-# `reserved_connections` came with PostgreSQL 16.
-CONNECTIONS: Final = """
-SELECT least(
-    current_setting('max_connections')::int
-      - current_setting('superuser_reserved_connections')::int
-      - coalesce(current_setting('reserved_connections', true), '0')::int,
-    CASE WHEN datconnlimit < 0 THEN NULL ELSE datconnlimit END
-) FROM pg_database WHERE datname = current_database()
-"""
-"""How many connections services may have, in all."""
 
 
 async def check(database: Database, settings: Settings) -> None:

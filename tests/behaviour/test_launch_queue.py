@@ -15,7 +15,7 @@ from contract.environment import Environment
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
-from services.kit import migrations
+from schema_setup import migrations
 from services.kit.journal import PipelineState
 from services.kit.rehearsal import SLOW_PREFIX
 from tests.support.installation import Installation, until

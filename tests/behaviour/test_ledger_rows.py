@@ -13,7 +13,7 @@ from contract.environment import Environment
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import migrations
+from schema_setup import migrations
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key, Replayed
 from services.kit.statement import Statement

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from contract.environment import Environment
-from services.kit import migrations
+from schema_setup import migrations
 from tests.support.postgres import JOURNAL, LAB, Postgres, Schema
 
 

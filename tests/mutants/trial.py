@@ -18,7 +18,9 @@ from typing import Final
 from tests.mutants.table import Mutant
 
 PROJECT: Final = Path(__file__).parents[2]
-_PARTS: Final = ("contract", "gateway", "mesh", "observability", "protos", "services", "tests")
+_PARTS: Final = (
+    "contract", "gateway", "mesh", "observability", "protos", "schema_setup", "services", "tests",
+)  # fmt: skip
 _SECONDS: Final = 300.0
 _RESULT: Final = re.compile(r"^(PASSED|FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 _WHERE: Final = "import services; print(services.__file__)"

@@ -15,7 +15,7 @@ from contract.environment import Environment
 from mesh.postgres import EmbeddedPostgres
 from mesh.rundir import RunDirectory
 from observability.metrics import Metrics
-from services.kit import migrations
+from schema_setup import migrations
 from services.kit.database import Database
 from services.kit.outbox import Outbox
 

@@ -34,15 +34,15 @@ from mesh.postgres import role_name
 from mesh.rundir import RunDirectory
 from observability.logs import JsonFormatter
 from observability.metrics import Metrics
+from schema_setup import migrations
+from schema_setup.migrations import Migration
+from schema_setup.packages import package_of
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Shape
 from services.backend.launches.pipeline import LaunchPipeline
 from services.backend.pipelines import DeployTokenPipeline
 from services.invoice_storage.refunds import Refunds
-from services.kit import migrations
-from services.kit.discovery import package_of
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import Definition
-from services.kit.migrations import Migration
 from services.kit.payouts.payouts import Payouts
 
 ROOT: Final = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from mesh.inherited import Kind
 from mesh.postgres import Server
 from mesh.rundir import RunDirectory
 from mesh.supervisor import Options, Supervisor
-from services.kit import discovery
+from schema_setup.packages import package_of
 from services.kit.settings import Settings
 from tests.support import strange
 
@@ -70,7 +70,7 @@ def test_every_setting_of_a_replica_is_told_by_the_supervisor_or_inherited(tmp_p
     told |= {f"{PREFIX}{name}" for name in ("INSTANCE", "LISTEN", "STATE_DIRECTORY")}
     read = {f"{PREFIX}{item.name.upper()}" for item in fields(Settings)}
     for mesh_name in loader.load(Environment.TEST).services:
-        package = discovery.package_of(mesh_name)
+        package = package_of(mesh_name)
         for file in Path(*package.split(".")).glob("**/*.py"):
             module = importlib.import_module(".".join(file.with_suffix("").parts))
             for name, kind in vars(module).items():

@@ -9,14 +9,14 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import asyncpg
 
 from contract.environment import Environment
-from services.kit import clock
+from schema_setup import clock
+from schema_setup.packages import folder_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _with_required(package: str) -> Iterator[Migration]:
 
 
 def _found(package: str) -> Iterator[Migration]:
-    folder = resources.files(package)
+    folder = folder_of(package)
     first = folder / "schema.sql"
     if first.is_file():
         yield Migration(package, 1, "schema", first.read_text())
