@@ -10,8 +10,9 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from contract import wire
 from observability import names
-from services.kit import Call, Kit
+from services.kit.call import Call
 from services.kit.denials import Denial
+from services.kit.kit import Kit
 
 
 class LogsService:

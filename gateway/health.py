@@ -7,8 +7,9 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from contract.errors import Code, Error
-from services.kit import Call, Kit
+from services.kit.call import Call
 from services.kit.health_board import HealthBoard
+from services.kit.kit import Kit
 
 States = health_pb2.HealthCheckResponse
 State = Any

@@ -29,7 +29,10 @@ from icto.events.v1 import events_pb2 as events
 from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_handlers import IdentityServiceHandlers, identity_service
 from icto.policy.v1 import policy_pb2 as policy
-from services.kit import Call, Effect, Kit, Serving, settings
+from services.kit import settings
+from services.kit.call import Call, Effect
+from services.kit.kit import Kit
+from services.kit.serving import Serving
 
 log = logging.getLogger(__name__)
 

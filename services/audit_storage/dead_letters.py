@@ -7,14 +7,16 @@ from google.protobuf.message import DecodeError
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error
+from contract.errors import Code, Error, not_found
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1 import dead_letters_pb2 as pb
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.audit.v1.dead_letters_handlers import DeadLetterServiceHandlers
 from icto.events.v1 import events_pb2 as events
 from services.audit_storage import dead_letters_store as store
-from services.kit import Call, Kit, not_found, paging
+from services.kit import paging
+from services.kit.call import Call
+from services.kit.kit import Kit
 
 _COLLECTION: Final = "deadLetters"
 

@@ -32,10 +32,13 @@ from services.audit_storage.messages import (
     true_facts,
 )
 from services.audit_storage.restore_note import RestoreNote
-from services.kit import Call, Kit, Serving, idempotency, paging, settings
+from services.kit import idempotency, paging, settings
+from services.kit.call import Call
 from services.kit.group_commit import GroupCommit
 from services.kit.idempotency import Key
+from services.kit.kit import Kit
 from services.kit.lease import Lease
+from services.kit.serving import Serving
 
 __all__ = ["AuditService", "DeadLetterService"]
 

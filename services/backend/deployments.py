@@ -9,7 +9,7 @@ from uuid import UUID
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error
+from contract.errors import Code, Error, not_found
 from icto.backend.v1 import deployments_pb2 as pb
 from icto.backend.v1.deployments_handlers import DeploymentServiceHandlers
 from icto.events.v1 import events_pb2 as events
@@ -22,15 +22,15 @@ from services.backend import orders, store
 from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
-from services.kit import Call, Effect, Kit, not_found, paging
+from services.kit import paging
+from services.kit.call import Call, Effect
 from services.kit.client import on_behalf_of
 from services.kit.forgetting import keep_forgetting
-from services.kit.journal import (
-    ChangeFeed,
-    Pipelines,
-    PostgresJournal,
-    Run,
-)
+from services.kit.journal.changes import ChangeFeed
+from services.kit.journal.model import Run
+from services.kit.journal.pipelines import Pipelines
+from services.kit.journal.postgres import PostgresJournal
+from services.kit.kit import Kit
 
 UNPAID: Final = "unpaid_orders"
 _HEARTBEAT_SECONDS: Final = 10.0

@@ -6,7 +6,7 @@ from contract import ids
 from icto.backend.v1 import deployments_pb2, projects_pb2, users_pb2
 from icto.token.v1 import token_pb2
 from services.backend.domain import Deployment, Profile, Project
-from services.kit.journal import Definition, PipelineState, Run, StepRecord
+from services.kit.journal.model import Definition, PipelineState, Run, StepRecord
 
 States = deployments_pb2.DeploymentState
 StepStates = deployments_pb2.StepState

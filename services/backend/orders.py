@@ -12,7 +12,7 @@ from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from services.backend import domain, store
 from services.backend.domain import Approval, Limits
-from services.kit import Effect
+from services.kit.call import Effect
 from services.kit.client import Metadata
 from services.kit.database import Database
 from services.kit.platform import Platform

@@ -13,10 +13,9 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from services.backend import store
 from services.backend.domain import Deployment
-from services.kit import Kit
 from services.kit.client import on_behalf_of
 from services.kit.database import Connection
-from services.kit.journal import (
+from services.kit.journal.model import (
     Definition,
     Ended,
     PipelineState,
@@ -26,6 +25,7 @@ from services.kit.journal import (
     StepRecord,
     StepState,
 )
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step

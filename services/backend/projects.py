@@ -8,7 +8,9 @@ from icto.backend.v1.projects_handlers import ProjectServiceHandlers
 from services.backend import domain, store
 from services.backend.domain import Project
 from services.backend.messages import etag, project_message
-from services.kit import Call, Kit, paging
+from services.kit import paging
+from services.kit.call import Call
+from services.kit.kit import Kit
 
 
 class ProjectService(ProjectServiceHandlers[Call]):

@@ -16,7 +16,7 @@ from services.backend.domain import (
     Project,
 )
 from services.kit.database import Connection, Database, requirement
-from services.kit.journal import PipelineState
+from services.kit.journal.model import PipelineState
 from services.kit.statement import Statement, numbers
 
 _ENDED_UNPAID: Final = numbers((PipelineState.FAILED, PipelineState.CANCELLED))

@@ -6,7 +6,8 @@ from icto.backend.v1 import users_pb2 as pb
 from icto.backend.v1.users_handlers import UserServiceHandlers
 from services.backend import domain, store
 from services.backend.messages import profile_message
-from services.kit import Call, Kit
+from services.kit.call import Call
+from services.kit.kit import Kit
 
 
 class UserService(UserServiceHandlers[Call]):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from contract.errors import Code, Error, invalid
+from contract.errors import Code, Error, invalid, not_found
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import claim_rules, merkle_rules, store
@@ -27,9 +27,9 @@ from services.distribution_deployer.messages import (
     parse_claim,
 )
 from services.distribution_deployer.money import BURNED, new_id
-from services.kit import Call, amounts, not_found, paging
-from services.kit.call import Effect
-from services.kit.journal import Claim as Begun
+from services.kit import amounts, paging
+from services.kit.call import Call, Effect
+from services.kit.journal.model import Claim as Begun
 
 
 class Claims(DistributionHandlers):

@@ -31,10 +31,10 @@ from services.distribution_deployer.messages import (
     parse_distribution,
 )
 from services.distribution_deployer.money import Money
-from services.kit import Call, Kit
-from services.kit.call import Effect
+from services.kit.call import Call, Effect
 from services.kit.database import Connection
-from services.kit.journal import Claim as Begun
+from services.kit.journal.model import Claim as Begun
+from services.kit.kit import Kit
 from services.kit.lease import Lease
 from services.kit.operations import Operation
 

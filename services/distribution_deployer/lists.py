@@ -7,7 +7,7 @@ from uuid import UUID
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error, invalid
+from contract.errors import Code, Error, invalid, not_found
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.distribution.v1.distribution_handlers import RecipientListServiceHandlers
 from services.distribution_deployer import lists_store as store
@@ -23,10 +23,11 @@ from services.distribution_deployer.messages import (
     parse_recipients,
 )
 from services.distribution_deployer.visibility import list_is_public
-from services.kit import Call, Kit, not_found, paging
+from services.kit import paging
 from services.kit.amounts import MAX_AMOUNT
-from services.kit.call import Effect
+from services.kit.call import Call, Effect
 from services.kit.forgetting import keep_forgetting
+from services.kit.kit import Kit
 
 OWNED: Final = "recipient_list"
 LISTS: Final = "unused_recipient_lists"

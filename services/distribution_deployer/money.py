@@ -25,11 +25,11 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
-from services.kit import Kit
 from services.kit.database import Connection
 from services.kit.escrow import account_of
-from services.kit.journal import Claim as Begun
-from services.kit.journal import Pipelines
+from services.kit.journal.model import Claim as Begun
+from services.kit.journal.pipelines import Pipelines
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.statement import Statement

@@ -18,7 +18,10 @@ from services.distribution_deployer.keeping import Control, Keeping
 from services.distribution_deployer.lists import RecipientListService
 from services.distribution_deployer.messages import check_ledger, distribution_message
 from services.distribution_deployer.setting_up import SettingUp
-from services.kit import Call, Kit, Serving, paging
+from services.kit import paging
+from services.kit.call import Call
+from services.kit.kit import Kit
+from services.kit.serving import Serving
 from services.kit.vesting_rules import WHOLE
 
 

@@ -8,7 +8,7 @@ import asyncpg
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import RemoteError, invalid
+from contract.errors import RemoteError, invalid, not_found
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from services.distribution_deployer import domain, lists_store, spec_rules, store
@@ -31,8 +31,10 @@ from services.distribution_deployer.messages import (
     spec_message,
 )
 from services.distribution_deployer.spec_rules import SealedList
-from services.kit import Call, Kit, amounts, not_found
-from services.kit.journal import Claim as Begun
+from services.kit import amounts
+from services.kit.call import Call
+from services.kit.journal.model import Claim as Begun
+from services.kit.kit import Kit
 from services.kit.rehearsal import rehearse
 from services.kit.statement import Statement
 from services.kit.vesting_messages import of_timestamp

@@ -6,12 +6,14 @@ request: categories, states and pauses are told to nobody else.
 
 from uuid import UUID
 
+from contract.errors import not_found
 from services.distribution_deployer import store
 from services.distribution_deployer.domain import DELIVERED, Distribution
 from services.distribution_deployer.messages import parse_distribution
 from services.distribution_deployer.money import Money
-from services.kit import Call, Kit, not_found
+from services.kit.call import Call
 from services.kit.database import Database
+from services.kit.kit import Kit
 
 
 class Visibility:

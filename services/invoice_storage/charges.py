@@ -6,7 +6,7 @@ import asyncpg
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error, RemoteError
+from contract.errors import Code, Error, RemoteError, not_found
 from icto.events.v1 import events_pb2 as events
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
@@ -18,8 +18,8 @@ from services.invoice_storage.domain import (
 from services.invoice_storage.handlers import PaymentHandlers
 from services.invoice_storage.messages import moment, payment_message
 from services.invoice_storage.refunds import overtaken
-from services.kit import Call, not_found
 from services.kit.audit_events import event
+from services.kit.call import Call
 
 
 class Charges(PaymentHandlers):

@@ -4,7 +4,8 @@ from contract.errors import Code, Error
 from icto.payment.v1.payment_handlers import PaymentServiceHandlers
 from services.invoice_storage.refunds import Refunds
 from services.invoice_storage.treasury import Treasury
-from services.kit import Call, Kit
+from services.kit.call import Call
+from services.kit.kit import Kit
 
 
 class PaymentHandlers(PaymentServiceHandlers[Call]):

@@ -6,14 +6,15 @@ import asyncpg
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error
+from contract.errors import Code, Error, not_found
 from icto.payment.v1 import payment_pb2 as pb
 from services.invoice_storage import domain, store
 from services.invoice_storage.domain import Refund, RefundReason, RefundState
 from services.invoice_storage.handlers import PaymentHandlers, visible_owner
 from services.invoice_storage.messages import refund_message
 from services.invoice_storage.refunds import overtaken
-from services.kit import Call, Effect, not_found, paging
+from services.kit import paging
+from services.kit.call import Call, Effect
 from services.kit.database import Connection
 
 

@@ -15,18 +15,20 @@ from services.invoice_storage import store
 from services.invoice_storage.domain import Payment, Refund, RefundReason, RefundState
 from services.invoice_storage.store import RefundEnd
 from services.invoice_storage.treasury import Treasury
-from services.kit import Effect, Kit, amounts
+from services.kit import amounts
+from services.kit.call import Effect
 from services.kit.database import Connection
-from services.kit.journal import (
+from services.kit.journal.model import (
     Claim,
     Definition,
     Ended,
-    Pipelines,
     PipelineState,
     RetryPolicy,
     Step,
     StepContext,
 )
+from services.kit.journal.pipelines import Pipelines
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 from services.kit.statement import Statement
 from services.kit.transfers import INSUFFICIENT_FUNDS

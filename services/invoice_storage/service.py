@@ -24,8 +24,11 @@ from services.invoice_storage.messages import (
 )
 from services.invoice_storage.refund_handlers import RefundHandlers
 from services.invoice_storage.treasury import Spender
-from services.kit import Call, Kit, Serving, amounts, paging
+from services.kit import amounts, paging
+from services.kit.call import Call
 from services.kit.forgetting import keep_forgetting
+from services.kit.kit import Kit
+from services.kit.serving import Serving
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
-from contract.errors import Error
+from contract.errors import Error, not_found
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import idempotency, not_found
+from services.kit import idempotency
 from services.kit.audit_events import event
 from services.kit.database import Connection, Database
 from services.kit.idempotency import Key

@@ -13,10 +13,10 @@ from contract import ids
 from contract.errors import Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
-from services.kit import Kit
 from services.kit.database import Connection
 from services.kit.escrow import account_of
-from services.kit.journal import Claim as Begun
+from services.kit.journal.model import Claim as Begun
+from services.kit.kit import Kit
 from services.kit.lease import Lease
 from services.kit.operations import Operation
 from services.kit.payouts import Payout, Payouts

@@ -11,19 +11,22 @@ import asyncpg
 from typing_extensions import override
 
 from contract import ids
-from contract.errors import Code, Error
+from contract.errors import Code, Error, not_found
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from icto.lock.v1.lock_handlers import LockServiceHandlers, lock_service
-from services.kit import Call, Kit, Serving, amounts, not_found, paging
+from services.kit import amounts, paging
+from services.kit.call import Call
 from services.kit.database import Connection
 from services.kit.escrow import account_of
-from services.kit.journal import Pipelines
+from services.kit.journal.pipelines import Pipelines
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 from services.kit.register import Register
 from services.kit.rehearsal import rehearse
+from services.kit.serving import Serving
 from services.kit.statement import Statement
 from services.kit.transfers import Transfers
 from services.kit.vesting_messages import of_timestamp, to_datetime

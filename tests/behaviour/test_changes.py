@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.kit.journal import ChangeFeed
+from services.kit.journal.changes import ChangeFeed
 from tests.support.installation import until
 from tests.support.postgres import Schema
 

@@ -24,9 +24,16 @@ from services.backend.launches.domain import CREATE_TOKEN, Launch, Shape
 from services.backend.launches.escrow import Escrow
 from services.backend.launches.pipeline import LaunchPipeline
 from services.backend.pipelines import DeployTokenPipeline
-from services.kit import Kit
-from services.kit.journal import Definition, PipelineState, RetryPolicy, Run, StepRecord, StepState
+from services.kit.journal.model import (
+    Definition,
+    PipelineState,
+    RetryPolicy,
+    Run,
+    StepRecord,
+    StepState,
+)
 from services.kit.journal.port import Sleep
+from services.kit.kit import Kit
 from tests.support.installation import until
 from tests.support.journals import Bench, Worker, new_pipeline
 from tests.support.postgres import Postgres

@@ -20,7 +20,7 @@ import pytest
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection
-from services.kit.journal import (
+from services.kit.journal.model import (
     Claim,
     Ended,
     Family,

@@ -7,7 +7,7 @@ from enum import Enum
 from itertools import product
 from typing import Final
 
-from services.kit.journal import Definition
+from services.kit.journal.model import Definition
 
 ENVOY: Final = "envoy"
 POSTGRES: Final = "postgres"

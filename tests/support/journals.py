@@ -16,20 +16,19 @@ from contract.environment import Environment
 from icto.events.v1 import events_pb2 as events
 from services.kit.database import Connection, Database
 from services.kit.faults import Faults
-from services.kit.journal import (
+from services.kit.journal.engine import CAPACITY, Engine
+from services.kit.journal.model import (
     Claim,
     Definition,
     Ended,
-    Engine,
     Family,
     NewPipeline,
     Places,
-    PostgresJournal,
     Run,
     Step,
 )
-from services.kit.journal.engine import CAPACITY
 from services.kit.journal.port import Journal
+from services.kit.journal.postgres import PostgresJournal
 from tests.support.installation import until
 from tests.support.postgres import Replica, Schema
 

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 
-from services.kit.journal import PipelineState, StepRecord, StepState
+from services.kit.journal.model import PipelineState, StepRecord, StepState
 from services.kit.journal.port import FencedError, Finish
 from tests.support.journals import Bench, new_pipeline, settle
 from tests.support.postgres import Postgres, Schema

@@ -156,6 +156,11 @@ BROKEN: list[tuple[str, MethodDescriptorProto, DescriptorProto | None]] = [
         WITH_ID,
     ),
     (
+        "no rate_limit class",
+        method(max_request_bytes=65537, rate_limit=None, level=WRITES, http=POST),
+        WITH_ID,
+    ),
+    (
         "a list without `int32 page_size`",
         method("ListThings"),
         message("Request", field("page_token")),
@@ -187,6 +192,14 @@ def test_a_method_that_breaks_one_rule_is_refused_by_method_and_rule(
     rule: str, one: MethodDescriptorProto, request_: DescriptorProto | None
 ) -> None:
     assert problems(one, request_) == [f"{PACKAGE}.ThingService/{one.name}: {rule}"]
+
+
+def test_bytes_are_not_counted_by_address() -> None:
+    signs_in = policy.RATE_LIMIT_CLASS_SIGN_IN
+    large = method(max_request_bytes=65537, rate_limit=signs_in, level=WRITES, http=POST)
+    by_principal, enough = problems(large, WITH_ID)
+    assert by_principal.endswith("which are counted by principal, not by address")
+    assert enough.endswith("has too few bytes for the largest request of this method")
 
 
 def test_a_method_that_says_nothing_is_refused() -> None:

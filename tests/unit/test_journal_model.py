@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icto.backend.v1 import deployments_pb2
-from services.kit.journal import (
+from services.kit.journal.model import (
     Definition,
+    DefinitionError,
     Ended,
     Family,
     PipelineState,
+    Places,
     RetryPolicy,
     Run,
     Step,
@@ -23,7 +25,6 @@ from services.kit.journal import (
     StepRecord,
     StepState,
 )
-from services.kit.journal.model import DefinitionError, Places
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

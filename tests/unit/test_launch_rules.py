@@ -21,7 +21,7 @@ from services.backend.launches.domain import (
     Outcome,
     Shape,
 )
-from services.kit.journal import PipelineState, StepRecord, StepState
+from services.kit.journal.model import PipelineState, StepRecord, StepState
 
 SHAPE = Shape(CREATE_TOKEN, locks=1, distributions=0)
 TOKEN = f"tokens/{UUID(int=1)}"

@@ -10,7 +10,7 @@ from uuid import UUID
 from contract import ids
 from contract.errors import Code, Error, invalid
 from contract.units import Unit
-from services.kit.journal import PipelineState, StepRecord, StepState
+from services.kit.journal.model import PipelineState, StepRecord, StepState
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step
 TAKE_IN: Final = "take_in"

@@ -12,7 +12,8 @@ from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain, store
 from services.backend.launches.domain import Launch
-from services.kit import Kit, escrow, memos
+from services.kit import escrow, memos
+from services.kit.kit import Kit
 from services.kit.transfers import Transfers, nanoseconds_of, stamp
 
 Attempt = Callable[[int], Awaitable[int]]

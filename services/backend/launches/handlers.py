@@ -10,7 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from typing_extensions import override
 
 from contract import ids, principal
-from contract.errors import Code, Error, RemoteError, invalid
+from contract.errors import Code, Error, RemoteError, invalid, not_found
 from icto.backend.v1 import launches_pb2 as pb
 from icto.backend.v1.launches_handlers import LaunchServiceHandlers
 from icto.distribution.v1 import distribution_pb2
@@ -32,17 +32,16 @@ from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, TAKE_IN, La
 from services.backend.launches.escrow import Escrow
 from services.backend.launches.messages import change_message, launch_message, state_of
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
-from services.kit import Call, Effect, Kit, not_found, paging, sse
+from services.kit import paging, sse
+from services.kit.call import Call, Effect
 from services.kit.client import on_behalf_of
 from services.kit.database import Connection
-from services.kit.journal import (
-    ChangeFeed,
-    Pipelines,
-    PipelineState,
-    PostgresJournal,
-    Run,
-    change_log,
-)
+from services.kit.journal import change_log
+from services.kit.journal.changes import ChangeFeed
+from services.kit.journal.model import PipelineState, Run
+from services.kit.journal.pipelines import Pipelines
+from services.kit.journal.postgres import PostgresJournal
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
 

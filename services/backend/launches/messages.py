@@ -10,7 +10,8 @@ from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain
 from services.backend.launches.domain import Launch
 from services.backend.messages import step_error
-from services.kit.journal import Change, Definition, PipelineState, Run, Step, StepRecord
+from services.kit.journal.change_log import Change
+from services.kit.journal.model import Definition, PipelineState, Run, Step, StepRecord
 
 _NONE: Mapping[str, StepRecord] = {}
 

@@ -34,10 +34,10 @@ from services.backend import store as backend_store
 from services.backend.launches import domain, store
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outcome, Shape
 from services.backend.launches.escrow import Escrow
-from services.kit import Kit, escrow
+from services.kit import escrow
 from services.kit.client import on_behalf_of
 from services.kit.database import Connection
-from services.kit.journal import (
+from services.kit.journal.model import (
     Definition,
     Ended,
     Family,
@@ -46,6 +46,7 @@ from services.kit.journal import (
     StepContext,
     StepState,
 )
+from services.kit.kit import Kit
 from services.kit.operations import Operation
 
 CHARGE: Final = "charge"
