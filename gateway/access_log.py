@@ -10,9 +10,8 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from contract import wire
 from observability import names
-from services.kit.call import Call
-from services.kit.denials import Denial
-from services.kit.kit import Kit
+from services.kit.replica.denials import Denial
+from services.kit.serving import Call, Kit
 
 
 class LogsService:

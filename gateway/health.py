@@ -7,9 +7,8 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from contract.errors import Code, Error
-from services.kit.call import Call
-from services.kit.health_board import HealthBoard
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
+from services.kit.serving.health_board import HealthBoard
 
 States = health_pb2.HealthCheckResponse
 State = Any

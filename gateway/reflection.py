@@ -11,8 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from contract.model import Contract
-from services.kit.call import Call
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
 
 
 class ServerReflection:

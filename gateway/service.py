@@ -30,9 +30,7 @@ from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_handlers import IdentityServiceHandlers, identity_service
 from icto.policy.v1 import policy_pb2 as policy
 from services.kit import settings
-from services.kit.call import Call, Effect
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.serving import Call, Effect, Kit, Serving
 
 log = logging.getLogger(__name__)
 

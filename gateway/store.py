@@ -12,7 +12,7 @@ from gateway.domain import (
     SUPER_ADMIN,
     SigningKey,
 )
-from services.kit.database import Connection, Database
+from services.kit.storage import Connection, Database
 
 _NOW: Final = "SELECT date_trunc('second', kit_now())"
 _AUDIENCE: Final = "SELECT audience FROM installation"

@@ -14,9 +14,8 @@ from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.audit.v1.dead_letters_handlers import DeadLetterServiceHandlers
 from icto.events.v1 import events_pb2 as events
 from services.audit_storage import dead_letters_store as store
-from services.kit import paging
-from services.kit.call import Call
-from services.kit.kit import Kit
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit
 
 _COLLECTION: Final = "deadLetters"
 

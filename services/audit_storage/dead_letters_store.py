@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.kit.database import Database
-from services.kit.statement import Statement
+from services.kit.storage import Database, Statement
 
 _COLUMNS: Final = "id, source, event, reason, create_time"
 _ADD: Final = f"INSERT INTO dead_letters ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5)"

@@ -19,7 +19,7 @@ from services.audit_storage.domain import (
     trace_id_of,
 )
 from services.audit_storage.store import Filter
-from services.kit.outbox import ENVELOPE_VERSION
+from services.kit.audit.outbox import ENVELOPE_VERSION
 
 
 def check_versions(told: Iterable[events.Event]) -> None:

@@ -32,13 +32,13 @@ from services.audit_storage.messages import (
     true_facts,
 )
 from services.audit_storage.restore_note import RestoreNote
-from services.kit import idempotency, paging, settings
-from services.kit.call import Call
-from services.kit.group_commit import GroupCommit
-from services.kit.idempotency import Key
-from services.kit.kit import Kit
-from services.kit.lease import Lease
-from services.kit.serving import Serving
+from services.kit import settings
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit, Serving
+from services.kit.storage import idempotency
+from services.kit.storage.group_commit import GroupCommit
+from services.kit.storage.idempotency import Key
+from services.kit.storage.lease import Lease
 
 __all__ = ["AuditService", "DeadLetterService"]
 

@@ -7,8 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.audit_storage.domain import Checkpoint, Entry, Facts, Head
-from services.kit.database import Connection, Database
-from services.kit.statement import Statement
+from services.kit.storage import Connection, Database, Statement
 
 _ENTRY_COLUMNS: Final = """
     id, sequence, event, record_time, previous_hash, entry_hash, event_time, source, subject,

@@ -13,7 +13,7 @@ from contract.errors import Code, Error, invalid
 from contract.ids import FEE_LEDGER
 from icto.config.v1 import config_pb2 as pb
 from icto.payment.v1 import payment_pb2 as payment
-from services.kit import amounts
+from services.kit.money import amounts
 
 MINIMUM_PAYMENT_FLOOR: Final = 1_000_000
 _QUOTE_SECONDS: Final = range(60, 24 * 3600 + 1)

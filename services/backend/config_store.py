@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from icto.config.v1 import config_pb2 as pb
-from services.kit.database import Connection, Database
-from services.kit.statement import Statement
+from services.kit.storage import Connection, Database, Statement
 
 _COLUMNS: Final = "revision, config, changed_by, justification, change_time"
 _NEWEST: Final = f"SELECT {_COLUMNS} FROM config_revisions ORDER BY revision DESC LIMIT 1"

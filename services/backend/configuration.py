@@ -21,11 +21,11 @@ from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from services.backend import config_rules, config_store, release_rules, restrictions
 from services.backend.config_store import Revision
 from services.backend.release_rules import Decision
-from services.kit import paging, settings
-from services.kit.call import Call, Effect
-from services.kit.kit import Kit
-from services.kit.platform import HEARTBEAT_SECONDS
-from services.kit.register import Register
+from services.kit import settings
+from services.kit.answering import paging
+from services.kit.replica.platform import HEARTBEAT_SECONDS
+from services.kit.roles.register import Register
+from services.kit.serving import Call, Effect, Kit
 from services.kit.settings import SettingsError
 
 log = logging.getLogger(__name__)

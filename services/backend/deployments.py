@@ -22,15 +22,14 @@ from services.backend import orders, store
 from services.backend.domain import Deployment, Limits
 from services.backend.messages import deployment_message
 from services.backend.pipelines import CREATE_TOKEN, DeployTokenPipeline
-from services.kit import paging
-from services.kit.call import Call, Effect
-from services.kit.client import on_behalf_of
+from services.kit.answering import paging
+from services.kit.calling.client import on_behalf_of
 from services.kit.forgetting import keep_forgetting
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import Run
 from services.kit.journal.pipelines import Pipelines
 from services.kit.journal.postgres import PostgresJournal
-from services.kit.kit import Kit
+from services.kit.serving import Call, Effect, Kit
 
 UNPAID: Final = "unpaid_orders"
 _HEARTBEAT_SECONDS: Final = 10.0

@@ -12,10 +12,10 @@ from icto.payment.v1 import payment_pb2
 from icto.payment.v1.payment_pb2_grpc import PaymentServiceStub
 from services.backend import domain, store
 from services.backend.domain import Approval, Limits
-from services.kit.call import Effect
-from services.kit.client import Metadata
-from services.kit.database import Database
-from services.kit.platform import Platform
+from services.kit.calling.client import Metadata
+from services.kit.replica.platform import Platform
+from services.kit.serving import Effect
+from services.kit.storage import Database
 
 Order = Mapping[str, "payment_pb2.PaidService.ValueType"]
 """Steps that are paid for, and what each is."""

@@ -13,8 +13,8 @@ from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from services.backend import store
 from services.backend.domain import Deployment
-from services.kit.client import on_behalf_of
-from services.kit.database import Connection
+from services.kit.audit.operations import Operation
+from services.kit.calling.client import on_behalf_of
 from services.kit.journal.model import (
     Definition,
     Ended,
@@ -25,8 +25,8 @@ from services.kit.journal.model import (
     StepRecord,
     StepState,
 )
-from services.kit.kit import Kit
-from services.kit.operations import Operation
+from services.kit.serving import Kit
+from services.kit.storage import Connection
 
 CREATE_TOKEN: Final = "create_token"  # noqa: S105  # the name of a step
 _DEPLOYMENT: Final = Operation.of(

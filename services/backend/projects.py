@@ -8,9 +8,8 @@ from icto.backend.v1.projects_handlers import ProjectServiceHandlers
 from services.backend import domain, store
 from services.backend.domain import Project
 from services.backend.messages import etag, project_message
-from services.kit import paging
-from services.kit.call import Call
-from services.kit.kit import Kit
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit
 
 
 class ProjectService(ProjectServiceHandlers[Call]):

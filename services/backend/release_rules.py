@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.kit.standing_rules import Standing
+from services.kit.roles.standing_rules import Standing
 
 PEOPLE: Final = 2
 WINDOW: Final = timedelta(minutes=15)

@@ -6,9 +6,9 @@ from typing import Final
 
 from services.backend import config_store, release_rules
 from services.backend.config_store import Revision, Wish
-from services.kit.database import Connection, Database
-from services.kit.register import Register
-from services.kit.standing_rules import Standing
+from services.kit.roles.register import Register
+from services.kit.roles.standing_rules import Standing
+from services.kit.storage import Connection, Database
 
 _RELEASES: Final = "EMERGENCY_STOP"
 

@@ -12,8 +12,7 @@ from services.backend.launches.handlers import LaunchService
 from services.backend.projects import ProjectService
 from services.backend.system import SystemService
 from services.backend.users import UserService
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.serving import Kit, Serving
 
 
 def compose(kit: Kit) -> Serving:

@@ -15,9 +15,10 @@ from services.backend.domain import (
     Profile,
     Project,
 )
-from services.kit.database import Connection, Database, requirement
 from services.kit.journal.model import PipelineState
-from services.kit.statement import Statement, numbers
+from services.kit.storage import Connection, Database, Statement
+from services.kit.storage.database import requirement
+from services.kit.storage.statement import numbers
 
 _ENDED_UNPAID: Final = numbers((PipelineState.FAILED, PipelineState.CANCELLED))
 _PROFILE_COLUMNS: Final = """

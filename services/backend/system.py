@@ -13,10 +13,9 @@ from icto.backend.v1 import system_pb2 as pb
 from icto.backend.v1.system_handlers import SystemServiceHandlers
 from services.backend import restrictions
 from services.backend.config_store import Revision, Wish
-from services.kit.call import Call
-from services.kit.health_board import HealthBoard
-from services.kit.kit import Kit
-from services.kit.register import Register
+from services.kit.roles.register import Register
+from services.kit.serving import Call, Kit
+from services.kit.serving.health_board import HealthBoard
 
 log = logging.getLogger(__name__)
 

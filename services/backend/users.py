@@ -6,8 +6,7 @@ from icto.backend.v1 import users_pb2 as pb
 from icto.backend.v1.users_handlers import UserServiceHandlers
 from services.backend import domain, store
 from services.backend.messages import profile_message
-from services.kit.call import Call
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
 
 
 class UserService(UserServiceHandlers[Call]):

@@ -20,8 +20,8 @@ from services.distribution_deployer.domain import (
     Whitelist,
     wrong_state,
 )
-from services.kit import vesting_rules
-from services.kit.vesting_rules import Curve
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import Curve
 
 
 @dataclass(frozen=True, slots=True)

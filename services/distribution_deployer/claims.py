@@ -27,9 +27,10 @@ from services.distribution_deployer.messages import (
     parse_claim,
 )
 from services.distribution_deployer.money import BURNED, new_id
-from services.kit import amounts, paging
-from services.kit.call import Call, Effect
+from services.kit.answering import paging
 from services.kit.journal.model import Claim as Begun
+from services.kit.money import amounts
+from services.kit.serving import Call, Effect
 
 
 class Claims(DistributionHandlers):

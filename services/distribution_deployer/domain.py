@@ -11,8 +11,8 @@ from uuid import UUID
 
 from contract.errors import Code, Error
 from contract.principal import DEFAULT_SUBACCOUNT
-from services.kit import vesting_rules
-from services.kit.vesting_rules import (
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import (
     Cliff,
     Custom,
     Instant,

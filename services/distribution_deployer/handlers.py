@@ -3,9 +3,8 @@
 from icto.distribution.v1.distribution_handlers import DistributionServiceHandlers
 from services.distribution_deployer.money import Money
 from services.distribution_deployer.visibility import Visibility
-from services.kit.call import Call
 from services.kit.journal.pipelines import Pipelines
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
 
 
 class DistributionHandlers(DistributionServiceHandlers[Call]):

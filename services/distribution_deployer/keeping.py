@@ -31,12 +31,11 @@ from services.distribution_deployer.messages import (
     parse_distribution,
 )
 from services.distribution_deployer.money import Money
-from services.kit.call import Call, Effect
-from services.kit.database import Connection
+from services.kit.audit.operations import Operation
 from services.kit.journal.model import Claim as Begun
-from services.kit.kit import Kit
-from services.kit.lease import Lease
-from services.kit.operations import Operation
+from services.kit.serving import Call, Effect, Kit
+from services.kit.storage import Connection
+from services.kit.storage.lease import Lease
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,10 @@ from services.distribution_deployer.messages import (
     parse_recipients,
 )
 from services.distribution_deployer.visibility import list_is_public
-from services.kit import paging
-from services.kit.amounts import MAX_AMOUNT
-from services.kit.call import Call, Effect
+from services.kit.answering import paging
 from services.kit.forgetting import keep_forgetting
-from services.kit.kit import Kit
+from services.kit.money.amounts import MAX_AMOUNT
+from services.kit.serving import Call, Effect, Kit
 
 OWNED: Final = "recipient_list"
 LISTS: Final = "unused_recipient_lists"

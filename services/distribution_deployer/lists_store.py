@@ -9,7 +9,7 @@ from uuid import UUID
 from services.distribution_deployer.domain import ListState, Recipient
 from services.distribution_deployer.merkle_rules import CHUNK_HASHES, HASH_BYTES, Chunk
 from services.distribution_deployer.spec_rules import SealedList
-from services.kit.database import Connection, Database
+from services.kit.storage import Connection, Database
 
 _PAGES_AT_ONCE: Final = 16
 _COLUMNS: Final = """

@@ -32,9 +32,10 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.spec_rules import not_implemented
-from services.kit import amounts, vesting_rules
-from services.kit.escrow import account_of
-from services.kit.vesting_messages import of_timestamp, parse, schedule_message, timestamp
+from services.kit.money import amounts
+from services.kit.money.escrow import account_of
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_messages import of_timestamp, parse, schedule_message, timestamp
 
 COLLECTION: Final = "distributions"
 LISTS: Final = "recipientLists"

@@ -25,16 +25,15 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.messages import claim_message, distribution_name, parse_account
-from services.kit.database import Connection
-from services.kit.escrow import account_of
+from services.kit.audit.operations import Operation
 from services.kit.journal.model import Claim as Begun
 from services.kit.journal.pipelines import Pipelines
-from services.kit.kit import Kit
-from services.kit.operations import Operation
+from services.kit.money.escrow import account_of
+from services.kit.money.transfers import Transfers
 from services.kit.payouts import PaidOut, Payout, Payouts
-from services.kit.statement import Statement
-from services.kit.transfers import Transfers
-from services.kit.vesting_rules import curve
+from services.kit.serving import Kit
+from services.kit.storage import Connection, Statement
+from services.kit.vesting.vesting_rules import curve
 
 BURNED: Final = Account("aaaaa-aa")
 """The management principal's account: nobody has a key to it."""

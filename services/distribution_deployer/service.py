@@ -18,11 +18,9 @@ from services.distribution_deployer.keeping import Control, Keeping
 from services.distribution_deployer.lists import RecipientListService
 from services.distribution_deployer.messages import check_ledger, distribution_message
 from services.distribution_deployer.setting_up import SettingUp
-from services.kit import paging
-from services.kit.call import Call
-from services.kit.kit import Kit
-from services.kit.serving import Serving
-from services.kit.vesting_rules import WHOLE
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit, Serving
+from services.kit.vesting.vesting_rules import WHOLE
 
 
 def compose(kit: Kit) -> Serving:

@@ -31,13 +31,12 @@ from services.distribution_deployer.messages import (
     spec_message,
 )
 from services.distribution_deployer.spec_rules import SealedList
-from services.kit import amounts
-from services.kit.call import Call
 from services.kit.journal.model import Claim as Begun
-from services.kit.kit import Kit
-from services.kit.rehearsal import rehearse
-from services.kit.statement import Statement
-from services.kit.vesting_messages import of_timestamp
+from services.kit.money import amounts
+from services.kit.serving import Call, Kit
+from services.kit.storage import Statement
+from services.kit.testing.rehearsal import rehearse
+from services.kit.vesting.vesting_messages import of_timestamp
 
 
 class SettingUp(DistributionHandlers):

@@ -21,8 +21,8 @@ from services.distribution_deployer.domain import (
     Whitelist,
     last_unlock,
 )
-from services.kit import vesting_rules
-from services.kit.vesting_rules import Instant, Milestones
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import Instant, Milestones
 
 NAME_LENGTH: Final = range(3, 101)
 MAX_CATEGORIES: Final = 20

@@ -23,10 +23,11 @@ from services.distribution_deployer.domain import (
     Timing,
     Whitelist,
 )
-from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
-from services.kit.statement import Statement, numbers
-from services.kit.vesting_messages import of_datetime
+from services.kit.storage import Connection, Database, Statement
+from services.kit.storage.database import refusal
+from services.kit.storage.statement import numbers
+from services.kit.vesting.vesting_messages import of_datetime
 
 # `now` goes on within a transaction: one that waited for a lock sees when it got it, since what
 # others did meanwhile was before that.

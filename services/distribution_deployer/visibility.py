@@ -11,9 +11,8 @@ from services.distribution_deployer import store
 from services.distribution_deployer.domain import DELIVERED, Distribution
 from services.distribution_deployer.messages import parse_distribution
 from services.distribution_deployer.money import Money
-from services.kit.call import Call
-from services.kit.database import Database
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
+from services.kit.storage import Database
 
 
 class Visibility:

@@ -18,8 +18,8 @@ from services.invoice_storage.domain import (
 from services.invoice_storage.handlers import PaymentHandlers
 from services.invoice_storage.messages import moment, payment_message
 from services.invoice_storage.refunds import overtaken
-from services.kit.audit_events import event
-from services.kit.call import Call
+from services.kit.audit.audit_events import event
+from services.kit.serving import Call
 
 
 class Charges(PaymentHandlers):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from contract.errors import Code, Error, invalid
 from contract.units import Unit
-from services.kit import memos
+from services.kit.money import memos
 
 BASIS_POINTS: Final = 10_000
 APPROVAL_MARGIN_FEES: Final = 2

@@ -4,8 +4,7 @@ from contract.errors import Code, Error
 from icto.payment.v1.payment_handlers import PaymentServiceHandlers
 from services.invoice_storage.refunds import Refunds
 from services.invoice_storage.treasury import Treasury
-from services.kit.call import Call
-from services.kit.kit import Kit
+from services.kit.serving import Call, Kit
 
 
 class PaymentHandlers(PaymentServiceHandlers[Call]):

@@ -20,7 +20,7 @@ from services.invoice_storage.domain import (
     Quote,
     Refund,
 )
-from services.kit import amounts
+from services.kit.money import amounts
 
 
 def parse_items(items: Sequence[pb.OrderItem]) -> list[Item]:

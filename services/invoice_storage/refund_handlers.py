@@ -13,9 +13,9 @@ from services.invoice_storage.domain import Refund, RefundReason, RefundState
 from services.invoice_storage.handlers import PaymentHandlers, visible_owner
 from services.invoice_storage.messages import refund_message
 from services.invoice_storage.refunds import overtaken
-from services.kit import paging
-from services.kit.call import Call, Effect
-from services.kit.database import Connection
+from services.kit.answering import paging
+from services.kit.serving import Call, Effect
+from services.kit.storage import Connection
 
 
 class RefundHandlers(PaymentHandlers):

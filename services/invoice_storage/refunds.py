@@ -15,9 +15,7 @@ from services.invoice_storage import store
 from services.invoice_storage.domain import Payment, Refund, RefundReason, RefundState
 from services.invoice_storage.store import RefundEnd
 from services.invoice_storage.treasury import Treasury
-from services.kit import amounts
-from services.kit.call import Effect
-from services.kit.database import Connection
+from services.kit.audit.operations import Operation
 from services.kit.journal.model import (
     Claim,
     Definition,
@@ -28,10 +26,10 @@ from services.kit.journal.model import (
     StepContext,
 )
 from services.kit.journal.pipelines import Pipelines
-from services.kit.kit import Kit
-from services.kit.operations import Operation
-from services.kit.statement import Statement
-from services.kit.transfers import INSUFFICIENT_FUNDS
+from services.kit.money import amounts
+from services.kit.money.transfers import INSUFFICIENT_FUNDS
+from services.kit.serving import Effect, Kit
+from services.kit.storage import Connection, Statement
 
 AUTOMATIC: Final = "automatic"
 TREASURY_SHORT: Final = "TREASURY_SHORT"

@@ -24,11 +24,10 @@ from services.invoice_storage.messages import (
 )
 from services.invoice_storage.refund_handlers import RefundHandlers
 from services.invoice_storage.treasury import Spender
-from services.kit import amounts, paging
-from services.kit.call import Call
+from services.kit.answering import paging
 from services.kit.forgetting import keep_forgetting
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.money import amounts
+from services.kit.serving import Call, Kit, Serving
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from services.invoice_storage.domain import (
     Settlement,
 )
 from services.invoice_storage.messages import decode_lines, encode_lines
-from services.kit.database import Connection, Database, requirement
-from services.kit.statement import Statement, numbers
+from services.kit.storage import Connection, Database, Statement
+from services.kit.storage.database import requirement
+from services.kit.storage.statement import numbers
 
 _CHARGED: Final = numbers(CHARGED)
 _REFUSED: Final = numbers((RefundState.REJECTED, RefundState.CANCELLED))

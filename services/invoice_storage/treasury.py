@@ -7,9 +7,9 @@ from contract.errors import Code, Error, RemoteError
 from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from services.invoice_storage.domain import Payment, Refund
-from services.kit.faults import Faults
-from services.kit.kit import Kit
-from services.kit.transfers import Renew, Transfers, stamp
+from services.kit.money.transfers import Renew, Transfers, stamp
+from services.kit.serving import Kit
+from services.kit.testing.faults import Faults
 
 
 @dataclass(frozen=True, slots=True)

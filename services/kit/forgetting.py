@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Final
 
 from contract.errors import Error
-from services.kit.database import Connection
 from services.kit.kit import Kit
+from services.kit.storage.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from contract.model import Contract
 from contract.service import Service
 from observability.setup import Telemetry
-from services.kit.client import Clients
-from services.kit.database import Database
-from services.kit.denials import Denials
-from services.kit.faults import Faults
-from services.kit.outbox import Outbox
-from services.kit.platform import Platform
-from services.kit.readiness import Readiness
+from services.kit.audit.outbox import Outbox
+from services.kit.calling.client import Clients
+from services.kit.replica.denials import Denials
+from services.kit.replica.platform import Platform
+from services.kit.replica.readiness import Readiness
 from services.kit.settings import Settings
+from services.kit.storage.database import Database
+from services.kit.testing.faults import Faults
 
 
 @dataclass(frozen=True)

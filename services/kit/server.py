@@ -28,22 +28,25 @@ from contract.model import Contract
 from contract.service import Service
 from observability import SCRAPE_PATH, logs, setup
 from observability.setup import Telemetry
-from services.kit import discovery, durability, idempotency, lifeline, settings, standard
-from services.kit.audit import Audit
-from services.kit.client import Clients
-from services.kit.database import Database
-from services.kit.denials import Denials
-from services.kit.faults import Faults
-from services.kit.handler import Handlers, Surroundings
+from schema_setup.packages import package_of
+from services.kit import settings
+from services.kit.audit.audit_sink import Audit
+from services.kit.audit.outbox import Outbox
+from services.kit.calling.client import Clients
 from services.kit.kit import Kit
-from services.kit.open_streams import OpenStreams, StreamLimits
-from services.kit.outbox import Outbox
-from services.kit.overload import Overload
-from services.kit.platform import Platform
-from services.kit.readiness import Readiness
-from services.kit.serving import Serving
+from services.kit.replica.denials import Denials
+from services.kit.replica.overload import Overload
+from services.kit.replica.platform import Platform
+from services.kit.replica.readiness import Readiness
+from services.kit.serving import discovery, grpc_builtins, lifeline
+from services.kit.serving.composition import Serving
+from services.kit.serving.handler import Handlers, Surroundings
+from services.kit.serving.open_streams import OpenStreams, StreamLimits
+from services.kit.serving.validation import RequestValidator
 from services.kit.settings import Settings
-from services.kit.validation import RequestValidator
+from services.kit.storage import durability, idempotency
+from services.kit.storage.database import Database
+from services.kit.testing.faults import Faults
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ def prepare(environment: str) -> Callable[[Sequence[str]], None]:
         What runs one replica, as `main` does.
     """
     contract = loader.load(environment, proven=True)
-    for package in ("services.kit", *map(discovery.package_of, contract.services)):
+    for package in ("services.kit", *map(package_of, contract.services)):
         discovery.load_all(package)
     return partial(main, contract=contract)
 
@@ -215,7 +218,7 @@ class Replica:
         }
         routes[SCRAPE_PATH] = grpc.unary_unary_rpc_method_handler(self._metrics)
         server.add_generic_rpc_handlers((_Routes(routes),))
-        standard.add(server, self._kit.service, self._readiness.servicer)
+        grpc_builtins.add(server, self._kit.service, self._readiness.servicer)
         return server
 
     async def _metrics(self, request: bytes, context: Any) -> bytes:

@@ -10,10 +10,8 @@ from contract.errors import Code, Error
 from icto.lab.v1 import lab_pb2 as pb
 from icto.lab.v1.lab_handlers import LabServiceHandlers, lab_service
 from icto.lab.v1.lab_pb2_grpc import LabServiceStub
-from services.kit import sse
-from services.kit.call import Call
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.answering import sse
+from services.kit.serving import Call, Kit, Serving
 from services.lab import store
 
 _SECRET = "must not get out"  # noqa: S105  # tests look for it

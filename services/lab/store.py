@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from services.kit.database import Database
+from services.kit.storage import Database
 
 _COUNT: Final = """
 INSERT INTO attempts (key, count) VALUES ($1, 1)

@@ -14,7 +14,7 @@ from uuid import UUID
 from contract.errors import Code, Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from contract.units import Unit
-from services.kit.amounts import MAX_AMOUNT
+from services.kit.money.amounts import MAX_AMOUNT
 
 ICP_LEDGER: Final = UUID("00000000-0000-7000-8000-000000000001")
 """The token that fees are paid in; its resource name is `ledgers/icp`."""

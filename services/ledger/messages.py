@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from contract import ids, principal
 from contract.errors import Error, invalid
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import amounts, paging
+from services.kit.answering import paging
+from services.kit.money import amounts
 from services.ledger.domain import (
     ICP_LEDGER,
     STANDARDS,

@@ -11,12 +11,10 @@ import asyncpg
 from contract.errors import Error, not_found
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
-from services.kit import idempotency
-from services.kit.audit_events import event
-from services.kit.database import Connection, Database
-from services.kit.idempotency import Key
-from services.kit.outbox import Outbox
-from services.kit.statement import Statement
+from services.kit.audit.audit_events import event
+from services.kit.audit.outbox import Outbox
+from services.kit.storage import Connection, Database, Statement, idempotency
+from services.kit.storage.idempotency import Key
 from services.ledger import domain, store
 from services.ledger.domain import Book, Request
 from services.ledger.messages import ledger_name

@@ -16,11 +16,9 @@ from contract.identities import OPERATOR
 from icto.ledger.v1 import ledger_pb2 as pb
 from icto.ledger.v1.ledger_handlers import LedgerServiceHandlers, ledger_service
 from observability.tracing import current_traceparent
-from services.kit import paging
-from services.kit.call import Call
-from services.kit.group_commit import GroupCommit
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit, Serving
+from services.kit.storage.group_commit import GroupCommit
 from services.ledger import domain, store
 from services.ledger.domain import Account, Ledger, Request
 from services.ledger.messages import (

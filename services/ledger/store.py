@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.kit.database import Connection, Database, refusal
-from services.kit.statement import Statement
+from services.kit.storage import Connection, Database, Statement
+from services.kit.storage.database import refusal
 from services.ledger import domain
 from services.ledger.domain import Account, Allowance, Block, Book, Ledger, Operation, Request
 

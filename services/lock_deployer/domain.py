@@ -9,9 +9,9 @@ from uuid import UUID
 
 from contract import principal
 from contract.errors import Code, Error, invalid
-from services.kit import vesting_rules
-from services.kit.standing_rules import Standing
-from services.kit.vesting_rules import Curve, Milestones, Schedule, Unlock
+from services.kit.roles.standing_rules import Standing
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import Curve, Milestones, Schedule, Unlock
 
 NAME_LENGTH: Final = range(1, 101)
 MAX_BENEFICIARIES: Final = 1_000

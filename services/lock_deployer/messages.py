@@ -11,9 +11,10 @@ from contract.errors import invalid
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2 as pb
-from services.kit import amounts, vesting_messages
-from services.kit.escrow import account_of
-from services.kit.vesting_messages import of_timestamp, timestamp
+from services.kit.money import amounts
+from services.kit.money.escrow import account_of
+from services.kit.vesting import vesting_messages
+from services.kit.vesting.vesting_messages import of_timestamp, timestamp
 from services.lock_deployer.domain import (
     Attestation,
     Beneficiary,

@@ -13,14 +13,14 @@ from contract import ids
 from contract.errors import Error
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
-from services.kit.database import Connection
-from services.kit.escrow import account_of
+from services.kit.audit.operations import Operation
 from services.kit.journal.model import Claim as Begun
-from services.kit.kit import Kit
-from services.kit.lease import Lease
-from services.kit.operations import Operation
+from services.kit.money.escrow import account_of
+from services.kit.money.transfers import Transfers
 from services.kit.payouts import Payout, Payouts
-from services.kit.transfers import Transfers
+from services.kit.serving import Kit
+from services.kit.storage import Connection
+from services.kit.storage.lease import Lease
 from services.lock_deployer import domain, store
 from services.lock_deployer.domain import DELIVERED, WAITING, Lock
 from services.lock_deployer.messages import MESH_NAME, lock_name

@@ -16,20 +16,18 @@ from contract.principal import DEFAULT_SUBACCOUNT
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from icto.lock.v1.lock_handlers import LockServiceHandlers, lock_service
-from services.kit import amounts, paging
-from services.kit.call import Call
-from services.kit.database import Connection
-from services.kit.escrow import account_of
+from services.kit.answering import paging
+from services.kit.audit.operations import Operation
 from services.kit.journal.pipelines import Pipelines
-from services.kit.kit import Kit
-from services.kit.operations import Operation
+from services.kit.money import amounts
+from services.kit.money.escrow import account_of
+from services.kit.money.transfers import Transfers
 from services.kit.payouts import PaidOut, Payout, Payouts
-from services.kit.register import Register
-from services.kit.rehearsal import rehearse
-from services.kit.serving import Serving
-from services.kit.statement import Statement
-from services.kit.transfers import Transfers
-from services.kit.vesting_messages import of_timestamp, to_datetime
+from services.kit.roles.register import Register
+from services.kit.serving import Call, Kit, Serving
+from services.kit.storage import Connection, Statement
+from services.kit.testing.rehearsal import rehearse
+from services.kit.vesting.vesting_messages import of_timestamp, to_datetime
 from services.lock_deployer import domain, returns, store
 from services.lock_deployer.domain import DELIVERED, VESTING, Claim, Lock, Share, State
 from services.lock_deployer.messages import (

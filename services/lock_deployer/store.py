@@ -9,11 +9,11 @@ from uuid import UUID
 from contract import ids
 from icto.lock.v1 import lock_pb2 as pb
 from icto.vesting.v1 import vesting_pb2
-from services.kit import vesting_messages, vesting_rules
-from services.kit.database import Connection, Database, refusal
 from services.kit.payouts import PaidOut
-from services.kit.statement import Statement
-from services.kit.vesting_messages import of_datetime
+from services.kit.storage import Connection, Database, Statement
+from services.kit.storage.database import refusal
+from services.kit.vesting import vesting_messages, vesting_rules
+from services.kit.vesting.vesting_messages import of_datetime
 from services.lock_deployer import domain, messages
 from services.lock_deployer.domain import (
     DELIVERED,

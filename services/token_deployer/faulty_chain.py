@@ -4,7 +4,7 @@ from uuid import UUID
 
 from contract.environment import Environment
 from contract.errors import Error, RemoteError
-from services.kit.rehearsal import rehearse
+from services.kit.testing.rehearsal import rehearse
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import State, Token
 

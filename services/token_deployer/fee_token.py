@@ -2,7 +2,7 @@
 
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from services.kit.kit import Kit
+from services.kit.serving import Kit
 from services.token_deployer.domain import FeeToken
 
 

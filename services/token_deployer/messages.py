@@ -7,7 +7,7 @@ from contract.errors import invalid
 from contract.principal import DEFAULT_SUBACCOUNT
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2 as pb
-from services.kit import amounts
+from services.kit.money import amounts
 from services.token_deployer.domain import Account, Token, TokenSpec
 
 

@@ -12,10 +12,8 @@ from contract.errors import Code, Error, RemoteError, not_found
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.token.v1 import token_pb2 as pb
 from icto.token.v1.token_handlers import TokenServiceHandlers, token_service
-from services.kit import paging
-from services.kit.call import Call
-from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.answering import paging
+from services.kit.serving import Call, Kit, Serving
 from services.token_deployer import domain, store
 from services.token_deployer.chain import Chain
 from services.token_deployer.domain import Account, State, Token, TokenSpec

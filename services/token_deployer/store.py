@@ -10,8 +10,9 @@ import asyncpg
 
 from contract import ids
 from icto.token.v1 import token_pb2
-from services.kit.database import Database, refusal
-from services.kit.statement import Statement, numbers
+from services.kit.storage import Database, Statement
+from services.kit.storage.database import refusal
+from services.kit.storage.statement import numbers
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import Account, State, Token
 

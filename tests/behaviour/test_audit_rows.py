@@ -17,9 +17,9 @@ from services.audit_storage import store
 from services.audit_storage.checkpoints import Signer
 from services.audit_storage.domain import Checkpoint, Head
 from services.audit_storage.service import AuditService, _Batch
-from services.kit.database import Database
-from services.kit.idempotency import Key, Replayed
-from services.kit.outbox import ENVELOPE_VERSION
+from services.kit.audit.outbox import ENVELOPE_VERSION
+from services.kit.storage.database import Database
+from services.kit.storage.idempotency import Key, Replayed
 from tests.support.postgres import Postgres
 
 MakeService = Callable[[], AuditService]

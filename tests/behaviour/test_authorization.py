@@ -23,7 +23,7 @@ from contract import loader, principal, wire
 from contract.method import Method
 from mesh.cli.call import load_messages, message_class
 from mesh.cli.client import Client
-from services.kit.rehearsal import REFUSED_PREFIX
+from services.kit.testing.rehearsal import REFUSED_PREFIX
 from tests.support import authorization, launches
 from tests.support.authorization import COLUMNS, OK, ROLES, Line
 from tests.support.distributions import category, encoded, recipient_list

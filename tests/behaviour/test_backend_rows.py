@@ -14,7 +14,7 @@ from contract.errors import Error
 from services.backend import config_rules, config_store, release_rules, store
 from services.backend.config_store import Revision
 from services.backend.domain import Limits
-from services.kit.database import Database
+from services.kit.storage.database import Database
 from tests.support.postgres import Postgres, Schema
 
 GENEROUS = Limits(tokens=1000, per_day=1000, cooldown=timedelta(0))

@@ -12,7 +12,7 @@ from contract import loader
 from contract.method import Method
 from mesh.cli.call import load_messages
 from mesh.cli.client import CallError, Client
-from services.kit.rehearsal import SLOW_PREFIX
+from services.kit.testing.rehearsal import SLOW_PREFIX
 from tests.chaos import invariants
 from tests.support.edge import Edge, Outcome, Rest, Rpc, bearer, sample
 from tests.support.installation import Installation, deployed, finished, paid_body, until

@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanKind
 from contract.errors import Code, Error
 from observability import names
 from observability.metrics import Metrics
-from services.kit import database as kit
-from services.kit.database import Database
+from services.kit.storage import database as kit
+from services.kit.storage.database import Database
 from tests.support import semconv
 from tests.support.postgres import Schema
 

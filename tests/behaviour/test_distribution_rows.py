@@ -41,9 +41,9 @@ from services.distribution_deployer.domain import (
     Whitelist,
 )
 from services.distribution_deployer.merkle_rules import Builder, Tree
-from services.kit import vesting_rules
-from services.kit.database import Database
-from services.kit.vesting_rules import DAY, SECOND, Cliff, Instant, Linear, Schedule
+from services.kit.storage.database import Database
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import DAY, SECOND, Cliff, Instant, Linear, Schedule
 from tests.support.postgres import Postgres, Schema
 from tests.support.tokens import somebody
 

@@ -11,7 +11,7 @@ from contract.errors import RemoteError
 from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from mesh.cli.client import CallError, Client
-from services.kit.escrow import account_of
+from services.kit.money.escrow import account_of
 from tests.support import launches
 from tests.support.distributions import (
     FEE,

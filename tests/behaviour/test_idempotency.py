@@ -15,11 +15,11 @@ from contract.environment import Environment
 from contract.errors import Code, Error
 from icto.backend.v1 import projects_pb2 as pb
 from icto.events.v1 import events_pb2 as events
-from services.kit import idempotency
-from services.kit.call import Call
-from services.kit.idempotency import Replayed
-from services.kit.identity import Identity
-from services.kit.statement import Statement
+from services.kit.serving.call import Call
+from services.kit.serving.identity import Identity
+from services.kit.storage import idempotency
+from services.kit.storage.idempotency import Replayed
+from services.kit.storage.statement import Statement
 from tests.support.postgres import Replica, Schema
 
 METHOD = loader.load(Environment.TEST).method("/icto.backend.v1.ProjectService/CreateProject")

@@ -19,7 +19,6 @@ import pytest
 
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
-from services.kit.database import Connection
 from services.kit.journal.model import (
     Claim,
     Ended,
@@ -34,6 +33,7 @@ from services.kit.journal.model import (
     StepState,
 )
 from services.kit.journal.port import Continue, FencedError, Finish, Park, Sleep
+from services.kit.storage.database import Connection
 from tests.support.installation import until
 from tests.support.journals import (
     KNOWN,

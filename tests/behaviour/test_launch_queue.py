@@ -17,7 +17,7 @@ from icto.backend.v1.launches_pb2_grpc import LaunchServiceStub
 from mesh.cli.client import Client
 from schema_setup import migrations
 from services.kit.journal.model import PipelineState
-from services.kit.rehearsal import SLOW_PREFIX
+from services.kit.testing.rehearsal import SLOW_PREFIX
 from tests.support.installation import Installation, until
 from tests.support.journals import TRACEPARENT, Bench
 from tests.support.launches import ended, lock, quoted, spec, token, validated

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from mesh.cli.client import CallError, Client
-from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.testing.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.chaos import invariants
 from tests.support.installation import Installation, deployed, until
 from tests.support.launches import (

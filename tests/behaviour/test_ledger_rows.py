@@ -14,9 +14,9 @@ from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2 as pb
 from schema_setup import migrations
-from services.kit.group_commit import GroupCommit
-from services.kit.idempotency import Key, Replayed
-from services.kit.statement import Statement
+from services.kit.storage.group_commit import GroupCommit
+from services.kit.storage.idempotency import Key, Replayed
+from services.kit.storage.statement import Statement
 from services.ledger import domain, store
 from services.ledger.domain import Account, Approval, Block, Ledger, Operation, Request, Transfer
 from services.ledger.posting import Outcome, Poster, Posting, Response

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from contract import ids, principal
 from contract.errors import Error
-from services.kit.database import Database
-from services.kit.vesting_messages import of_datetime
-from services.kit.vesting_rules import YEAR, Instant, Linear, Schedule
+from services.kit.storage.database import Database
+from services.kit.vesting.vesting_messages import of_datetime
+from services.kit.vesting.vesting_rules import YEAR, Instant, Linear, Schedule
 from services.lock_deployer import domain, store
 from services.lock_deployer.domain import Beneficiary, Claim, Lock, LockSpec, State
 from tests.support.postgres import Postgres, Schema

@@ -27,7 +27,7 @@ from services.invoice_storage.domain import (
     Settlement,
 )
 from services.invoice_storage.store import RefundEnd
-from services.kit.database import Database
+from services.kit.storage.database import Database
 from tests.support.postgres import Postgres, Schema
 
 ANN, BEN = "ann", "ben"

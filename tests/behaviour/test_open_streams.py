@@ -11,7 +11,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from services.kit.open_streams import SILENCE
+from services.kit.serving.open_streams import SILENCE
 from tests.conftest import NARROW_STREAMS_PER_ADDRESS, NARROW_STREAMS_PER_PRINCIPAL
 from tests.support.edge import WEB, Edge, bearer, caller
 from tests.support.installation import Installation, kill, until

@@ -17,8 +17,8 @@ from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from icto.payment.v1 import payment_pb2
 from mesh.cli.client import CallError, Client
-from services.kit import memos
-from services.kit.transfers import stamp
+from services.kit.money import memos
+from services.kit.money.transfers import stamp
 from tests.support.installation import (
     E8S,
     TOKEN_ORDER,

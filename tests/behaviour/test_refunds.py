@@ -19,8 +19,8 @@ from icto.payment.v1 import payment_pb2
 from icto.token.v1 import token_pb2
 from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import Client
-from services.kit import memos
-from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.money import memos
+from services.kit.testing.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from services.ledger.domain import Operation
 from tests.support.installation import (
     E8S,

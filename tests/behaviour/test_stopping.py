@@ -19,8 +19,8 @@ from icto.backend.v1.deployments_pb2_grpc import DeploymentServiceStub
 from mesh.cli import follow
 from mesh.cli.client import Client
 from observability import names
-from services.kit import memos
-from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.money import memos
+from services.kit.testing.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.support.installation import E8S, Installation, finished, paid_body, until
 from tests.support.launches import (
     FEE,

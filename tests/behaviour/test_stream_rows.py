@@ -9,8 +9,8 @@ import pytest
 
 from contract import principal, wire
 from contract.errors import Code, Error
-from services.kit.identity import Identity
-from services.kit.open_streams import OpenStreams, StreamLimits
+from services.kit.serving.identity import Identity
+from services.kit.serving.open_streams import OpenStreams, StreamLimits
 from tests.support.installation import until
 from tests.support.postgres import Schema
 from tests.support.tokens import somebody

@@ -9,7 +9,7 @@ import pytest
 
 from contract import ids
 from contract.errors import Error
-from services.kit.database import Database
+from services.kit.storage.database import Database
 from services.token_deployer import store
 from services.token_deployer.domain import State, Token, TokenSpec, complete
 from services.token_deployer.store import StoredToken

@@ -13,7 +13,7 @@ import pytest
 from contract import loader
 from contract.service import Retention
 from mesh.cli.client import Client
-from services.kit.rehearsal import SLOW_PREFIX
+from services.kit.testing.rehearsal import SLOW_PREFIX
 from tests.support.installation import TOKEN_ORDER, Installation, token_body
 from tests.support.launches import ended, lock, ordered, spec, token
 from tests.support.money import approve, configured, get, post, quote_for, reason_of

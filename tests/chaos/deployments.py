@@ -17,7 +17,7 @@ from icto.token.v1.token_pb2_grpc import TokenServiceStub
 from mesh.cli.client import CallError, Client
 from services.backend.pipelines import DeployTokenPipeline
 from services.invoice_storage.refunds import Refunds
-from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.testing.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.chaos import invariants
 from tests.chaos.persistence import Persistence
 from tests.chaos.scenario import Connection

@@ -9,7 +9,7 @@ from typing import Any, Final
 from contract import principal
 from icto.audit.v1 import audit_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
-from services.kit import memos
+from services.kit.money import memos
 from services.ledger import domain as ledger
 from services.ledger import store as ledger_store
 from tests.chaos.scenario import Connection

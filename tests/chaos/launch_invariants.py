@@ -12,7 +12,7 @@ from contract.principal import DEFAULT_SUBACCOUNT
 from icto.backend.v1 import launches_pb2 as pb
 from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, Shape
 from services.invoice_storage.messages import decode_lines
-from services.kit.escrow import account_of
+from services.kit.money.escrow import account_of
 from tests.chaos import invariants
 from tests.chaos.scenario import Connection
 from tests.support.launches import FEE, SUPPLY

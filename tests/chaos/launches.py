@@ -13,7 +13,7 @@ from uuid import uuid4
 from mesh.cli.client import CallError, Client
 from services.backend.launches.domain import CREATE_TOKEN, Shape
 from services.backend.launches.pipeline import LaunchPipeline
-from services.kit.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
+from services.kit.testing.rehearsal import REFUSED_PREFIX, SLOW_PREFIX
 from tests.chaos import invariants, launch_invariants
 from tests.chaos.persistence import Persistence
 from tests.chaos.scenario import Connection

@@ -10,7 +10,7 @@ from typing import Final
 
 from contract import loader
 from contract.environment import Environment
-from services.kit.faults import DIRECTORY_VARIABLE
+from services.kit.testing.faults import DIRECTORY_VARIABLE
 from tests.chaos import invariants
 from tests.chaos.deployments import TokenDeployments
 from tests.chaos.launches import Launches

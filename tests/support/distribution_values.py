@@ -17,7 +17,7 @@ from services.distribution_deployer.domain import (
     Timing,
     Whitelist,
 )
-from services.kit.vesting_rules import DAY, Instant, Schedule
+from services.kit.vesting.vesting_rules import DAY, Instant, Schedule
 
 LIST: Final = UUID("019a0000-0000-7000-8000-000000000001")
 WHO: Final = [of_service(f"somebody-{number}") for number in range(5)]

@@ -26,7 +26,7 @@ from mesh.cli.demo import free_ports
 from mesh.operator import Operator
 from mesh.render import Paths
 from mesh.rundir import RunDirectory, RunDirectoryError
-from services.kit.faults import DIRECTORY_VARIABLE
+from services.kit.testing.faults import DIRECTORY_VARIABLE
 
 START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 40.0

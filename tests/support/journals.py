@@ -14,8 +14,6 @@ from opentelemetry import trace
 from contract import ids
 from contract.environment import Environment
 from icto.events.v1 import events_pb2 as events
-from services.kit.database import Connection, Database
-from services.kit.faults import Faults
 from services.kit.journal.engine import CAPACITY, Engine
 from services.kit.journal.model import (
     Claim,
@@ -29,6 +27,8 @@ from services.kit.journal.model import (
 )
 from services.kit.journal.port import Journal
 from services.kit.journal.postgres import PostgresJournal
+from services.kit.storage.database import Connection, Database
+from services.kit.testing.faults import Faults
 from tests.support.installation import until
 from tests.support.postgres import Replica, Schema
 

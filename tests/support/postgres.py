@@ -16,8 +16,8 @@ from mesh.postgres import EmbeddedPostgres
 from mesh.rundir import RunDirectory
 from observability.metrics import Metrics
 from schema_setup import migrations
-from services.kit.database import Database
-from services.kit.outbox import Outbox
+from services.kit.audit.outbox import Outbox
+from services.kit.storage.database import Database
 
 MAX_CONNECTIONS: Final = 60
 LAB: Final = "services.lab"

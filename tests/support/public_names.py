@@ -239,12 +239,16 @@ def _numbers() -> Iterator[str]:
 
 
 def _constants() -> Iterator[str]:
-    """Public constants that are one word: headers, trailers, attributes of spans, cookies."""
+    """Public constants that are one word: headers, trailers, attributes of spans, cookies.
+
+    Names of packages stay inside; the gateway's is a service's, too.
+    """
+    ours = {*_packages()} - {*_contract().services}
     for module in _modules():
         for name, value in vars(module).items():
             if name.isupper() and not name.startswith("_"):
                 for text in value if isinstance(value, (tuple, frozenset)) else [value]:
-                    if isinstance(text, str) and _TOKEN.fullmatch(text):
+                    if isinstance(text, str) and _TOKEN.fullmatch(text) and text not in ours:
                         yield text
 
 

@@ -14,7 +14,7 @@ from icto.ledger.v1 import ledger_pb2
 from icto.lock.v1 import lock_pb2 as pb
 from icto.lock.v1.lock_pb2_grpc import LockServiceStub
 from mesh.cli.client import Client
-from services.kit.escrow import account_of
+from services.kit.money.escrow import account_of
 from tests.support.installation import Installation, deployed, until
 from tests.support.services import Peer
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import Code, Error
-from services.kit import amounts
-from services.kit.amounts import MAX_AMOUNT
+from services.kit.money import amounts
+from services.kit.money.amounts import MAX_AMOUNT
 
 
 @given(st.integers(0, MAX_AMOUNT))

@@ -8,6 +8,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,21 @@ def test_every_import_is_in_the_picture() -> None:
         if room(module) not in allowed and (file, module) != STARTED:
             forbidden.append(f"{file} imports {module}: {here} -> {room(module)}")
     assert not forbidden, "\n".join(sorted(forbidden))
+
+
+def subject(module: str) -> str:
+    """The folder of the kit that a module is in, or its own name beside those; "" elsewhere."""
+    parts = module.split(".")
+    return parts[2] if room(module) == "services/kit" and len(parts) > 2 else ""
+
+
+def test_the_folders_of_the_kit_form_no_circle() -> None:
+    below: dict[str, set[str]] = {}
+    for path in (ROOT / "services/kit").rglob("*.py"):
+        here = subject(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."))
+        found = {subject(module) for module in named(ast.parse(path.read_text()))}
+        below.setdefault(here, set()).update(found - {here, ""})
+    TopologicalSorter(below).prepare()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from contract import loader
 from contract.errors import Code, Error
-from services.kit import client, deadline
+from services.kit.calling import client, deadline
 
 VERIFY = loader.load("test").method("/icto.audit.v1.AuditService/VerifyChain")
 

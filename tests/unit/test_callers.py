@@ -11,9 +11,10 @@ from contract.errors import Error
 from icto.ledger.v1 import ledger_pb2
 from observability.receiver import SpanStore
 from observability.tracing import links_to, parse_traceparent
-from services.kit import deadline, spelling
-from services.kit.idempotency import key_of
-from services.kit.identity import callers_trace
+from services.kit.calling import deadline
+from services.kit.serving import spelling
+from services.kit.serving.identity import callers_trace
+from services.kit.storage.idempotency import key_of
 
 OWNER: Final = principal.of_service("somebody")
 ACCOUNT: Final = principal.encode_account(OWNER, bytes(30) + b"\xab\xcd")

@@ -17,8 +17,8 @@ from services.distribution_deployer.domain import (
     State,
     Timing,
 )
-from services.kit import vesting_rules
-from services.kit.vesting_rules import DAY, Instant, Schedule
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import DAY, Instant, Schedule
 from tests.support.distribution_values import (
     FEE,
     LIST,

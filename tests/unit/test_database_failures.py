@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from contract.errors import Code, Error
-from services.kit.database import translated
+from services.kit.storage.database import translated
 
 _FAMILIES = (
     asyncpg.InternalClientError,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from contract.errors import Code, Error
-from services.kit.denials import Denial, Denials
+from services.kit.replica.denials import Denial, Denials
 
 ONE = Denial("somebody", "edge", "/a.B/C", "ACCESS_DENIED")
 

@@ -28,8 +28,8 @@ from services.distribution_deployer.domain import (
 )
 from services.distribution_deployer.messages import distribution_message, parse_spec, spec_message
 from services.distribution_deployer.spec_rules import SealedList
-from services.kit import vesting_rules
-from services.kit.vesting_rules import (
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import (
     DAY,
     SECOND,
     Cliff,

@@ -8,7 +8,7 @@ import pytest
 from tests.support.type_check import complaints
 
 _CLASS: Final = "@dataclass(frozen=True, slots=True)\nclass Forgotten:\n    x: int\n\n\n"
-_RULES: Final = "services/kit/vesting_rules.py"
+_RULES: Final = "services/kit/vesting/vesting_rules.py"
 _DISTRIBUTION: Final = "services/distribution_deployer/"
 _STATES: Final = (
     (f"{_DISTRIBUTION}domain.py", "    ABANDONED = 7\n", 3),
@@ -40,7 +40,7 @@ def test_what_is_forgotten_does_not_type_check(tmp_path: Path) -> None:
     kinds = [path for path, message in told if '"Forgotten"' in message]
     assert {
         _RULES,
-        "services/kit/vesting_messages.py",
+        "services/kit/vesting/vesting_messages.py",
         *(
             f"{_DISTRIBUTION}{name}.py"
             for name in (

@@ -11,10 +11,9 @@ import pytest
 
 from contract import loader
 from contract.method import Kind, Method
-from services.kit import discovery
-from services.kit.discovery import IncompleteServiceError
 from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.serving import Serving, discovery
+from services.kit.serving.discovery import IncompleteServiceError
 from tests.support.type_check import ROOT, complaints
 
 CONTRACT: Final = loader.load("test")

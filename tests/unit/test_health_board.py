@@ -12,8 +12,8 @@ from contract.errors import Code, Error
 from icto.backend.v1 import system_pb2
 from icto.config.v1 import config_pb2
 from services.backend.system import SystemService
-from services.kit import deadline
-from services.kit.health_board import HealthBoard
+from services.kit.calling import deadline
+from services.kit.serving.health_board import HealthBoard
 
 
 class SlowHealth:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contract import principal
 from contract.errors import Code, Error
-from services.kit.amounts import MAX_AMOUNT
+from services.kit.money.amounts import MAX_AMOUNT
 from services.ledger import domain
 from services.ledger.domain import (
     Account,

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from services.kit import links
+from services.kit.serving import links
 
 HOST = "https://example.com"
 FIRST_BYTES = {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from contract import principal
 from contract.errors import Code, Error
 from icto.lock.v1 import lock_pb2
-from services.kit import vesting_rules
-from services.kit.vesting_rules import (
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import (
     DAY,
     SECOND,
     YEAR,

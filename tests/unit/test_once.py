@@ -16,10 +16,13 @@ SOURCES: Final = [
 @pytest.mark.parametrize(
     ("text", "places"),
     [
-        ("events.Event(subject=", {"services/kit/audit_events.py"}),
-        ("events.Act(\n", {"services/kit/call.py", "services/kit/operations.py"}),
+        ("events.Event(subject=", {"services/kit/audit/audit_events.py"}),
+        ("events.Act(\n", {"services/kit/serving/call.py", "services/kit/audit/operations.py"}),
         ('"ledgers/icp"', {"contract/ids.py"}),
-        ("wire.HEADER_ON_BEHALF_OF, ", {"services/kit/client.py", "services/kit/identity.py"}),
+        (
+            "wire.HEADER_ON_BEHALF_OF, ",
+            {"services/kit/calling/client.py", "services/kit/serving/identity.py"},
+        ),
     ],
 )
 def test_it_stands_in_one_place(text: str, places: set[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contract.errors import Code, Error
 from contract.limits import PAGE_BYTES
 from icto.token.v1 import token_pb2
-from services.kit import paging
+from services.kit.answering import paging
 
 
 @pytest.mark.parametrize(

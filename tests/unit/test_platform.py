@@ -14,10 +14,10 @@ from contract.method import Kind, Method
 from icto.config.v1 import config_pb2
 from observability.metrics import Metrics
 from services.backend import config_rules
-from services.kit import authorization, identity
-from services.kit.call import Call, OwnershipUncheckedError
-from services.kit.identity import Identity
-from services.kit.platform import Platform
+from services.kit.replica.platform import Platform
+from services.kit.serving import authorization, identity
+from services.kit.serving.call import Call, OwnershipUncheckedError
+from services.kit.serving.identity import Identity
 
 CONTRACT = loader.load(Environment.TEST)
 METHODS = list(CONTRACT.methods())

@@ -3,7 +3,7 @@
 import pytest
 
 from contract.errors import Code
-from services.kit.preconditions import failed, matches
+from services.kit.serving.preconditions import failed, matches
 
 
 @pytest.mark.parametrize(

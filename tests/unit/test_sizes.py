@@ -25,9 +25,10 @@ from contract.sizes import Size
 from icto.policy.v1 import policy_pb2 as policy
 from icto.token.v1 import token_pb2
 from mesh.cli.call import load_messages, message_class
-from services.kit import answers, paging
-from services.kit.answers import json_bytes, json_bytes_at_most
-from services.kit.summaries import summarize
+from services.kit.answering import paging
+from services.kit.serving import answers
+from services.kit.serving.answers import json_bytes, json_bytes_at_most
+from services.kit.serving.summaries import summarize
 from tests.support.protos import (
     NO_HTTP,
     PACKAGE,

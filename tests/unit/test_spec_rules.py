@@ -28,7 +28,7 @@ from services.distribution_deployer.spec_rules import (
     MAX_SEATS,
     SealedList,
 )
-from services.kit.vesting_rules import (
+from services.kit.vesting.vesting_rules import (
     DAY,
     LONGEST,
     SECOND,

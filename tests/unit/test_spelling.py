@@ -9,7 +9,7 @@ from icto.distribution.v1 import distribution_pb2 as pb
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from icto.payment.v1 import payment_pb2
-from services.kit import spelling
+from services.kit.serving import spelling
 
 LOW: Final = of_service("lab")
 LOUD: Final = LOW.upper()

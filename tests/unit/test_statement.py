@@ -9,7 +9,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.statement import Column, Statement, arrays_of, compose, numbers, rows_of
+from services.kit.storage.statement import Column, Statement, arrays_of, compose, numbers, rows_of
 
 ROOT: Final = Path(__file__).parents[2]
 _BARE: Final = re.compile(r"\b(?:state|kind|status) (?:=|<>|(?:NOT )?IN) \(?\d")

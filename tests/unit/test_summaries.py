@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.kit.database import summarize
+from services.kit.storage.database import summarize
 from services.ledger import store
 
 

@@ -9,7 +9,7 @@ from contract import loader
 from icto.events.v1 import events_pb2
 from icto.policy.v1 import policy_pb2
 from mesh.cli.call import load_messages, message_class
-from services.kit.validation import RequestValidator
+from services.kit.serving.validation import RequestValidator
 from tests.support.texts import DECEIVING, Place, places
 
 CONTRACT: Final = loader.load("test")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contract import principal
 from contract.errors import Code, Error
 from icto.token.v1 import token_pb2
-from services.kit.amounts import MAX_AMOUNT
+from services.kit.money.amounts import MAX_AMOUNT
 from services.token_deployer import domain, messages
 from services.token_deployer.domain import STAGES, Account, FeeToken, State, Token, TokenSpec
 

@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import Error
 from services.backend import release_rules
-from services.kit.standing_rules import PROBATION, Grant, People, Standing
+from services.kit.roles.standing_rules import PROBATION, Grant, People, Standing
 from services.lock_deployer import domain as locks
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -11,7 +11,7 @@ from icto.backend.v1 import projects_pb2
 from icto.ledger.v1 import ledger_pb2
 from icto.token.v1 import token_pb2
 from icto.vesting.v1 import vesting_pb2
-from services.kit.validation import RequestValidator
+from services.kit.serving.validation import RequestValidator
 
 VALIDATOR = RequestValidator()
 SPEC: dict[str, Any] = {"display_name": "A token", "symbol": "TOK", "total_supply": "1"}

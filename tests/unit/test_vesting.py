@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from contract import principal
 from contract.errors import Code, Error
 from icto.vesting.v1 import vesting_pb2 as pb
-from services.kit import vesting_messages, vesting_rules
-from services.kit.amounts import MAX_AMOUNT
-from services.kit.vesting_rules import (
+from services.kit.money.amounts import MAX_AMOUNT
+from services.kit.vesting import vesting_messages, vesting_rules
+from services.kit.vesting.vesting_rules import (
     DAY,
     LONGEST,
     MAX_PARTS,

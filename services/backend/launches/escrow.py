@@ -12,9 +12,9 @@ from contract.units import Unit
 from icto.ledger.v1 import ledger_pb2
 from services.backend.launches import domain, store
 from services.backend.launches.domain import Launch
-from services.kit import escrow, memos
-from services.kit.kit import Kit
-from services.kit.transfers import Transfers, nanoseconds_of, stamp
+from services.kit.money import escrow, memos
+from services.kit.money.transfers import Transfers, nanoseconds_of, stamp
+from services.kit.serving import Kit
 
 Attempt = Callable[[int], Awaitable[int]]
 

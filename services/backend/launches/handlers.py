@@ -32,18 +32,17 @@ from services.backend.launches.domain import BASE_FEE, CREATE_TOKEN, TAKE_IN, La
 from services.backend.launches.escrow import Escrow
 from services.backend.launches.messages import change_message, launch_message, state_of
 from services.backend.launches.pipeline import LaunchPipeline, ledger_of, part_amounts
-from services.kit import paging, sse
-from services.kit.call import Call, Effect
-from services.kit.client import on_behalf_of
-from services.kit.database import Connection
+from services.kit.answering import paging, sse
+from services.kit.audit.operations import Operation
+from services.kit.calling.client import on_behalf_of
 from services.kit.journal import change_log
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import PipelineState, Run
 from services.kit.journal.pipelines import Pipelines
 from services.kit.journal.postgres import PostgresJournal
-from services.kit.kit import Kit
-from services.kit.operations import Operation
 from services.kit.payouts import PaidOut, Payout, Payouts
+from services.kit.serving import Call, Effect, Kit
+from services.kit.storage import Connection
 
 T = TypeVar("T")
 

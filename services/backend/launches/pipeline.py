@@ -34,9 +34,8 @@ from services.backend import store as backend_store
 from services.backend.launches import domain, store
 from services.backend.launches.domain import CREATE_TOKEN, TAKE_IN, Launch, Outcome, Shape
 from services.backend.launches.escrow import Escrow
-from services.kit import escrow
-from services.kit.client import on_behalf_of
-from services.kit.database import Connection
+from services.kit.audit.operations import Operation
+from services.kit.calling.client import on_behalf_of
 from services.kit.journal.model import (
     Definition,
     Ended,
@@ -46,8 +45,9 @@ from services.kit.journal.model import (
     StepContext,
     StepState,
 )
-from services.kit.kit import Kit
-from services.kit.operations import Operation
+from services.kit.money import escrow
+from services.kit.serving import Kit
+from services.kit.storage import Connection
 
 CHARGE: Final = "charge"
 OWNERSHIP: Final = "transfer_ownership"

@@ -6,9 +6,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.backend.launches.domain import Launch, Shape
-from services.kit.database import Connection, Database
 from services.kit.payouts import PaidOut
-from services.kit.statement import Statement
+from services.kit.storage import Connection, Database, Statement
 
 _COLUMNS: Final = """
     launches.id, owner, project_id, spec, shape, trace_id, quote, cost, payment, token, earlier,

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.kit.database import Connection, Database
 from services.kit.journal.model import PipelineState, StepRecord, StepState
-from services.kit.statement import Statement
+from services.kit.storage.database import Connection, Database
+from services.kit.storage.statement import Statement
 
 COLUMNS: Final = """
     pipeline_id, sequence, step, state, attempts, error_reason, error_message, start_time, end_time,

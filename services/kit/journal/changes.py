@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from contract.errors import Error
-from services.kit.database import Database, translated
+from services.kit.storage.database import Database, translated
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ from opentelemetry.trace import SpanKind, use_span
 from contract.errors import MAX_MESSAGE, Code, Error, RemoteError
 from observability import names
 from observability.tracing import note_failure, parent_context
-from services.kit import deadline
-from services.kit.faults import Faults
+from services.kit.calling import deadline
 from services.kit.journal.model import (
     Claim,
     Definition,
@@ -34,6 +33,7 @@ from services.kit.journal.model import (
     StepState,
 )
 from services.kit.journal.port import Continue, FencedError, Finish, Journal, Next, Park, Sleep
+from services.kit.testing.faults import Faults
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from icto.events.v1 import events_pb2 as events
-    from services.kit.database import Connection
+    from services.kit.storage.database import Connection
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from services.kit.journal.engine import Engine
 from services.kit.journal.model import Claim, Definition, Family, NewPipeline
 from services.kit.journal.postgres import PostgresJournal
 from services.kit.kit import Kit
-from services.kit.statement import Statement
+from services.kit.storage.statement import Statement
 
 _COUNT_SECONDS: Final = 2.0
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from services.kit.database import Connection
 from services.kit.journal.model import (
     Claim,
     NewPipeline,
@@ -24,7 +23,8 @@ from services.kit.journal.model import (
     Settle,
     StepRecord,
 )
-from services.kit.statement import Statement
+from services.kit.storage.database import Connection
+from services.kit.storage.statement import Statement
 
 
 class FencedError(Exception):

@@ -6,8 +6,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from icto.events.v1 import events_pb2 as events
-from services.kit.database import Connection, Database
-from services.kit.group_commit import GroupCommit
+from services.kit.audit.outbox import Outbox
 from services.kit.journal import change_log
 from services.kit.journal.changes import ChangeFeed
 from services.kit.journal.model import (
@@ -30,8 +29,9 @@ from services.kit.journal.port import (
     Renewal,
     Sleep,
 )
-from services.kit.outbox import Outbox
-from services.kit.statement import Column, Statement, arrays_of, numbers, rows_of
+from services.kit.storage.database import Connection, Database
+from services.kit.storage.group_commit import GroupCommit
+from services.kit.storage.statement import Column, Statement, arrays_of, numbers, rows_of
 
 LEASE_SECONDS: Final = 5.0
 WAITING: Final = 2

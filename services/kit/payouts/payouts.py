@@ -10,13 +10,13 @@ from uuid import UUID
 from contract.errors import Code, Error, RemoteError
 from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
-from services.kit import memos
-from services.kit.database import Connection
 from services.kit.journal.model import Claim, Definition, Ended, RetryPolicy, Step, StepContext
 from services.kit.journal.pipelines import Pipelines
 from services.kit.kit import Kit
-from services.kit.statement import Statement
-from services.kit.transfers import BAD_FEE, Transfers, stamp
+from services.kit.money import memos
+from services.kit.money.transfers import BAD_FEE, Transfers, stamp
+from services.kit.storage.database import Connection
+from services.kit.storage.statement import Statement
 
 log = logging.getLogger(__name__)
 

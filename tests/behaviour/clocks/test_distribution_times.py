@@ -16,8 +16,8 @@ from icto.events.v1 import events_pb2 as events
 from icto.ledger.v1 import ledger_pb2
 from icto.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from mesh.cli.client import Client
-from services.kit import memos
-from services.kit.escrow import account_of
+from services.kit.money import memos
+from services.kit.money.escrow import account_of
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
 from tests.support.distributions import (

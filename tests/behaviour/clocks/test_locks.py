@@ -14,8 +14,8 @@ from contract import principal
 from icto.events.v1 import events_pb2 as events
 from icto.lock.v1 import lock_pb2 as pb
 from mesh.cli.client import CallError, Client
-from services.kit.escrow import account_of
-from services.kit.rehearsal import REFUSED_PREFIX
+from services.kit.money.escrow import account_of
+from services.kit.testing.rehearsal import REFUSED_PREFIX
 from tests.support.administration import administrator, emergency_stop
 from tests.support.clocks import travel
 from tests.support.installation import Installation, kill, until

@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from contract.errors import Code, Error, invalid
 from contract.service import ANSWER_RETENTION
-from services.kit.database import Connection, Database
-from services.kit.statement import Statement
+from services.kit.storage.database import Connection, Database
+from services.kit.storage.statement import Statement
 
 RETENTION: Final = ANSWER_RETENTION.period
 CONSTRAINT: Final = "kit_answers_pkey"

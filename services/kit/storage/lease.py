@@ -7,7 +7,7 @@ more, so whatever it does must be harmless twice.
 import time
 from typing import Final
 
-from services.kit.database import Database
+from services.kit.storage.database import Database
 
 _HOLD: Final = """
 INSERT INTO kit_leases (name, holder, expire_time)

@@ -13,7 +13,7 @@ from types import ModuleType
 from contract.service import Service
 from schema_setup.packages import package_of
 from services.kit.kit import Kit
-from services.kit.serving import Serving
+from services.kit.serving.composition import Serving
 
 
 class IncompleteServiceError(Exception):

@@ -30,27 +30,21 @@ from contract.oversize import instead_of_many
 from observability import names
 from observability.setup import Telemetry
 from observability.tracing import links_to, note_failure, trace_id
-from services.kit import (
-    answers,
-    authorization,
-    deadline,
-    idempotency,
-    identity,
-    preconditions,
-    spelling,
-)
-from services.kit.call import Call
-from services.kit.database import Database
-from services.kit.denials import Denial, Denials
-from services.kit.idempotency import Replayed
-from services.kit.identity import Identity
-from services.kit.open_streams import OpenStreams
-from services.kit.outbox import Outbox
-from services.kit.overload import Overload
-from services.kit.platform import Platform
-from services.kit.readiness import Readiness
-from services.kit.summaries import summarize
-from services.kit.validation import RequestValidator
+from services.kit.audit.outbox import Outbox
+from services.kit.calling import deadline
+from services.kit.replica.denials import Denial, Denials
+from services.kit.replica.overload import Overload
+from services.kit.replica.platform import Platform
+from services.kit.replica.readiness import Readiness
+from services.kit.serving import answers, authorization, identity, preconditions, spelling
+from services.kit.serving.call import Call
+from services.kit.serving.identity import Identity
+from services.kit.serving.open_streams import OpenStreams
+from services.kit.serving.summaries import summarize
+from services.kit.serving.validation import RequestValidator
+from services.kit.storage import idempotency
+from services.kit.storage.database import Database
+from services.kit.storage.idempotency import Replayed
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from contract.errors import invalid
 from icto.vesting.v1 import vesting_pb2 as pb
-from services.kit import amounts, vesting_rules
-from services.kit.vesting_rules import (
+from services.kit.money import amounts
+from services.kit.vesting import vesting_rules
+from services.kit.vesting.vesting_rules import (
     Cliff,
     Custom,
     Instant,

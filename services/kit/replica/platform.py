@@ -15,7 +15,7 @@ from contract.method import Method
 from icto.config.v1 import config_pb2
 from icto.config.v1.config_pb2_grpc import ConfigServiceStub
 from observability.metrics import Metrics
-from services.kit.client import Clients
+from services.kit.calling.client import Clients
 
 log = logging.getLogger(__name__)
 

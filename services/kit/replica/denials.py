@@ -13,9 +13,9 @@ from typing import Final
 from contract import principal, wire
 from contract.errors import Error
 from icto.events.v1 import events_pb2 as events
-from services.kit.database import Database
-from services.kit.operations import Operation
-from services.kit.outbox import Outbox
+from services.kit.audit.operations import Operation
+from services.kit.audit.outbox import Outbox
+from services.kit.storage.database import Database
 
 ACTION: Final = "AccessDenied"
 _GATHER_SECONDS: Final = 1.0

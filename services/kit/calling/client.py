@@ -20,7 +20,7 @@ from contract.status import from_rpc_error
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent
-from services.kit import deadline
+from services.kit.calling import deadline
 
 S = TypeVar("S")
 

@@ -7,7 +7,7 @@ from icto.audit.v1 import audit_pb2, dead_letters_pb2
 from icto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from icto.audit.v1.dead_letters_pb2_grpc import DeadLetterServiceStub
 from icto.events.v1 import events_pb2 as events
-from services.kit.client import Clients
+from services.kit.calling.client import Clients
 
 
 class Audit:

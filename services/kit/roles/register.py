@@ -6,8 +6,8 @@ from datetime import UTC
 from contract.roles import role_name
 from icto.identity.v1 import identity_pb2 as pb
 from icto.identity.v1.identity_pb2_grpc import IdentityServiceStub
-from services.kit.client import Clients
-from services.kit.standing_rules import Grant, People
+from services.kit.calling.client import Clients
+from services.kit.roles.standing_rules import Grant, People
 
 
 class Register:

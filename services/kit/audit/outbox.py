@@ -24,9 +24,9 @@ from icto.events.v1 import events_pb2 as events
 from observability import names
 from observability.metrics import Metrics
 from observability.tracing import current_traceparent, is_sampled, parent_context
-from services.kit.database import Database
-from services.kit.lease import Lease
-from services.kit.statement import Statement
+from services.kit.storage.database import Database
+from services.kit.storage.lease import Lease
+from services.kit.storage.statement import Statement
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from contract.errors import Code, Error
 from observability import names
 from observability.metrics import Metrics
-from services.kit.statement import Statement, compose
+from services.kit.storage.statement import Statement, compose
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

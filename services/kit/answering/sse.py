@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from contract import status, wire
 from contract.errors import Code, Error, internal
 from observability.tracing import trace_id
-from services.kit.call import Call
+from services.kit.serving.call import Call
 
 CONTENT_TYPE: Final = "text/event-stream"
 _MARGIN_SECONDS: Final = 1.0

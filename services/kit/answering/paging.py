@@ -15,8 +15,8 @@ from google.protobuf.message import Message
 
 from contract.errors import Error, invalid
 from contract.limits import PAGE_BYTES, PAGE_SIZE_LIMIT
-from services.kit.answers import json_bytes, json_bytes_at_most
-from services.kit.summaries import summarize
+from services.kit.serving.answers import json_bytes, json_bytes_at_most
+from services.kit.serving.summaries import summarize
 
 
 class PageRequest(Protocol):

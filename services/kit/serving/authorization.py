@@ -5,7 +5,7 @@ Ownership of a row cannot be decided here: a method for owners passes, and `Call
 
 from contract.errors import Code, Error
 from contract.method import Audience, Method
-from services.kit.identity import Identity
+from services.kit.serving.identity import Identity
 
 
 def check(method: Method, identity: Identity) -> None:

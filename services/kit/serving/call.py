@@ -28,12 +28,13 @@ from contract.errors import Error, not_found
 from contract.method import Method
 from contract.roles import permission_holders
 from icto.events.v1 import events_pb2 as events
-from services.kit import idempotency, preconditions
-from services.kit.audit_events import event
-from services.kit.database import Connection, Database
-from services.kit.identity import Identity
-from services.kit.outbox import Outbox
-from services.kit.statement import Statement
+from services.kit.audit.audit_events import event
+from services.kit.audit.outbox import Outbox
+from services.kit.serving import preconditions
+from services.kit.serving.identity import Identity
+from services.kit.storage import idempotency
+from services.kit.storage.database import Connection, Database
+from services.kit.storage.statement import Statement
 
 M = TypeVar("M", bound=Message)
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from contract.errors import Code, Error
 from schema_setup.connections import CONNECTIONS
-from services.kit.database import Database
 from services.kit.settings import Settings
+from services.kit.storage.database import Database
 
 _MUST_BE_ON: Final = ("fsync", "full_page_writes", "synchronous_commit")
 _UNLOGGED: Final = """

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from icto.events.v1 import events_pb2 as events
 from icto.policy.v1 import policy_pb2
-from services.kit.audit_events import event
+from services.kit.audit.audit_events import event
 
 
 @dataclass(frozen=True, slots=True)

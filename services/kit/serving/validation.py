@@ -20,7 +20,7 @@ from protovalidate import Validator
 from contract.errors import Code, Error
 from icto.policy.v1 import policy_pb2
 from observability.printable import escape, find_hidden
-from services.kit import links
+from services.kit.serving import links
 
 _MAX_VIOLATIONS: Final = 20
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800

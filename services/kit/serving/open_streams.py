@@ -17,8 +17,8 @@ from uuid import UUID, uuid4
 
 from contract import principal
 from contract.errors import Code, Error
-from services.kit.database import Database
-from services.kit.identity import Identity
+from services.kit.serving.identity import Identity
+from services.kit.storage.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from contract import wire
 from contract.errors import Error
-from services.kit import deadline
+from services.kit.calling import deadline
 from services.kit.kit import Kit
 
 States = health_pb2.HealthCheckResponse

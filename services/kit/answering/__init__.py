@@ -1,0 +1,1 @@
+"""Lists and event streams, as handlers answer them."""

@@ -1,0 +1,1 @@
+"""What the audit is told: the outbox, and where its events go."""

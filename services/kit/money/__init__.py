@@ -1,0 +1,1 @@
+"""Amounts, transfers and escrow: money that a service moves."""

@@ -1,0 +1,1 @@
+"""What only a test turns on: failures at named points, and simulated ones."""

@@ -1,0 +1,1 @@
+"""Vesting: when what is locked may be claimed."""
