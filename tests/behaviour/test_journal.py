@@ -273,6 +273,7 @@ async def test_what_waits_for_its_next_attempt_holds_no_place_and_is_next_when_i
     (second,) = await ben.admitted(1)
     assert second.id == waiting[1]
     await bench.let_timers_end()
+    assert not await ben.claim(), "it is due, and still waits for a place"
     assert await ann.admit(1) == []
     await asleep(ben, second, seconds=60)
     (again,) = await ben.admitted(1)
