@@ -72,7 +72,6 @@ _TWO_PEOPLE: Final = "tests/behaviour/test_two_people.py::"
 _PRIVATE: Final = "tests/behaviour/test_private_distributions.py::"
 _BODIES: Final = "tests/behaviour/test_rest_bodies.py::"
 _TEXTS: Final = "tests/unit/test_texts.py::"
-_CHANGED_CODE: Final = "tests/behaviour/test_changed_code.py::"
 _FORKS: Final = "tests/behaviour/test_forks.py::"
 _TERMINAL: Final = "tests/behaviour/test_terminal.py::"
 _LINKS: Final = "tests/unit/test_links.py::"
@@ -1733,15 +1732,5 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "        for pid in dead & self._dead:\n",
         "        for pid in ():\n",
         [_FORKS + "test_orphans_of_others_are_taken_off_the_process_table"],
-    ),
-    Mutant(
-        "restart: nothing ends whose successor cannot be loaded",
-        "mesh/replicas.py",
-        "        await self._check_code(name)\n",
-        "",
-        [
-            _CHANGED_CODE
-            + "test_what_starts_after_a_change_runs_the_new_code_and_none_runs_a_mixture"
-        ],
     ),
 )
