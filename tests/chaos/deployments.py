@@ -188,7 +188,10 @@ class TokenDeployments:
             delivered = bool(stored[name]["token"]) if name in stored else None
             if delivered is not (order.fate is Fate.DELIVERED):
                 problems.append(f"{name} should be {order.fate.value}: delivered is {delivered}")
-        wrong = {Fate.SYMBOL_TAKEN: "SYMBOL_TAKEN"}
+        wrong = {
+            Fate.SYMBOL_TAKEN: "SYMBOL_TAKEN",
+            Fate.NOT_APPROVED: "INSUFFICIENT_ALLOWANCE",
+        }
         for order in self._orders:
             if order.refusal and order.refusal != wrong.get(order.fate):
                 problems.append(f"{order.request_id}, {order.fate.value}: {order.refusal}")

@@ -53,6 +53,8 @@ _FATES: Final = {
     Fate.NOT_APPROVED: 3,
     Fate.CANCELLED: 3,
 }
+_REFUSALS: Final = {Fate.NOT_APPROVED: "INSUFFICIENT_ALLOWANCE"}
+"""What is refused before anything is kept."""
 _PARTIAL: Final = "LAUNCH_STATE_PARTIALLY_SUCCEEDED"
 STATES: Final = {
     Fate.DELIVERED: {_SUCCEEDED},
@@ -60,7 +62,6 @@ STATES: Final = {
     Fate.FIRST_LOCK_REFUSED: {_PARTIAL},
     Fate.LOCK_REFUSED: {_PARTIAL},
     Fate.DISTRIBUTION_REFUSED: {_PARTIAL},
-    Fate.NOT_APPROVED: {"LAUNCH_STATE_FAILED"},
     Fate.CANCELLED: {"LAUNCH_STATE_CANCELLED", _PARTIAL, _SUCCEEDED},
 }
 
@@ -217,9 +218,9 @@ class Launches:
         problems += [
             f"{order.request_id}, {order.fate.value}: {order.refusal}"
             for order in self._orders
-            if order.refusal
+            if order.refusal != _REFUSALS.get(order.fate, "")
         ]
-        expected = {f"{fate.value}: {state}" for fate in Fate for state in STATES[fate]}
+        expected = {f"{fate.value}: {state}" for fate, states in STATES.items() for state in states}
         wrong = {told: count for told, count in self._states.items() if told not in expected}
         return problems + [f"{count} times {told}" for told, count in wrong.items()]
 
