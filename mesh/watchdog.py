@@ -108,11 +108,11 @@ class _AwakeClock:
 
     def tick(self) -> None:
         """Says that this process runs. Each gap between two ticks counts up to the longest."""
-        now = time.monotonic()
-        wait = self._wait.look(threads_of(os.getpid()), now)
-        waited = max(wait.seconds - self._wait.seconds, 0.0)
+        now, threads = time.monotonic(), threads_of(os.getpid())
+        waited = self._wait.look(threads, now).seconds
         self._passed += max(min(now - self._last, self._longest) - waited, 0.0)
-        self._last, self._wait = now, wait
+        # Anew each time: what a busy hour left over would stop the clock in the idle one after it.
+        self._last, self._wait = now, Wait.begin(threads, now)
 
 
 class _Watched:

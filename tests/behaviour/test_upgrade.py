@@ -14,6 +14,7 @@ from contract import principal
 from mesh.cli.client import Client
 from mesh.supervisor import bootstrap_digest, new_bootstrap_key
 from tests.chaos import invariants, launch_invariants
+from tests.conftest import REQUIRED
 from tests.support.administration import administrator
 from tests.support.earlier import EarlierClient, program_of
 from tests.support.installation import Installation, deployed, installation, until
@@ -92,7 +93,10 @@ async def test_an_installation_of_an_earlier_release_goes_on(tmp_path: Path) -> 
     (tmp_path / "earlier").mkdir()
     program = program_of(EARLIER, tmp_path / "earlier")
     if program is None:
-        pytest.skip(f"the history of this checkout does not reach back to {EARLIER}")
+        missing = f"the history of this checkout does not reach back to {EARLIER}"
+        if REQUIRED:
+            pytest.fail(missing)
+        pytest.skip(missing)
     key = Ed25519PrivateKey.generate()
     async with installation(icto=program) as mesh:
         alice = await signed_in(mesh, key)

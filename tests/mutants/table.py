@@ -1498,6 +1498,13 @@ MUTANTS: Final[Sequence[Mutant]] = (
         ["tests/unit/test_starvation.py::test_a_thread_in_the_queue_waits"],
     ),
     Mutant(
+        "hang: waits of a busy hour do not blind the watchdog after it",
+        "mesh/watchdog.py",
+        "self._last, self._wait = now, Wait.begin(threads, now)",
+        "self._last = now",
+        ["tests/unit/test_watchdog.py::test_waits_of_a_busy_hour_do_not_stop_the_clock"],
+    ),
+    Mutant(
         "hang: what the watchdog slept through is not silence",
         "mesh/watchdog.py",
         "min(now - self._last, self._longest)",

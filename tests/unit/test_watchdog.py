@@ -2,6 +2,10 @@
 
 import time
 
+import pytest
+
+from mesh import watchdog
+from mesh.starvation import Thread
 from mesh.watchdog import _AwakeClock
 
 
@@ -20,3 +24,20 @@ def test_time_in_which_it_could_run_counts() -> None:
     time.sleep(0.05)
     clock.tick()
     assert 0.05 <= clock.now() < 60.0
+
+
+def test_waits_of_a_busy_hour_do_not_stop_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited = 0.0
+    monkeypatch.setattr(
+        watchdog, "threads_of", lambda _: {"1": Thread(ran=1.0, waited=waited, runnable=False)}
+    )
+    clock = _AwakeClock(longest=60.0)
+    waited = 3600.0
+    time.sleep(0.05)
+    clock.tick()
+    assert clock.now() == 0.0
+    time.sleep(0.05)
+    clock.tick()
+    assert clock.now() >= 0.05
